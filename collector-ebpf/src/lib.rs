@@ -1,0 +1,2 @@
+//! Contract.
+#![no_std]
