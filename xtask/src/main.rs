@@ -1,2 +1,73 @@
-//! Verbs.
-fn main() {}
+//! The verbs of this workspace, for people and for CI: `cargo xtask <verb>`.
+//!
+//! One verb a file (`setup`, `build`, `run`, `test`, `lint`, `bench`, `ci`); below them lies what verbs
+//! share: the eBPF [`object`], [`privilege`], child [`process`]es, cargo's [`artifact`] messages, and all
+//! printing ([`say`]).
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+mod bench;
+mod build;
+mod ci;
+mod lint;
+mod run;
+mod setup;
+mod test;
+
+mod artifact;
+mod error;
+mod object;
+mod privilege;
+mod process;
+mod say;
+mod workspace;
+
+/// Builds, runs and checks the collector.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Fetch what the eBPF build needs and this machine lacks (every verb below does so by itself)
+    Setup,
+    /// Build the eBPF object, then the collector
+    Build(build::Build),
+    /// Build the collector, become root, and run it: `cargo xtask run -- ARGS` is `collector run ARGS`
+    Run(run::Run),
+    /// Run the tests: those that need nothing, those that need the kernel and root, or both
+    Test(test::Test),
+    /// Check format, clippy (host and BPF), documentation, and the one-way imports
+    Lint,
+    /// Time the programs in the kernel, as root
+    Bench(bench::Bench),
+    /// What CI runs: lint, the object by every compiler at hand, and all tests
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let workspace = Workspace::find();
+    let outcome = match Cli::parse().verb {
+        Verb::Setup => setup::ensure(&workspace).map(drop),
+        Verb::Build(verb) => verb.run(&workspace),
+        Verb::Run(verb) => verb.run(&workspace),
+        Verb::Test(verb) => verb.run(&workspace),
+        Verb::Lint => lint::run(&workspace),
+        Verb::Bench(verb) => verb.run(&workspace),
+        Verb::Ci => ci::run(&workspace),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

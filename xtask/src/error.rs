@@ -1,0 +1,147 @@
+//! What can go wrong in a verb. Each variant displays as a sentence: what was tried, what happened, what to
+//! do next.
+
+use std::{fmt, io, path::PathBuf, process::ExitStatus};
+
+use crate::lint::Violation;
+
+/// Why a verb failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A program could not be started at all.
+    #[error("cannot start `{program}`: {cause}")]
+    Spawn { program: String, cause: io::Error },
+
+    /// A program ran and reported failure; `tail` is empty where its output was on the screen already.
+    #[error("`{command}` ended with {status}{tail}")]
+    Command { command: String, status: ExitStatus, tail: Tail },
+
+    /// A file operation failed.
+    #[error("cannot {act} {}: {cause}", path.display())]
+    File { act: &'static str, path: PathBuf, cause: io::Error },
+
+    /// A source file of this workspace does not parse.
+    #[error("cannot check {}: line {line}: {cause}", path.display())]
+    Source { path: PathBuf, line: usize, cause: String },
+
+    /// `rust-toolchain.toml` names no channel.
+    #[error("{} has no line `channel = \"...\"`: restore it from version control", path.display())]
+    NoChannel { path: PathBuf },
+
+    /// The environment variable that forces a compiler holds something else.
+    #[error("{variable} is `{value}`: set it to `rustup` or `debian`, or leave it out")]
+    UnknownWay { variable: &'static str, value: String },
+
+    /// `rustup component add` did not bring the sources of the standard library.
+    #[error(
+        "the sources of the standard library are missing, and adding them failed: {cause}\n  \
+         Next: run `rustup component add rust-src --toolchain {channel}` where the toolchain may be changed"
+    )]
+    NoSources { channel: String, cause: Box<Self> },
+
+    /// `rustup` said yes and yet there are no sources.
+    #[error("rustup reports rust-src as installed, but {} is not there", path.display())]
+    SourcesAbsent { path: PathBuf },
+
+    /// The packages of Debian's compiler cannot be had.
+    #[error("unpacking Debian's compiler (apt-get download, dpkg-deb -x) failed: {cause}\n  Next: {next}")]
+    NoDebian { cause: Box<Self>, next: &'static str },
+
+    /// The package lists do not know the compiler.
+    #[error("the package lists of this machine have no `{package}`")]
+    NoCandidate { package: &'static str },
+
+    /// The package lists know only a compiler that this workspace does not build with.
+    #[error("`{package}` is at {found}, and this workspace needs {wanted} or newer")]
+    TooOld { package: &'static str, found: String, wanted: String },
+
+    /// What was unpacked does not hold the part looked for.
+    #[error("the unpacked packages hold no {part} below {}", root.display())]
+    Incomplete { part: &'static str, root: PathBuf },
+
+    /// Neither way to a compiler for the BPF target works.
+    #[error("no compiler for the eBPF programs.\n- By rustup: {rustup}\n- By Debian's packages: {debian}")]
+    NoCompiler { rustup: Box<Self>, debian: Box<Self> },
+
+    /// The BPF linker could not be built.
+    #[error(
+        "installing bpf-linker {version} failed: {cause}\n  Next: see that the package registry can be \
+         reached and a C compiler is installed, and run `cargo xtask setup` again"
+    )]
+    NoLinker { version: &'static str, cause: Box<Self> },
+
+    /// Cargo succeeded without naming the executable asked for.
+    #[error("`{command}` built no executable named `{name}`")]
+    NoExecutable { command: String, name: String },
+
+    /// Root is needed and there is no way to it.
+    #[error("root is needed for {what}, and there is no `sudo` here: run `cargo xtask` as root")]
+    NoPrivilege { what: &'static str },
+
+    /// Root without the capabilities that the kernel asks for (a container, usually).
+    #[error(
+        "root lacks {} here, needed for {what}: give the container these capabilities, or use the host",
+        missing.join(", ")
+    )]
+    NoCapability { what: &'static str, missing: Vec<&'static str> },
+
+    /// Programs that the kernel tests use are missing and could not be installed.
+    #[error(
+        "the kernel tests use {}, missing here: install {} ({why})",
+        tools.join(", "),
+        packages.join(", ")
+    )]
+    NoTools { tools: Vec<&'static str>, packages: Vec<&'static str>, why: Box<str> },
+
+    /// The sources break rules that no compiler checks.
+    #[error("{} broken:\n{}", count(violations.len(), "rule"), lines(violations))]
+    Violations { violations: Vec<Violation> },
+}
+
+/// The last lines of a program's output, as the end of a sentence.
+#[derive(Debug, Default)]
+pub(crate) struct Tail(Vec<String>);
+
+impl Tail {
+    /// Lines kept: enough for cargo's and apt's last words.
+    const LINES: usize = 6;
+
+    /// The last lines of `output` that are not empty.
+    pub(crate) fn of(output: &str) -> Self {
+        let lines: Vec<_> = output.lines().filter(|line| !line.trim().is_empty()).collect();
+        let start = lines.len().saturating_sub(Self::LINES);
+        Self(lines.into_iter().skip(start).map(|line| line.trim_end().to_owned()).collect())
+    }
+}
+
+impl fmt::Display for Tail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|line| write!(f, "\n    {line}"))
+    }
+}
+
+/// "1 rule", "2 rules".
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+fn lines(violations: &[Violation]) -> String {
+    violations.iter().map(|violation| format!("  {violation}")).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Tail, count};
+
+    #[test]
+    fn a_tail_keeps_the_last_lines_that_say_something() {
+        let tail = Tail::of("a\nb\n\nc\nd\ne\nf\ng\n  \n").to_string();
+        assert_eq!(tail, "\n    b\n    c\n    d\n    e\n    f\n    g");
+        assert_eq!(Tail::of("").to_string(), "");
+    }
+
+    #[test]
+    fn a_count_agrees_with_its_noun() {
+        assert_eq!((count(1, "rule"), count(2, "rule")), ("1 rule".to_owned(), "2 rules".to_owned()));
+    }
+}
