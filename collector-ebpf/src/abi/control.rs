@@ -1,0 +1,66 @@
+//! What user space tells every run of the programs, and what a run tells user space about its clock.
+
+use super::layout::layout;
+
+/// The one entry of the map `CONTROL`: read once, at a program's entry. Written by user space through shared
+/// memory, each word by one aligned store.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Control {
+    /// Bit 0 is the count epoch (0 or 1) that indexes every epoch-bound map, bits 1-31 are the configuration
+    /// generation, bits 32-63 count the swaps of the epoch. One word, so that no run can see the one without the
+    /// other, and no two epochs have the same.
+    pub word: u64,
+    /// The value of the kernel's `jiffies64` from which the programs only let packets pass. User space moves
+    /// it forward as long as it lives; filters of a process that was killed go silent by themselves.
+    pub lease: u64,
+}
+
+layout!(Control, 16, { word: 0, lease: 8 });
+
+impl Control {
+    /// The count epoch, 0 or 1.
+    #[inline(always)]
+    pub const fn epoch(word: u64) -> u32 {
+        (word & 1) as u32
+    }
+
+    /// The configuration generation, 31 bits.
+    #[inline(always)]
+    pub const fn generation(word: u64) -> u32 {
+        word as u32 >> 1
+    }
+
+    /// The word of an epoch: the parity of the swaps is the epoch's number.
+    #[inline(always)]
+    pub const fn word(swaps: u32, generation: u32) -> u64 {
+        (swaps as u64) << 32 | (generation << 1) as u64 | (swaps & 1) as u64
+    }
+}
+
+/// One moment on both of the kernel's clocks, taken by the program `anchor`: ties the ticks that a flow's
+/// slot keeps to the boot clock.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Anchor {
+    /// `jiffies64`: ticks of the kernel's own HZ; stands still in suspend.
+    pub jiffies: u64,
+    /// `CLOCK_BOOTTIME` in nanoseconds, suspend included.
+    pub boot_ns: u64,
+}
+
+layout!(Anchor, 16, { jiffies: 0, boot_ns: 8 });
+
+#[cfg(test)]
+mod tests {
+    use super::Control;
+
+    #[test]
+    fn one_word_carries_all_numbers() {
+        let word = Control::word(7, 0x7EAD_BEEF);
+        assert_eq!((Control::epoch(word), Control::generation(word)), (1, 0x7EAD_BEEF));
+        let word = Control::word(u32::MAX - 1, u32::MAX);
+        assert_eq!((Control::epoch(word), Control::generation(word)), (0, u32::MAX >> 1));
+        assert_ne!(Control::word(2, 5), Control::word(4, 5));
+    }
+}

@@ -1,0 +1,190 @@
+//! Cumulative counters: per processing unit, and the datapath's own (the ledger). Both are per CPU and only
+//! grow.
+
+use super::layout::layout;
+
+/// What a processing unit sent or received.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DirectionCounters {
+    /// Wire packets.
+    pub packets: u64,
+    /// Wire octets (L2, without FCS).
+    pub bytes: u64,
+    /// Socket buffers.
+    pub skbs: u64,
+    /// Wire packets, of those above, that no flow holds: frames that were not parsed, flows for which there
+    /// was no room or no budget.
+    pub flowless_packets: u64,
+    /// Wire octets of those.
+    pub flowless_bytes: u64,
+}
+
+layout!(DirectionCounters, 40, { packets: 0, bytes: 8, skbs: 16, flowless_packets: 24, flowless_bytes: 32 });
+
+/// A CPU's counters of one processing unit.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PuCounters {
+    /// By direction: `RX`, `TX`.
+    pub direction: [DirectionCounters; 2],
+    /// Flows that began.
+    pub flows: u64,
+    /// Packets of flows that were refused an entry because the unit's budget of new flows was spent.
+    pub rate_limited: u64,
+    /// New flows that the budget still allows on this CPU.
+    pub budget: u32,
+    /// Low 32 bits of `jiffies64` when the budget was last refilled.
+    pub refilled: u32,
+}
+
+layout!(PuCounters, 104, { direction: 0, flows: 80, rate_limited: 88, budget: 96, refilled: 100 });
+
+/// Processing units in one chunk of counters; chunks are inner maps, so this is fixed.
+pub const PUS_PER_CHUNK: u32 = 256;
+/// Chunks there can be.
+pub const PU_CHUNKS: u32 = 64;
+
+/// Why a frame was not parsed: the index into [`Ledger::unparsed`].
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unparsed {
+    /// The frame, or the packet by its own length, ends before a header that it announces.
+    Truncated,
+    /// IEEE 802.3 with a length field (LLC), not Ethernet II.
+    Llc,
+    /// ARP or RARP.
+    Arp,
+    /// An Ethertype that is none of IPv4, IPv6, ARP.
+    EtherType,
+    /// More VLAN tags than are followed.
+    VlanDepth,
+    /// A version other than the Ethertype's.
+    IpVersion,
+    /// An IPv4 header length below 20 octets, or beyond the packet.
+    Ipv4HeaderLength,
+    /// A length shorter than the IP header, or longer than the frame; in a jumbogram also one below 65,536
+    /// octets.
+    IpLength,
+    /// More IPv6 extension headers than are followed.
+    ExtensionDepth,
+    /// A TCP data offset below 20 octets, or beyond the packet.
+    TcpDataOffset,
+    /// A UDP length below 8 octets, or beyond the packet.
+    UdpLength,
+}
+
+/// How many reasons there are.
+pub const UNPARSED_REASONS: usize = 11;
+
+impl Unparsed {
+    /// All reasons, in the order of the index.
+    pub const ALL: [Self; UNPARSED_REASONS] = [
+        Self::Truncated,
+        Self::Llc,
+        Self::Arp,
+        Self::EtherType,
+        Self::VlanDepth,
+        Self::IpVersion,
+        Self::Ipv4HeaderLength,
+        Self::IpLength,
+        Self::ExtensionDepth,
+        Self::TcpDataOffset,
+        Self::UdpLength,
+    ];
+
+    /// The name that the ledger prints.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Truncated => "truncated",
+            Self::Llc => "llc",
+            Self::Arp => "arp",
+            Self::EtherType => "ethertype",
+            Self::VlanDepth => "vlan_depth",
+            Self::IpVersion => "ip_version",
+            Self::Ipv4HeaderLength => "ipv4_header_length",
+            Self::IpLength => "ip_length",
+            Self::ExtensionDepth => "extension_depth",
+            Self::TcpDataOffset => "tcp_data_offset",
+            Self::UdpLength => "udp_length",
+        }
+    }
+}
+
+/// What became of every socket buffer that a CPU's programs were run on, and of every record they wrote.
+///
+/// `seen = looped + the sum of unparsed + table_full + rate_limited + the buffers of all drained flows`, at
+/// any quiet moment: the last term is counted by user space, apart from these.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Buffers that a program looked at while its lease ran.
+    pub seen: u64,
+    /// Own multicast that came back at the ingress of the interface it left by, and what loopback delivers: counted when
+    /// it was sent.
+    pub looped: u64,
+    /// Buffers whose flow lost its slot and found no room in a full flow table: in the totals of their unit,
+    /// in no flow.
+    pub table_full: u64,
+    /// Buffers of new flows beyond the budget of their unit: in its totals, in no flow.
+    pub rate_limited: u64,
+    /// Ring records that found no room.
+    pub reserve_failed: u64,
+    /// Ring records written.
+    pub reported: u64,
+    /// Flows whose identity found no room among the long-lived: they stay where a flood of newcomers can
+    /// evict them.
+    pub identity_full: u64,
+    /// Buffers on an interface that user space has said nothing about.
+    pub no_role: u64,
+    /// Buffers not parsed, by reason ([`Unparsed`]).
+    pub unparsed: [u64; UNPARSED_REASONS],
+}
+
+layout!(Ledger, 152, {
+    seen: 0, looped: 8, table_full: 16, rate_limited: 24, reserve_failed: 32, reported: 40, identity_full: 48,
+    no_role: 56, unparsed: 64,
+});
+
+/// How far a CPU has filled a table in the current epoch.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fill {
+    /// The control word of the epoch that was counted.
+    pub word: u64,
+    /// Entries that this CPU has added in it.
+    pub entries: u64,
+}
+
+layout!(Fill, 16, { word: 0, entries: 8 });
+
+#[cfg(test)]
+mod tests {
+    use super::{PU_CHUNKS, PUS_PER_CHUNK, UNPARSED_REASONS, Unparsed};
+
+    #[test]
+    fn reasons_are_their_own_index() {
+        for (index, reason) in Unparsed::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+        }
+        assert_eq!(Unparsed::ALL.len(), UNPARSED_REASONS);
+    }
+
+    #[test]
+    fn reasons_have_names_of_their_own() {
+        for (index, reason) in Unparsed::ALL.iter().enumerate() {
+            let name = reason.name();
+            assert!(
+                name.bytes().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'_'),
+                "{name}"
+            );
+            assert!(Unparsed::ALL[..index].iter().all(|it| it.name() != name), "{name} twice");
+        }
+    }
+
+    #[test]
+    fn every_mark_has_a_place() {
+        // Bits 18 to 31 of a packet's mark, as in the original.
+        assert_eq!(PUS_PER_CHUNK * PU_CHUNKS, 1 << 14);
+    }
+}

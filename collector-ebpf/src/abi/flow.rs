@@ -1,0 +1,335 @@
+//! Flows: their keys, the slots of the per-CPU caches, the tables behind them, and who a flow belongs to.
+//!
+//! A key names a flow as its boundary sees it: *local* is the side of the processing unit (behind the
+//! host-side end of a container's veth, or this host at an uplink), *remote* the other. Both directions of a
+//! connection have the same key, and their counts lie side by side, indexed by [`RX`] and [`TX`].
+
+use super::layout::layout;
+
+/// Index of what comes to the local side.
+pub const RX: usize = 0;
+/// Index of what the local side sends.
+pub const TX: usize = 1;
+
+/// What the two ports of a key hold. Never 0, so that no key is all zero and none equals an empty slot's.
+pub mod ports {
+    /// Ports of the transport protocol, or 0 where it has none.
+    pub const TRANSPORT: u8 = 1;
+    /// The identifier of an ICMP echo, of either IP version, in both.
+    pub const ECHO: u8 = 2;
+    /// Type and code of another ICMP message, of either IP version, in that order on the wire, in both.
+    pub const ICMP: u8 = 3;
+    /// Nothing: a fragment that is not the first of its packet shows no ports.
+    pub const FRAGMENT: u8 = 4;
+}
+
+/// The key of an IPv4 flow.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FlowKey4 {
+    /// The local end's address, network byte order.
+    pub local: [u8; 4],
+    /// The remote end's address, network byte order.
+    pub remote: [u8; 4],
+    /// The local end's port, network byte order; what it holds says [`ports`](Self::ports).
+    pub local_port: u16,
+    /// The remote end's port, network byte order; what it holds says [`ports`](Self::ports).
+    pub remote_port: u16,
+    /// Below 4096 the VLAN id at an uplink (0: untagged); from there an index that user space allots.
+    pub boundary: u16,
+    /// The IP protocol number, behind the extension headers.
+    pub protocol: u8,
+    /// What the two ports hold: one of [`ports`](mod@ports).
+    pub ports: u8,
+}
+
+layout!(FlowKey4, 16, {
+    local: 0, remote: 4, local_port: 8, remote_port: 10, boundary: 12, protocol: 14, ports: 15,
+});
+
+/// The key of an IPv6 flow; fields as in [`FlowKey4`].
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FlowKey6 {
+    /// The local end's address, network byte order.
+    pub local: [u8; 16],
+    /// The remote end's address, network byte order.
+    pub remote: [u8; 16],
+    /// The local end's port, network byte order.
+    pub local_port: u16,
+    /// The remote end's port, network byte order.
+    pub remote_port: u16,
+    /// The VLAN id at an uplink, or an index from 4096 on.
+    pub boundary: u16,
+    /// The IP protocol number, behind the extension headers.
+    pub protocol: u8,
+    /// What the two ports hold: one of [`ports`](mod@ports).
+    pub ports: u8,
+}
+
+layout!(FlowKey6, 40, {
+    local: 0, remote: 16, local_port: 32, remote_port: 34, boundary: 36, protocol: 38, ports: 39,
+});
+
+/// The first boundary index that is not a VLAN id.
+pub const FIRST_BOUNDARY: u16 = 4096;
+
+/// What a cache slot counts for its flow since the slot was filled, at most one epoch ago.
+///
+/// Touched by one CPU only, with softirqs off. The 32-bit counts cannot wrap: a slot is flushed to the table
+/// when one of them reaches [`FLUSH_AT`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotCounts {
+    /// Wire octets (L2, without FCS), by direction.
+    pub bytes: [u64; 2],
+    /// Wire packets, by direction.
+    pub packets: [u32; 2],
+    /// Socket buffers, by direction: a super-packet of 40 segments is one of them.
+    pub skbs: [u32; 2],
+    /// Low 32 bits of `jiffies64` at the first packet counted here.
+    pub first: u32,
+    /// Low 32 bits of `jiffies64` at the last packet counted here.
+    pub last: u32,
+    /// Index of the processing unit that the flow belongs to.
+    pub pu: u16,
+    /// The number user space gave to the interface that the last packet crossed.
+    pub interface: u16,
+    /// TCP flags seen, joined by OR, by direction.
+    pub tcp_flags: [u8; 2],
+    /// Connections that began while the flow was in this slot.
+    pub begun: u8,
+    /// Bits of [`how`].
+    pub how: u8,
+}
+
+layout!(SlotCounts, 48, {
+    bytes: 0, packets: 16, skbs: 24, first: 32, last: 36, pu: 40, interface: 42, tcp_flags: 44, begun: 46,
+    how: 47,
+});
+
+/// A slot whose packet count has reached this is flushed before the next packet.
+pub const FLUSH_AT: u32 = 1 << 31;
+
+/// How a flow's initiator and processing unit were found: the bits of `how`.
+pub mod how {
+    /// The local end opened the flow; else the remote end did.
+    pub const LOCAL_INITIATED: u8 = 1;
+    /// The identity still lies in the LRU hash of newcomers.
+    pub const NEWCOMER: u8 = 1 << 1;
+
+    /// Where the initiator's evidence lies.
+    pub const INITIATOR_SHIFT: u8 = 2;
+    /// The mask of the initiator's evidence, shifted down.
+    pub const INITIATOR_MASK: u8 = 7;
+    /// The sender of the first packet that was seen.
+    pub const BY_FIRST_PACKET: u8 = 0;
+    /// A TCP SYN (its sender) or SYN-ACK (its receiver).
+    pub const BY_SYN: u8 = 1;
+    /// An ICMP echo request (its sender) or reply (its receiver).
+    pub const BY_ECHO: u8 = 2;
+
+    /// Where the attribution's method lies.
+    pub const ATTRIBUTION_SHIFT: u8 = 5;
+    /// The mask of the attribution's method, shifted down.
+    pub const ATTRIBUTION_MASK: u8 = 7;
+    /// By nothing: what is left.
+    pub const BY_NONE: u8 = 0;
+    /// By a declared interface.
+    pub const BY_INTERFACE: u8 = 1;
+    /// By a declared address range.
+    pub const BY_CIDR: u8 = 2;
+    /// By an address of this host's.
+    pub const BY_ADDRESS: u8 = 3;
+    /// By the interface that the packet came in by before it left here.
+    pub const BY_ROUTE: u8 = 4;
+    /// By the host-side end that the packet crossed.
+    pub const BY_VETH: u8 = 5;
+
+    /// The initiator's evidence in `how`.
+    #[inline(always)]
+    pub const fn initiator_by(how: u8) -> u8 {
+        how >> INITIATOR_SHIFT & INITIATOR_MASK
+    }
+
+    /// The attribution's method in `how`.
+    #[inline(always)]
+    pub const fn attributed_by(how: u8) -> u8 {
+        how >> ATTRIBUTION_SHIFT & ATTRIBUTION_MASK
+    }
+}
+
+/// A slot of the IPv4 cache: one cache line. Empty while both `skbs` are 0.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slot4 {
+    /// The flow that holds the slot.
+    pub key: FlowKey4,
+    /// What was counted for it.
+    pub counts: SlotCounts,
+}
+
+layout!(Slot4, 64, { key: 0, counts: 16 });
+
+/// A slot of the IPv6 cache: two cache lines. Empty while both `skbs` are 0.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot6 {
+    /// The flow that holds the slot.
+    pub key: FlowKey6,
+    /// What was counted for it.
+    pub counts: SlotCounts,
+    /// Keeps slots on cache-line boundaries.
+    pub _pad: [u8; 40],
+}
+
+layout!(Slot6, 128, { key: 0, counts: 40, _pad: 88 });
+
+/// The key of the table behind the IPv4 caches. The CPU is part of it: an entry is written by one CPU only,
+/// so that nothing but its additions has to be atomic (and those on `PREEMPT_RT` only).
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TableKey4 {
+    /// The flow.
+    pub flow: FlowKey4,
+    /// The CPU whose cache gave the counts up.
+    pub cpu: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+layout!(TableKey4, 24, { flow: 0, cpu: 16, _pad: 20 });
+
+/// The key of the table behind the IPv6 caches; fields as in [`TableKey4`].
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TableKey6 {
+    /// The flow.
+    pub flow: FlowKey6,
+    /// The CPU whose cache gave the counts up.
+    pub cpu: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+layout!(TableKey6, 48, { flow: 0, cpu: 40, _pad: 44 });
+
+/// What a table counts for a flow and a CPU in one epoch.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableCounts {
+    /// Wire octets (L2, without FCS), by direction.
+    pub bytes: [u64; 2],
+    /// Wire packets, by direction.
+    pub packets: [u64; 2],
+    /// Socket buffers, by direction.
+    pub skbs: [u64; 2],
+    /// Connections that began.
+    pub begun: u64,
+    /// Low 32 bits of `jiffies64` at the first packet.
+    pub first: u32,
+    /// Low 32 bits of `jiffies64` at the last packet.
+    pub last: u32,
+    /// Index of the processing unit that the flow belongs to.
+    pub pu: u16,
+    /// The number of the interface that the last packet crossed.
+    pub interface: u16,
+    /// TCP flags seen, joined by OR, by direction.
+    pub tcp_flags: [u8; 2],
+    /// Bits of [`how`].
+    pub how: u8,
+    /// Zero.
+    pub _pad: u8,
+}
+
+layout!(TableCounts, 72, {
+    bytes: 0, packets: 16, skbs: 32, begun: 48, first: 56, last: 60, pu: 64, interface: 66, tcp_flags: 68,
+    how: 70, _pad: 71,
+});
+
+/// Who a flow belongs to and how it began: lives as long as the flow, is read at a cache miss.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// `CLOCK_BOOTTIME` in nanoseconds at the flow's first packet.
+    pub first_ns: u64,
+    /// FINs seen from each side, in bits 0-7 ([`RX`]) and 8-15 ([`TX`]). Only ever added to, so that two CPUs
+    /// that see the two sides at once cannot undo each other.
+    pub fins: u64,
+    /// The configuration generation that the processing unit was found under.
+    pub generation: u32,
+    /// The count epoch in which it was written, bit 0; tells a flow that is alive in a later one.
+    pub epoch: u32,
+    /// Index of the processing unit.
+    pub pu: u16,
+    /// Bits of [`how`].
+    pub how: u8,
+    /// 1 once an end of the TCP connection was reported.
+    pub ended: u8,
+    /// Zero.
+    pub _pad: u32,
+}
+
+layout!(Identity, 32, {
+    first_ns: 0, fins: 8, generation: 16, epoch: 20, pu: 24, how: 26, ended: 27, _pad: 28,
+});
+
+#[cfg(test)]
+mod tests {
+    use super::{FIRST_BOUNDARY, FLUSH_AT, FlowKey4, RX, Slot4, Slot6, SlotCounts, TX, how, ports};
+
+    #[test]
+    fn the_bits_of_how_do_not_meet() {
+        let parts = [
+            how::LOCAL_INITIATED,
+            how::NEWCOMER,
+            how::INITIATOR_MASK << how::INITIATOR_SHIFT,
+            how::ATTRIBUTION_MASK << how::ATTRIBUTION_SHIFT,
+        ];
+        assert_eq!(parts.iter().map(|it| u32::from(*it)).sum::<u32>(), 0xFF, "all bits, each once");
+    }
+
+    #[test]
+    fn how_gives_back_what_was_put_in() {
+        for initiator in [how::BY_FIRST_PACKET, how::BY_SYN, how::BY_ECHO] {
+            for attribution in
+                [how::BY_NONE, how::BY_INTERFACE, how::BY_CIDR, how::BY_ADDRESS, how::BY_ROUTE, how::BY_VETH]
+            {
+                for rest in [0, how::LOCAL_INITIATED, how::NEWCOMER, how::LOCAL_INITIATED | how::NEWCOMER] {
+                    let bits =
+                        rest | initiator << how::INITIATOR_SHIFT | attribution << how::ATTRIBUTION_SHIFT;
+                    assert_eq!(how::initiator_by(bits), initiator);
+                    assert_eq!(how::attributed_by(bits), attribution);
+                    assert_eq!(bits & (how::LOCAL_INITIATED | how::NEWCOMER), rest);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_key_equals_that_of_an_empty_slot() {
+        for kind in [ports::TRANSPORT, ports::ECHO, ports::ICMP, ports::FRAGMENT] {
+            assert_ne!(FlowKey4 { ports: kind, ..FlowKey4::default() }, Slot4::default().key);
+        }
+    }
+
+    #[test]
+    fn slots_fill_cache_lines() {
+        assert_eq!(Slot4::LAYOUT.size, 64);
+        assert_eq!(Slot6::LAYOUT.size, 128);
+    }
+
+    #[test]
+    fn a_slot_cannot_wrap_before_it_is_flushed() {
+        // The largest number of segments that one buffer can stand for.
+        let fullest = SlotCounts { packets: [FLUSH_AT - 1; 2], ..SlotCounts::default() };
+        for direction in [RX, TX] {
+            assert!(fullest.packets[direction].checked_add(u32::from(u16::MAX)).is_some());
+        }
+    }
+
+    #[test]
+    fn boundaries_begin_where_vlan_ids_end() {
+        assert_eq!(FIRST_BOUNDARY, crate::wire::ethernet::VLAN_ID + 1);
+    }
+}

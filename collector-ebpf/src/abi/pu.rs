@@ -1,0 +1,80 @@
+//! Processing units and interface roles, as the programs see them.
+
+use super::layout::layout;
+
+/// The index of a processing unit in the counters. Where a unit has a mark, it is this number.
+pub mod index {
+    /// This host itself.
+    pub const HOST: u16 = 1;
+    /// What passes through this host.
+    pub const FORWARDED: u16 = 2;
+    /// What cannot be decided.
+    pub const UNKNOWN: u16 = 3;
+    /// What this host sends and receives inside of tunnels: apart from [`HOST`], which has the tunnels' own packets.
+    pub const OVERLAY: u16 = 4;
+    /// The first index of a unit that has a name and a mark; as in the original, marks begin here.
+    pub const FIRST: u16 = 101;
+}
+
+/// What user space found out about an interface: an entry of the map `ROLES`.
+///
+/// The map is an array indexed by the low bits of the interface index; the entry says whose it is. Interfaces
+/// that meet in one entry go to the hash `ROLES_MORE`.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Role {
+    /// The interface index; 0 where the entry is empty.
+    pub ifindex: u32,
+    /// The boundary in the key of flows that cross it; 0 at an uplink, whose flows carry their VLAN id.
+    pub boundary: u16,
+    /// The processing unit that frames without a flow count for, and all packets with [`role::OWN`].
+    pub pu: u16,
+    /// The number that flow counts name the interface by.
+    pub interface: u16,
+    /// Bits of [`role`].
+    pub flags: u16,
+    /// Zero.
+    pub _pad: u32,
+}
+
+layout!(Role, 16, { ifindex: 0, boundary: 4, pu: 6, interface: 8, flags: 10, _pad: 12 });
+
+/// The bits of [`Role::flags`].
+pub mod role {
+    /// The unit is on the far side: the host-side end of a container. What comes in here, the unit sent.
+    pub const FAR: u16 = 1;
+    /// Everything that crosses it belongs to the interface's own unit.
+    pub const OWN: u16 = 1 << 1;
+    /// An uplink: VLAN id in the key, and the unit is found by address.
+    pub const UPLINK: u16 = 1 << 2;
+    /// Frames start with an IP header (tun, wireguard, ipip, ...).
+    pub const RAW_IP: u16 = 1 << 3;
+    /// The loopback device: every packet crosses it twice, once each way.
+    pub const LOOPBACK: u16 = 1 << 4;
+}
+
+/// Entries of the array `ROLES`; a power of two.
+pub const ROLES: u32 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::{ROLES, index, role};
+
+    #[test]
+    fn flags_are_bits_of_their_own() {
+        let flags = [role::FAR, role::OWN, role::UPLINK, role::RAW_IP, role::LOOPBACK];
+        assert!(flags.iter().all(|it| it.is_power_of_two()));
+        assert_eq!(flags.iter().sum::<u16>(), flags.iter().fold(0, |all, it| all | it));
+    }
+
+    #[test]
+    fn the_low_bits_of_an_interface_index_are_an_entry() {
+        assert!(ROLES.is_power_of_two());
+    }
+
+    #[test]
+    fn units_without_a_mark_come_first() {
+        let indices = [0, index::HOST, index::FORWARDED, index::UNKNOWN, index::FIRST];
+        assert!(indices.is_sorted_by(|one, two| one < two), "0 is no unit's");
+    }
+}
