@@ -1,0 +1,187 @@
+//! Layer 2: Ethernet II with 802.1Q and 802.1ad tags (IEEE 802.3-2022 clause 3.2.6, 802.1Q-2022 clause 9), or
+//! nothing.
+
+use super::{Link, bytes::Bytes};
+use crate::abi::counter::Unparsed;
+
+/// IPv4 (RFC 894).
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// IPv6 (RFC 2464 section 3).
+pub const ETHERTYPE_IPV6: u16 = 0x86DD;
+const ETHERTYPE_ARP: u16 = 0x0806;
+const ETHERTYPE_RARP: u16 = 0x8035;
+const ETHERTYPE_8021Q: u16 = 0x8100;
+const ETHERTYPE_8021AD: u16 = 0x88A8;
+/// Below this the field is a length (IEEE 802.3-2022 clause 3.2.6).
+const FIRST_ETHERTYPE: u16 = 0x0600;
+
+const ETHERTYPE_AT: u32 = 12;
+const TAG: u32 = 4;
+/// A tag control field's low 12 bits are the VLAN id; above them stand priority and drop eligibility.
+pub const VLAN_ID: u16 = 0x0FFF;
+
+/// What layer 2 says of the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layer2 {
+    /// The Ethertype behind the tags.
+    pub ethertype: u16,
+    /// The id of the first tag in the frame, 0 without one.
+    pub vlan: u16,
+    /// Where the network layer begins.
+    pub next: u32,
+}
+
+/// Reads the Ethernet header and up to two tags.
+///
+/// # Errors
+///
+/// `Truncated`, `VlanDepth`, and for raw IP `IpVersion`.
+#[inline(always)]
+pub fn parse<const ALL: bool>(bytes: &impl Bytes, link: Link) -> Result<Layer2, Unparsed> {
+    if let Link::RawIp = link {
+        if !ALL {
+            return Err(Unparsed::IpVersion);
+        }
+        let [version_length] = bytes.array(0).ok_or(Unparsed::Truncated)?;
+        let version = version_length >> 4;
+        let ethertype = match version {
+            4 => ETHERTYPE_IPV4,
+            6 => ETHERTYPE_IPV6,
+            _ => return Err(Unparsed::IpVersion),
+        };
+        return Ok(Layer2 { ethertype, vlan: 0, next: 0 });
+    }
+    let ethertype = bytes.number(ETHERTYPE_AT).ok_or(Unparsed::Truncated)?;
+    if !is_tag(ethertype) {
+        return Ok(Layer2 { ethertype, vlan: 0, next: ETHERTYPE_AT + 2 });
+    }
+    if !ALL {
+        return Err(Unparsed::VlanDepth);
+    }
+    let tag = bytes.window::<4>(ETHERTYPE_AT + 2).ok_or(Unparsed::Truncated)?;
+    let vlan = tag.number::<0>() & VLAN_ID;
+    let ethertype = tag.number::<2>();
+    if !is_tag(ethertype) {
+        return Ok(Layer2 { ethertype, vlan, next: ETHERTYPE_AT + 2 + TAG });
+    }
+    let ethertype = bytes.number(ETHERTYPE_AT + 2 * TAG).ok_or(Unparsed::Truncated)?;
+    if is_tag(ethertype) {
+        return Err(Unparsed::VlanDepth);
+    }
+    Ok(Layer2 { ethertype, vlan, next: ETHERTYPE_AT + 2 + 2 * TAG })
+}
+
+/// The reason why a frame of this Ethertype is not an IP packet.
+#[inline(always)]
+pub fn refuse(ethertype: u16) -> Unparsed {
+    match ethertype {
+        ETHERTYPE_ARP | ETHERTYPE_RARP => Unparsed::Arp,
+        length if length < FIRST_ETHERTYPE => Unparsed::Llc,
+        _ => Unparsed::EtherType,
+    }
+}
+
+#[inline(always)]
+fn is_tag(ethertype: u16) -> bool {
+    ethertype == ETHERTYPE_8021Q || ethertype == ETHERTYPE_8021AD
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Layer2, parse, refuse};
+    use crate::{
+        abi::counter::Unparsed,
+        wire::{
+            Link,
+            frames::{C_TAG, S_TAG, ethernet},
+        },
+    };
+
+    fn read(tags: &[(u16, u16)]) -> Result<Layer2, Unparsed> {
+        parse::<true>(&ethernet(tags, ETHERTYPE_IPV6, &[]).as_slice(), Link::Ethernet)
+    }
+
+    #[test]
+    fn no_tag() {
+        let expected = Ok(Layer2 { ethertype: ETHERTYPE_IPV6, vlan: 0, next: 14 });
+        assert_eq!(read(&[]), expected);
+        let frame = ethernet(&[], ETHERTYPE_IPV6, &[]);
+        assert_eq!(parse::<false>(&frame.as_slice(), Link::Ethernet), expected);
+    }
+
+    #[test]
+    fn one_tag_of_either_kind() {
+        for kind in [C_TAG, S_TAG] {
+            assert_eq!(read(&[(kind, 100)]), Ok(Layer2 { ethertype: ETHERTYPE_IPV6, vlan: 100, next: 18 }));
+        }
+    }
+
+    #[test]
+    fn priority_and_drop_eligibility_are_no_part_of_the_id() {
+        assert_eq!(read(&[(C_TAG, 0xFFFE)]).map(|it| it.vlan), Ok(0xFFE));
+        assert_eq!(read(&[(C_TAG, 0xE000)]), Ok(Layer2 { ethertype: ETHERTYPE_IPV6, vlan: 0, next: 18 }));
+    }
+
+    #[test]
+    fn of_two_tags_the_outer_one_counts() {
+        for inner in [C_TAG, S_TAG] {
+            let expected = Ok(Layer2 { ethertype: ETHERTYPE_IPV6, vlan: 200, next: 22 });
+            assert_eq!(read(&[(S_TAG, 200), (inner, 100)]), expected);
+            assert_eq!(read(&[(C_TAG, 200), (inner, 100)]), expected);
+        }
+    }
+
+    #[test]
+    fn three_tags_are_too_many() {
+        assert_eq!(read(&[(S_TAG, 1), (C_TAG, 2), (C_TAG, 3)]), Err(Unparsed::VlanDepth));
+    }
+
+    #[test]
+    fn the_short_form_leaves_tags_and_raw_ip_to_the_long_one() {
+        let tagged = ethernet(&[(C_TAG, 1)], ETHERTYPE_IPV4, &[]);
+        assert!(parse::<false>(&tagged.as_slice(), Link::Ethernet).is_err());
+        assert!(parse::<false>(&[0x45u8; 20].as_slice(), Link::RawIp).is_err());
+    }
+
+    #[test]
+    fn a_header_that_is_cut() {
+        let frame = ethernet(&[(S_TAG, 1), (C_TAG, 2)], ETHERTYPE_IPV4, &[]);
+        for length in 0..frame.len() {
+            assert_eq!(
+                parse::<true>(&&frame[..length], Link::Ethernet),
+                Err(Unparsed::Truncated),
+                "{length}"
+            );
+        }
+    }
+
+    #[test]
+    fn raw_ip_goes_by_its_version() {
+        for octet in 0..=u8::MAX {
+            let expected = match octet >> 4 {
+                4 => Ok(Layer2 { ethertype: ETHERTYPE_IPV4, vlan: 0, next: 0 }),
+                6 => Ok(Layer2 { ethertype: ETHERTYPE_IPV6, vlan: 0, next: 0 }),
+                _ => Err(Unparsed::IpVersion),
+            };
+            assert_eq!(parse::<true>(&[octet].as_slice(), Link::RawIp), expected);
+        }
+        assert_eq!(parse::<true>(&[].as_slice(), Link::RawIp), Err(Unparsed::Truncated));
+    }
+
+    #[test]
+    fn what_is_not_ip_is_refused_by_name() {
+        for (ethertype, reason) in [
+            (0, Unparsed::Llc),
+            (46, Unparsed::Llc),
+            (1500, Unparsed::Llc),
+            (0x05FF, Unparsed::Llc),
+            (0x0600, Unparsed::EtherType),
+            (0x0806, Unparsed::Arp),
+            (0x8035, Unparsed::Arp),
+            (0x8847, Unparsed::EtherType),
+            (0xFFFF, Unparsed::EtherType),
+        ] {
+            assert_eq!(refuse(ethertype), reason, "{ethertype:#06x}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! From the bytes of a frame to what a flow is made of: one protocol a file, in the order in which a frame is
+//! read.
+//!
+//! Every function reads through [`Bytes`], so the same source runs over a packet in the kernel and over a
+//! slice. What a header says is checked against the frame before it is used: a reader gets a value or an
+//! [`Unparsed`] reason, never a guess.
+//!
+//! The functions have a parameter `ALL`. Without it they read the form that makes up nearly all traffic
+//! (Ethernet without a tag, IPv4 without options, IPv6 without extension headers, whole TCP and UDP packets),
+//! in which every offset is a constant; any error then only means "not that: read it again with `ALL`". The
+//! programs inline the short form into their hot path; what it leaves out would cost every packet registers
+//! and stack.
+
+pub mod bytes;
+pub mod ethernet;
+pub mod icmp;
+pub mod ipv4;
+pub mod ipv6;
+pub mod sctp;
+pub mod tcp;
+pub mod transport;
+pub mod udp;
+
+use crate::abi::counter::Unparsed;
+use bytes::Bytes;
+use ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
+use transport::Transport;
+
+/// What a frame starts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// An Ethernet header.
+    Ethernet,
+    /// An IP header (tun, wireguard, ipip, sit, layer-3 netkit).
+    RawIp,
+}
+
+/// What the frame's bytes do not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Octets of the whole frame, of which [`Bytes`] may show fewer.
+    pub length: u32,
+    /// The frame stands for several packets (GSO, GRO): a length field of 0 in a header then means "all of
+    /// it".
+    pub gso: bool,
+}
+
+/// The network layer's addresses, network byte order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addresses {
+    /// Source and destination of an IPv4 packet.
+    V4([u8; 4], [u8; 4]),
+    /// Source and destination of an IPv6 packet.
+    V6([u8; 16], [u8; 16]),
+}
+
+/// A frame that was understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// The id of the first VLAN tag in the frame, 0 without one.
+    pub vlan: u16,
+    /// Source and destination.
+    pub addresses: Addresses,
+    /// What follows the network layer.
+    pub transport: Transport,
+    /// The IPv6 packet has the hop-by-hop header of a jumbogram.
+    pub jumbo: bool,
+}
+
+/// Reads a whole frame.
+///
+/// # Errors
+///
+/// The reason why the frame is not understood.
+#[inline(always)]
+pub fn parse(bytes: &impl Bytes, link: Link, frame: Frame) -> Result<Packet, Unparsed> {
+    let layer2 = ethernet::parse::<true>(bytes, link)?;
+    match layer2.ethertype {
+        ETHERTYPE_IPV4 => {
+            let ip = ipv4::parse::<true>(bytes, layer2.next, frame)?;
+            let addresses = Addresses::V4(ip.source, ip.destination);
+            Ok(Packet { vlan: layer2.vlan, addresses, transport: ip.transport, jumbo: false })
+        }
+        ETHERTYPE_IPV6 => {
+            let ip = ipv6::parse::<true>(bytes, layer2.next, frame)?;
+            let addresses = Addresses::V6(ip.source, ip.destination);
+            Ok(Packet { vlan: layer2.vlan, addresses, transport: ip.transport, jumbo: ip.jumbo })
+        }
+        other => Err(ethernet::refuse(other)),
+    }
+}
+
+#[cfg(test)]
+mod frames;
+#[cfg(test)]
+mod tests;

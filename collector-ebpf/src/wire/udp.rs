@@ -1,0 +1,108 @@
+//! UDP (RFC 768).
+
+use network_types::{ip::IpProto, udp::UdpHdr};
+
+use super::{
+    bytes::Bytes,
+    transport::{Echo, Segment, Transport, within},
+};
+use crate::abi::{counter::Unparsed, flow::ports};
+
+const HEADER: u32 = UdpHdr::LEN as u32;
+
+/// Reads the ports.
+///
+/// # Errors
+///
+/// `Truncated`, `UdpLength`.
+#[inline(always)]
+pub fn parse<const ALL: bool>(bytes: &impl Bytes, segment: Segment) -> Result<Transport, Unparsed> {
+    within(segment, HEADER)?;
+    let header = bytes.window::<6>(segment.start).ok_or(Unparsed::Truncated)?;
+    let length = u32::from(header.number::<4>());
+    // 0 means "to the packet's end" in a jumbogram (RFC 2675 section 4) and in a super-packet; a first
+    // fragment holds the length of the whole datagram.
+    let fits = length >= HEADER && segment.start + length <= segment.end;
+    if segment.whole
+        && !fits
+        && !(ALL && length == 0 && (segment.gso || segment.end - segment.start > 0xFFFF))
+    {
+        return Err(Unparsed::UdpLength);
+    }
+    Ok(Transport {
+        protocol: IpProto::Udp as u8,
+        ports: header.get::<0, 4>(),
+        kind: ports::TRANSPORT,
+        tcp_flags: 0,
+        echo: Echo::None,
+        headers: segment.start + HEADER,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+    use crate::{
+        abi::{counter::Unparsed, flow::ports},
+        wire::{
+            frames::{PORTS, UDP, udp, udp_with},
+            transport::{Echo, Segment, Transport},
+        },
+    };
+
+    const WHOLE: Segment = Segment { start: 0, end: 18, whole: true, gso: false };
+
+    /// A datagram of 18 octets that states another length.
+    fn stated(length: u16, segment: Segment) -> Result<u32, Unparsed> {
+        parse::<true>(&udp_with(length, 10).as_slice(), segment).map(|it| it.headers)
+    }
+
+    #[test]
+    fn ports_and_length() {
+        let expected = Transport {
+            protocol: UDP,
+            ports: PORTS,
+            kind: ports::TRANSPORT,
+            tcp_flags: 0,
+            echo: Echo::None,
+            headers: 8,
+        };
+        assert_eq!(parse::<true>(&udp(10).as_slice(), WHOLE), Ok(expected));
+        assert_eq!(parse::<false>(&udp(10).as_slice(), WHOLE), Ok(expected));
+    }
+
+    #[test]
+    fn every_stated_length() {
+        for length in 0..40 {
+            // Less than the packet holds is allowed: what follows may be options (RFC 9868).
+            let expected = if (8..=18).contains(&length) { Ok(8) } else { Err(Unparsed::UdpLength) };
+            assert_eq!(stated(length, WHOLE), expected, "{length}");
+        }
+        assert_eq!(stated(u16::MAX, WHOLE), Err(Unparsed::UdpLength));
+    }
+
+    #[test]
+    fn no_length_where_the_packet_says_it() {
+        assert_eq!(stated(0, Segment { gso: true, ..WHOLE }), Ok(8));
+        assert_eq!(stated(0, Segment { end: 0x1_0000, ..WHOLE }), Ok(8));
+        assert_eq!(stated(0, Segment { end: 0xFFFF, ..WHOLE }), Err(Unparsed::UdpLength));
+        // The short form leaves it to the long one.
+        let short = parse::<false>(&udp_with(0, 10).as_slice(), Segment { gso: true, ..WHOLE });
+        assert_eq!(short, Err(Unparsed::UdpLength));
+        assert_eq!(stated(7, Segment { gso: true, ..WHOLE }), Err(Unparsed::UdpLength));
+    }
+
+    #[test]
+    fn a_first_fragment_states_the_whole_datagram() {
+        for length in [0, 7, 8, 18, 4000, u16::MAX] {
+            assert_eq!(stated(length, Segment { whole: false, ..WHOLE }), Ok(8), "{length}");
+        }
+    }
+
+    #[test]
+    fn less_than_a_header() {
+        for end in 0..8 {
+            assert_eq!(stated(8, Segment { end, ..WHOLE }), Err(Unparsed::Truncated), "{end}");
+        }
+    }
+}
