@@ -1,0 +1,273 @@
+//! Who a flow belongs to and how it began: found at a miss, made at its first packet, followed to TCP's end.
+
+use core::ptr;
+
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_boot_ns, programs::TcContext};
+use aya_log_ebpf::warn;
+use collector_ebpf::{
+    abi::{
+        control::Control,
+        flow::{Identity, how},
+        report::kind,
+    },
+    wire::{
+        tcp,
+        transport::{Echo, Transport},
+    },
+};
+
+use crate::{
+    Skb,
+    account::{ledger, unit},
+    atomic,
+    classify::{self, Attribution},
+    cold::Packet,
+    family::Key,
+    settings::{FLOWS_BURST, FLOWS_PER_TICK},
+};
+
+/// Who a packet's flow belongs to.
+#[derive(Clone, Copy)]
+pub(crate) struct Who {
+    pub(crate) pu: u16,
+    /// Bits of [`how`].
+    pub(crate) how: u8,
+    /// A new flow beyond its unit's budget.
+    pub(crate) refused: bool,
+    /// What to tell user space: 0 or one of [`kind`].
+    pub(crate) event: u8,
+}
+
+impl Who {
+    /// A subprogram returns one register.
+    #[inline(always)]
+    pub(crate) fn pack(self) -> u32 {
+        u32::from(self.pu)
+            | u32::from(self.how) << 16
+            | u32::from(self.event) << 24
+            | u32::from(self.refused) << 31
+    }
+
+    /// A connection began with this packet.
+    #[inline(always)]
+    pub(crate) fn began(self) -> bool {
+        self.event == kind::START
+    }
+
+    /// What [`pack`](Self::pack) made.
+    #[inline(always)]
+    pub(crate) fn unpack(packed: u32) -> Self {
+        Self {
+            pu: packed as u16,
+            how: (packed >> 16) as u8,
+            event: (packed >> 24) as u8 & 0x7F,
+            refused: packed >> 31 != 0,
+        }
+    }
+}
+
+/// Who opened a flow that begins with this packet, if the local end sent it, and by what that is known.
+#[inline(always)]
+pub(crate) fn initiator(transport: &Transport) -> u8 {
+    let (opened_by_sender, evidence) = match transport.tcp_flags & (tcp::SYN | tcp::ACK) {
+        tcp::SYN => (true, how::BY_SYN),
+        flags if flags == tcp::SYN | tcp::ACK => (false, how::BY_SYN),
+        _ => match transport.echo {
+            Echo::Request => (true, how::BY_ECHO),
+            Echo::Reply => (false, how::BY_ECHO),
+            Echo::None => (true, how::BY_FIRST_PACKET),
+        },
+    };
+    let local = if opened_by_sender { how::LOCAL_INITIATED } else { 0 };
+    local | evidence << how::INITIATOR_SHIFT
+}
+
+/// Finds the flow's identity, or makes it.
+#[inline(never)]
+pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u32 {
+    let mut identity = known::<K>(packet);
+    if identity.is_null() {
+        let (attribution, begun) = begin::<K>(skb, packet);
+        let how = attributed(packet.initiator | how::NEWCOMER, attribution);
+        let mut who = Who { pu: attribution.pu, how, refused: false, event: 0 };
+        match begun {
+            Begun::Refused => who.refused = true,
+            Begun::Kept => who.event = kind::START,
+            Begun::Lost => identity = known::<K>(packet),
+        }
+        if identity.is_null() {
+            return who.pack();
+        }
+    }
+    // SAFETY: the entry is live for the run; evicted meanwhile, it is another flow's and what is written
+    // lands in an entry about to be overwritten. What several CPUs write at once is either the same or added
+    // atomically.
+    unsafe {
+        if (*identity).generation != Control::generation(packet.word) {
+            // The configuration has changed since.
+            let attribution = classify::classify::<K>(skb, packet);
+            (*identity).pu = attribution.pu;
+            (*identity).how = attributed((*identity).how, attribution);
+            (*identity).generation = Control::generation(packet.word);
+        }
+        let event = follow_tcp(packet, identity);
+        if (*identity).how & how::NEWCOMER != 0 {
+            settle_down::<K>(packet, identity);
+        }
+        Who { pu: (*identity).pu, how: (*identity).how, refused: false, event }.pack()
+    }
+}
+
+/// The flow's identity, or null.
+#[inline(always)]
+fn known<K: Key>(packet: &Packet) -> *mut Identity {
+    let key = packet.key();
+    // Those that lived on are asked a second time: another CPU may have moved the flow there in between, and it
+    // takes it out of the newcomers only after that.
+    K::lived()
+        .get_ptr_mut(key)
+        .or_else(|| K::newcomers().get_ptr_mut(key))
+        .or_else(|| K::lived().get_ptr_mut(key))
+        .unwrap_or(ptr::null_mut())
+}
+
+/// Moves a newcomer that was answered, or is alive in a later epoch, to where no flood of newcomers evicts it.
+#[inline(always)]
+unsafe fn settle_down<K: Key>(packet: &Packet, identity: *mut Identity) {
+    // SAFETY: the caller's entry is live.
+    let mut settled = unsafe { *identity };
+    let answered = packet.sent() != (settled.how & how::LOCAL_INITIATED != 0);
+    if answered || settled.epoch != Control::epoch(packet.word) {
+        settled.how &= !how::NEWCOMER;
+        match K::lived().insert(packet.key(), &settled, u64::from(BPF_NOEXIST)) {
+            Ok(()) => {
+                let _ = K::newcomers().remove(packet.key());
+            }
+            // Another CPU moves it.
+            Err(EEXIST) => {}
+            Err(_) => ledger(|ledger| ledger.identity_full += 1),
+        }
+    }
+}
+
+/// Follows SYN, FIN and RST of a known flow; what to report, or 0.
+#[inline(always)]
+unsafe fn follow_tcp(packet: &Packet, identity: *mut Identity) -> u8 {
+    let flags = packet.tcp_flags;
+    // SAFETY: the caller's entry is live.
+    unsafe {
+        if (*identity).ended != 0 {
+            if flags & (tcp::SYN | tcp::ACK) != tcp::SYN {
+                return 0;
+            }
+            // The same four numbers again: another connection.
+            (*identity).ended = 0;
+            (*identity).fins = 0;
+            (*identity).first_ns = bpf_ktime_get_boot_ns();
+            (*identity).how = (*identity).how & !INITIATOR_BITS | packet.initiator;
+            return kind::START;
+        }
+        if flags & tcp::RST != 0 {
+            (*identity).ended = 1;
+            return if packet.sent() { kind::END_RESET_LOCAL } else { kind::END_RESET_REMOTE };
+        }
+        if flags & tcp::FIN != 0 {
+            let (own, other) = if packet.sent() { (FINS_TX, FINS_RX) } else { (FINS_RX, FINS_TX) };
+            if (*identity).fins & own == 0 {
+                atomic::add(&raw mut (*identity).fins, own & FIN_ONE);
+            }
+            if (&raw const (*identity).fins).read_volatile() & other != 0 {
+                (*identity).ended = 1;
+                return kind::END_FIN;
+            }
+        }
+        0
+    }
+}
+
+const INITIATOR_BITS: u8 = how::LOCAL_INITIATED | how::INITIATOR_MASK << how::INITIATOR_SHIFT;
+const FINS_RX: u64 = 0xFF;
+const FINS_TX: u64 = 0xFF00;
+/// One FIN in either field.
+const FIN_ONE: u64 = 0x0101;
+
+/// What became of a flow that nobody knew.
+enum Begun {
+    /// Its unit's budget of new flows is spent.
+    Refused,
+    /// This CPU has made its identity.
+    Kept,
+    /// Another CPU has.
+    Lost,
+}
+
+/// A flow that nobody knew. Two CPUs may meet it at once: only one makes its identity.
+#[inline(always)]
+fn begin<K: Key>(skb: Skb, packet: &Packet) -> (Attribution, Begun) {
+    let attribution = classify::classify::<K>(skb, packet);
+    if !can_afford(attribution.pu, packet.now as u32) {
+        return (attribution, Begun::Refused);
+    }
+    let mut identity = Identity {
+        // SAFETY: no arguments, no memory.
+        first_ns: unsafe { bpf_ktime_get_boot_ns() },
+        fins: 0,
+        generation: Control::generation(packet.word),
+        epoch: Control::epoch(packet.word),
+        pu: attribution.pu,
+        how: attributed(packet.initiator | how::NEWCOMER, attribution),
+        ended: 0,
+        _pad: 0,
+    };
+    if packet.tcp_flags & tcp::FIN != 0 {
+        identity.fins = if packet.sent() { FINS_TX & FIN_ONE } else { FINS_RX & FIN_ONE };
+    }
+    // A flow that is met at its reset begins and ends with it; that it began is what is reported.
+    identity.ended = u8::from(packet.tcp_flags & tcp::RST != 0);
+    match K::newcomers().insert(packet.key(), &identity, u64::from(BPF_NOEXIST)) {
+        Ok(()) => {}
+        Err(EEXIST) => return (attribution, Begun::Lost),
+        // A full LRU hash makes room; should it fail all the same, that is a fault.
+        Err(error) => warn!(&TcContext::new(skb), "a new flow cannot be remembered: error {}", error),
+    }
+    spend(attribution.pu);
+    (attribution, Begun::Kept)
+}
+
+/// `EEXIST` (`include/uapi/asm-generic/errno-base.h`), as helpers return it.
+const EEXIST: i32 = -17;
+
+#[inline(always)]
+fn attributed(how: u8, attribution: Attribution) -> u8 {
+    how & !(how::ATTRIBUTION_MASK << how::ATTRIBUTION_SHIFT) | attribution.by << how::ATTRIBUTION_SHIFT
+}
+
+/// Refills the unit's budget of new flows on this CPU; whether there is one left.
+#[inline(always)]
+fn can_afford(pu: u16, now: u32) -> bool {
+    let Some(unit) = unit(pu) else { return true };
+    // SAFETY: this CPU's own entry.
+    unsafe {
+        let elapsed = u64::from(now.wrapping_sub((*unit).refilled));
+        let gained = elapsed * u64::from(FLOWS_PER_TICK.load()) + u64::from((*unit).budget);
+        (*unit).budget = gained.min(u64::from(FLOWS_BURST.load())) as u32;
+        (*unit).refilled = now;
+        if (*unit).budget != 0 {
+            return true;
+        }
+        (*unit).rate_limited += 1;
+    }
+    ledger(|ledger| ledger.rate_limited += 1);
+    false
+}
+
+/// Takes one new flow from the unit's budget on this CPU.
+#[inline(always)]
+fn spend(pu: u16) {
+    let Some(unit) = unit(pu) else { return };
+    // SAFETY: this CPU's own entry.
+    unsafe {
+        (*unit).budget = (*unit).budget.saturating_sub(1);
+        (*unit).flows += 1;
+    }
+}

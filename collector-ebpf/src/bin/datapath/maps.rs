@@ -1,0 +1,115 @@
+//! Every map, with who writes it. Sizes that depend on the host are set by user space at load.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    macros::btf_map,
+};
+use collector_ebpf::abi::{
+    control::{Anchor, Control},
+    counter::{Fill, Ledger, PU_CHUNKS, PUS_PER_CHUNK, PuCounters},
+    flow::{FlowKey4, FlowKey6, Identity, Slot4, Slot6, TableCounts, TableKey4, TableKey6},
+    pu::{self, Role},
+    report::FlowEvent,
+};
+
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+
+/// What user space tells every run. Written by user space through shared memory.
+#[btf_map]
+pub(crate) static CONTROL: Array<Control, 1, MMAPABLE> = Array::new();
+
+/// One moment on both clocks. Written by `anchor`.
+#[btf_map]
+pub(crate) static ANCHOR: Array<Anchor, 1, MMAPABLE> = Array::new();
+
+/// Interface roles, by the low bits of the interface index. Written by user space.
+#[btf_map]
+pub(crate) static ROLES: Array<Role, { pu::ROLES as usize }> = Array::new();
+
+/// Roles of interfaces whose entry in `ROLES` is another's. Written by user space.
+#[btf_map]
+pub(crate) static ROLES_MORE: HashMap<u32, Role, 1024> = HashMap::new();
+
+/// Slots of IPv4 flows: epochs x CPUs x slots. Filled here, swept and zeroed by user space through shared
+/// memory.
+#[btf_map]
+pub(crate) static CACHE4: Array<Slot4, 32, MMAPABLE> = Array::new();
+
+/// The same for IPv6.
+#[btf_map]
+pub(crate) static CACHE6: Array<Slot6, 32, MMAPABLE> = Array::new();
+
+/// One table an epoch behind the IPv4 caches. Filled here, drained by user space.
+#[btf_map]
+pub(crate) static TABLES4: ArrayOfMaps<HashMap<TableKey4, TableCounts, 1>, 2> = ArrayOfMaps::new();
+
+/// The same for IPv6.
+#[btf_map]
+pub(crate) static TABLES6: ArrayOfMaps<HashMap<TableKey6, TableCounts, 1>, 2> = ArrayOfMaps::new();
+
+/// Identities of new IPv4 flows: a flood evicts its own kind first. Written here.
+#[btf_map]
+pub(crate) static NEW4: LruHashMap<FlowKey4, Identity, 1> = LruHashMap::new();
+
+/// The same for IPv6.
+#[btf_map]
+pub(crate) static NEW6: LruHashMap<FlowKey6, Identity, 1> = LruHashMap::new();
+
+/// Identities of IPv4 flows that were answered or lived on. Filled here, aged by user space.
+#[btf_map]
+pub(crate) static LIVE4: HashMap<FlowKey4, Identity, 1> = HashMap::new();
+
+/// The same for IPv6.
+#[btf_map]
+pub(crate) static LIVE6: HashMap<FlowKey6, Identity, 1> = HashMap::new();
+
+/// Counters of processing units, in chunks. Counted here, read by user space.
+#[btf_map]
+pub(crate) static PUS: ArrayOfMaps<
+    PerCpuArray<PuCounters, { PUS_PER_CHUNK as usize }>,
+    { PU_CHUNKS as usize },
+> = ArrayOfMaps::new();
+
+/// What became of every packet and record. Counted here, read by user space.
+#[btf_map]
+pub(crate) static LEDGER: PerCpuArray<Ledger, 1> = PerCpuArray::new();
+
+/// How far this CPU has filled the tables: IPv4, IPv6. Counted here.
+#[btf_map]
+pub(crate) static FILL: PerCpuArray<Fill, 2> = PerCpuArray::new();
+
+/// Addresses of this host, IPv4 as `::ffff:a.b.c.d`. Written by user space.
+#[btf_map]
+pub(crate) static LOCALS: HashMap<[u8; 16], u32, 4096> = HashMap::new();
+
+/// Declared address ranges to processing units; IPv4 below `::ffff:0:0/96`. Written by user space.
+#[btf_map]
+pub(crate) static CIDRS: LpmTrie<[u8; 16], u32, 16384> = LpmTrie::new();
+
+/// Flows that begin and end.
+#[btf_map]
+pub(crate) static EVENTS: RingBuf<FlowEvent, { 1 << 20 }> = RingBuf::new();
+
+/// The start of a packet whose headers do not lie in the linear part of its buffer.
+#[btf_map]
+pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// Octets that headers may take in [`SCRATCH`].
+pub(crate) const SCRATCH_SIZE: u32 = 256;
+
+/// See [`SCRATCH`].
+#[repr(C, align(8))]
+pub(crate) struct Scratch {
+    pub(crate) bytes: [u8; SCRATCH_SIZE as usize],
+    /// What is written here and read back is a number that the verifier knows nothing of.
+    pub(crate) forgotten: u32,
+}
+
+/// Written by the reference program `floor` only.
+#[btf_map]
+pub(crate) static FLOOR_FLOWS: HashMap<FlowKey4, [u64; 2], 4096> = HashMap::new();
+
+/// Written by the reference program `floor` only.
+#[btf_map]
+pub(crate) static FLOOR_COUNTERS: PerCpuArray<[u64; 2], 4> = PerCpuArray::new();

@@ -1,0 +1,190 @@
+//! A socket buffer as bytes, and what it stands for on the wire.
+
+use aya_ebpf::helpers::bpf_skb_load_bytes;
+use collector_ebpf::wire::bytes::{Bytes, Window};
+
+use crate::{
+    Skb,
+    maps::{SCRATCH, SCRATCH_SIZE, Scratch},
+};
+
+/// The linear part of a socket buffer, read in place: where the headers of nearly every packet lie.
+#[derive(Clone, Copy)]
+pub(crate) struct Linear {
+    start: usize,
+    end: usize,
+}
+
+impl Linear {
+    /// The bytes from the link layer's header on.
+    #[inline(always)]
+    pub(crate) fn of(skb: Skb) -> Self {
+        // SAFETY: the kernel hands the program a live context.
+        unsafe { Self { start: (*skb).data as usize, end: (*skb).data_end as usize } }
+    }
+}
+
+impl Bytes for Linear {
+    #[inline(always)]
+    fn window<const N: usize>(&self, at: u32) -> Option<Window<'_, N>> {
+        let from = opaque(self.start + at as usize);
+        if from + N > self.end {
+            return None;
+        }
+        // SAFETY: `from .. from + N` was compared with the packet's end in the form that the verifier
+        // follows.
+        Some(unsafe { Window::new(from as *const u8) })
+    }
+}
+
+/// The start of a packet, copied to where it can be read in one piece.
+pub(crate) struct Copied {
+    scratch: *mut Scratch,
+    length: u32,
+}
+
+impl Copied {
+    /// Copies as much of the packet as fits; `None` where the kernel cannot.
+    #[inline(always)]
+    pub(crate) fn of(skb: Skb) -> Option<Self> {
+        let copied = Self::again(skb)?;
+        // SAFETY: the destination has SCRATCH_SIZE octets, and the length is at most that.
+        let error = unsafe { bpf_skb_load_bytes(skb.cast(), 0, copied.scratch.cast(), copied.length) };
+        (error == 0).then_some(copied)
+    }
+
+    /// What this run has copied before.
+    #[inline(always)]
+    pub(crate) fn again(skb: Skb) -> Option<Self> {
+        let scratch = SCRATCH.get_ptr_mut(0)?;
+        // SAFETY: the kernel hands the program a live context.
+        let length = unsafe { (*skb).len }.min(SCRATCH_SIZE);
+        // Compared again behind LLVM's back, which would make one comparison of the two: the verifier has to
+        // see both bounds where the length is used.
+        let length = opaque(length as usize);
+        if length == 0 {
+            return None;
+        }
+        let length = opaque(length);
+        (length <= SCRATCH_SIZE as usize).then_some(Self { scratch, length: length as u32 })
+    }
+}
+
+impl Bytes for Copied {
+    #[inline(always)]
+    fn forget(&self, at: u32) -> u32 {
+        // SAFETY: the entry is live for the run, and this CPU's own.
+        unsafe {
+            let forgotten = &raw mut (*self.scratch).forgotten;
+            forgotten.write_volatile(at);
+            forgotten.read_volatile()
+        }
+    }
+
+    #[inline(always)]
+    fn window<const N: usize>(&self, at: u32) -> Option<Window<'_, N>> {
+        let at = opaque(at as usize);
+        if at > SCRATCH_SIZE as usize - N || at + N > self.length as usize {
+            return None;
+        }
+        // SAFETY: `at + N` is at most SCRATCH_SIZE.
+        Some(unsafe { Window::new(self.scratch.cast::<u8>().add(at)) })
+    }
+}
+
+/// What a socket buffer stands for on the wire.
+#[derive(Clone, Copy)]
+pub(crate) struct Wire {
+    /// Packets.
+    pub(crate) packets: u32,
+    /// Octets of layer 2, without FCS.
+    pub(crate) bytes: u64,
+}
+
+/// The VLAN tag that the kernel keeps beside the frame.
+#[inline(always)]
+pub(crate) fn metadata_vlan(skb: Skb) -> Option<u16> {
+    // SAFETY: the kernel hands the program a live context.
+    unsafe { ((*skb).vlan_present != 0).then_some((*skb).vlan_tci as u16) }
+}
+
+/// What the buffer stands for, when its headers end at `headers` octets (0: not known).
+///
+/// A super-packet becomes `gso_segs` packets, each with a copy of the headers; where the sender has not
+/// counted its segments (tap, virtio), the size says how many there are. `jumbo`: the kernel's hop-by-hop
+/// header of 8 octets is taken off before the wire.
+#[inline(always)]
+pub(crate) fn wire(skb: Skb, headers: u32, jumbo: bool) -> Wire {
+    // SAFETY: the kernel hands the program a live context.
+    let (length, gso_size) = unsafe { ((*skb).len, (*skb).gso_size) };
+    let tag = if metadata_vlan(skb).is_some() { TAG } else { 0 };
+    if gso_size == 0 || headers == 0 {
+        return Wire { packets: 1, bytes: u64::from(length + tag) };
+    }
+    // SAFETY: as above.
+    let mut segments = unsafe { (*skb).gso_segs };
+    let taken_off = if jumbo { JUMBO_HEADER } else { 0 };
+    let length = length.saturating_sub(taken_off);
+    let headers = headers.saturating_sub(taken_off);
+    if segments == 0 && gso_size != GSO_BY_FRAGS {
+        segments = length.saturating_sub(headers).div_ceil(gso_size);
+    }
+    let segments = segments.max(1);
+    let repeated = u64::from(headers) * u64::from(segments - 1);
+    Wire { packets: segments, bytes: u64::from(length) + repeated + u64::from(tag) * u64::from(segments) }
+}
+
+/// An 802.1Q tag.
+const TAG: u32 = 4;
+/// The hop-by-hop header of a super-packet beyond 65,535 octets (BIG TCP, Linux 5.19).
+const JUMBO_HEADER: u32 = 8;
+/// SCTP's mark in `gso_size` (include/linux/skbuff.h): not a size.
+const GSO_BY_FRAGS: u32 = 0xFFFF;
+
+/// The same number, about which LLVM knows nothing: keeps a bounds check and the access behind it on one
+/// register, as the verifier wants it.
+#[inline(always)]
+#[cfg(target_arch = "bpf")]
+pub(crate) fn opaque(mut number: usize) -> usize {
+    // One move, not an empty template: two pieces of line information at one instruction make the kernel
+    // refuse all. SAFETY: a register is copied to itself.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) number, options(nomem, nostack, preserves_flags)) };
+    number
+}
+
+#[inline(always)]
+#[cfg(not(target_arch = "bpf"))]
+pub(crate) fn opaque(number: usize) -> usize {
+    number
+}
+
+/// The same number, of which the verifier no longer knows anything.
+///
+/// The verifier follows each way through a program by itself as long as what it knows of the registers differs, and
+/// gives up at a million instructions. Where many ways meet and only the value matters, this makes them one.
+#[inline(always)]
+#[cfg(target_arch = "bpf")]
+pub(crate) fn forget(skb: Skb, mut number: u32) -> u32 {
+    // SAFETY: the kernel hands the program a live context.
+    let unknown = unsafe { (*skb).len };
+    // A number that the verifier does not know, combined with its own copy: zero, which the verifier does not know.
+    // SAFETY: registers only.
+    unsafe {
+        core::arch::asm!(
+            "{copy} = {unknown}",
+            "{copy} ^= {unknown}",
+            "{number} ^= {copy}",
+            copy = out(reg) _,
+            unknown = in(reg) unknown,
+            number = inout(reg) number,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    number
+}
+
+#[inline(always)]
+#[cfg(not(target_arch = "bpf"))]
+pub(crate) fn forget(_skb: Skb, number: u32) -> u32 {
+    number
+}
