@@ -1,0 +1,140 @@
+//! Who talked to whom.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ActionType, AttributedBy, EndPoint, Ended, InitiatorBy, ResetBy, ServiceType, TagStore, Text, Time,
+};
+
+/// A flow as one processing unit saw it.
+///
+/// Records of a flow come while it lives, each report interval, and when it ends or is cut off. Amounts are those since
+/// the flow's previous record, so that their sum over all records is the total.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FlowRecord {
+    /// The id of the processing unit whose boundary the flow crossed.
+    pub context_id: Text,
+    /// The namespace of that unit.
+    pub namespace: Text,
+    /// The initiator. Never changes places with the destination after a flow's first record.
+    pub source: Option<EndPoint>,
+    /// The other end.
+    pub destination: Option<EndPoint>,
+    /// The unit's tags.
+    pub tags: Arc<TagStore>,
+    /// Why packets were dropped, a word of [`reason`](super::reason); empty when none was.
+    pub drop_reason: Text,
+    /// The policy that was applied; `default` where no rule holds.
+    pub policy_id: Text,
+    /// The policy that was only observed.
+    pub observed_policy_id: Text,
+    /// The layer of the service.
+    pub service_type: ServiceType,
+    /// The service.
+    pub service_id: Text,
+    /// Connections begun since the previous record.
+    pub count: u64,
+    /// What was done.
+    pub action: ActionType,
+    /// What a policy that is only observed would have done.
+    pub observed_action: ActionType,
+    /// The IP protocol number: 6 for TCP, 17 for UDP.
+    pub l4_protocol: u8,
+
+    /// Wire packets from source to destination.
+    pub packets: u64,
+    /// Wire octets (L2, without FCS) from source to destination.
+    pub bytes: u64,
+    /// Wire packets from destination to source.
+    pub reply_packets: u64,
+    /// Wire octets from destination to source.
+    pub reply_bytes: u64,
+    /// Socket buffers from source to destination: a super-packet of many segments is one.
+    pub skbs: u64,
+    /// Socket buffers from destination to source.
+    pub reply_skbs: u64,
+    /// When the flow's first packet was seen.
+    pub first_seen: Time,
+    /// When its last packet was seen.
+    pub last_seen: Time,
+    /// All TCP flags seen, those of both directions together.
+    pub tcp_flags: u16,
+    /// The name of the interface that the last packet crossed.
+    pub interface: Text,
+    /// The VLAN id at an uplink, 0 without.
+    pub vlan: u16,
+    /// How the initiator is known.
+    pub initiator_by: InitiatorBy,
+    /// How the processing unit is known.
+    pub attributed_by: AttributedBy,
+    /// How the flow ended; empty while it lives.
+    pub ended: Ended,
+    /// Which end reset it.
+    pub reset_by: ResetBy,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::FlowRecord;
+    use crate::event::{ActionType, AttributedBy, EndPoint, Ended, InitiatorBy, ResetBy, ServiceType, Time};
+
+    #[test]
+    fn all_fields_round_trip_beyond_32_bits() {
+        let record = FlowRecord {
+            context_id: "web".into(),
+            namespace: "/prod".into(),
+            source: Some(EndPoint { ip: Some([10, 0, 0, 1].into()), port: 40000, ..EndPoint::default() }),
+            destination: Some(EndPoint { ip: Some([10, 0, 0, 2].into()), port: 443, ..EndPoint::default() }),
+            tags: Arc::new(["app=web"].into_iter().collect()),
+            drop_reason: "policy".into(),
+            policy_id: "p".into(),
+            observed_policy_id: "o".into(),
+            service_type: ServiceType::Http,
+            service_id: "s".into(),
+            count: u64::MAX,
+            action: ActionType::REJECT,
+            observed_action: ActionType::ACCEPT,
+            l4_protocol: 6,
+            packets: 1 << 40,
+            bytes: 1 << 50,
+            reply_packets: 2,
+            reply_bytes: 3,
+            skbs: 4,
+            reply_skbs: 5,
+            first_seen: Time::from_unix_nanos(1),
+            last_seen: Time::from_unix_nanos(2),
+            tcp_flags: 0x1FF,
+            interface: "eth0".into(),
+            vlan: 4094,
+            initiator_by: InitiatorBy::Syn,
+            attributed_by: AttributedBy::Declared,
+            ended: Ended::Reset,
+            reset_by: ResetBy::Destination,
+        };
+        let text = serde_json::to_string(&record).unwrap();
+        assert_eq!(serde_json::from_str::<FlowRecord>(&text).unwrap(), record);
+        for part in [
+            r#""tags":["app=web"]"#,
+            r#""service_type":1"#,
+            r#""action":"reject""#,
+            r#""observed_action":"accept""#,
+            r#""bytes":1125899906842624"#,
+            r#""first_seen":"1970-01-01T00:00:00.000000001Z""#,
+            r#""tcp_flags":511"#,
+            r#""ended":"reset","reset_by":"destination""#,
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_absent_is_null_zero_or_empty() {
+        let text = serde_json::to_string(&FlowRecord::default()).unwrap();
+        assert!(text.contains(r#""source":null,"destination":null,"tags":[],"drop_reason":"""#), "{text}");
+        assert!(text.contains(r#""ended":"","reset_by":"""#), "{text}");
+    }
+}

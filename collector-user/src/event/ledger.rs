@@ -1,0 +1,124 @@
+//! What became of every packet and of every record.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The ledger: counts since the collector started, that only grow.
+///
+/// Packets: `seen` = `flows` + `looped` + `filtered` + `sampled` + `table_full` + `rate_limited` + all of `unparsed`,
+/// in socket buffers. Records of a sink: those it was handed = its `delivered` + its `queue_full` + its `sink_failed`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ledger {
+    /// Socket buffers that the programs looked at.
+    pub seen: u64,
+    /// Those that were counted in a flow.
+    pub flows: u64,
+    /// Those that could not be parsed, by reason: in the totals of their unit, in no flow.
+    pub unparsed: BTreeMap<String, u64>,
+    /// Own multicast that came back: already counted as sent.
+    pub looped: u64,
+    /// Those that a filter left out.
+    pub filtered: u64,
+    /// Those that sampling left out.
+    pub sampled: u64,
+    /// Those whose flow found no room: in the totals of their unit, in no flow.
+    pub table_full: u64,
+    /// Those of new flows beyond the budget of their unit: in its totals, in no flow.
+    pub rate_limited: u64,
+    /// Ring-buffer records that found no room.
+    pub reserve_failed: u64,
+    /// Perf records that found no room.
+    pub output_failed: u64,
+    /// Flows whose identity found no room among the long-lived; nothing is lost by that.
+    pub identity_full: u64,
+    /// Socket buffers on an interface without a role, counted as `unknown`'s; nothing is lost by that.
+    pub no_role: u64,
+    /// Records that user space took from the kernel.
+    pub drained: u64,
+    /// Perf records that were overwritten before they were read.
+    pub lost: u64,
+    /// Records that could not be decoded.
+    pub undecodable: u64,
+    /// Events that found a sink's queue full, by sink.
+    pub queue_full: BTreeMap<String, u64>,
+    /// Events that a sink could not write: it failed on them, or its output had ended. By sink.
+    pub sink_failed: BTreeMap<String, u64>,
+    /// Events that a sink wrote, by sink.
+    pub delivered: BTreeMap<String, u64>,
+}
+
+impl Ledger {
+    /// The socket buffers whose fate is known; equals `seen` at a quiet moment.
+    pub fn explained(&self) -> u64 {
+        let unparsed: u64 = self.unparsed.values().sum();
+        self.flows
+            + self.looped
+            + self.filtered
+            + self.sampled
+            + self.table_full
+            + self.rate_limited
+            + unparsed
+    }
+
+    /// What was lost, each with its name: events and details of flows, never a packet of a unit's totals.
+    pub fn losses(&self) -> Vec<(String, u64)> {
+        let plain = [
+            ("table_full", self.table_full),
+            ("rate_limited", self.rate_limited),
+            ("reserve_failed", self.reserve_failed),
+            ("output_failed", self.output_failed),
+            ("lost", self.lost),
+            ("undecodable", self.undecodable),
+        ];
+        let by_sink = [("queue_full", &self.queue_full), ("sink_failed", &self.sink_failed)];
+        plain
+            .into_iter()
+            .map(|(name, count)| (name.to_owned(), count))
+            .chain(by_sink.into_iter().flat_map(|(name, counts)| {
+                counts.iter().map(move |(sink, count)| (format!("{name}.{sink}"), *count))
+            }))
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Ledger;
+
+    #[test]
+    fn every_fate_explains_a_packet() {
+        let ledger = Ledger {
+            flows: 1,
+            unparsed: [("arp".to_owned(), 2), ("llc".to_owned(), 3)].into(),
+            looped: 4,
+            filtered: 5,
+            sampled: 6,
+            table_full: 7,
+            rate_limited: 8,
+            no_role: 100,
+            identity_full: 100,
+            ..Ledger::default()
+        };
+        assert_eq!(ledger.explained(), 36);
+    }
+
+    #[test]
+    fn losses_have_names() {
+        let mut ledger = Ledger { seen: 5, flows: 5, identity_full: 1, no_role: 2, ..Ledger::default() };
+        ledger.delivered.insert("json".to_owned(), 3);
+        ledger.queue_full.insert("json".to_owned(), 0);
+        assert!(ledger.losses().is_empty());
+        ledger.queue_full.insert("json".to_owned(), 4);
+        ledger.lost = 1;
+        assert_eq!(ledger.losses(), [("lost".to_owned(), 1), ("queue_full.json".to_owned(), 4)]);
+    }
+
+    #[test]
+    fn keys_may_join() {
+        let ledger: Ledger = serde_json::from_str(r#"{"seen":3}"#).unwrap();
+        assert_eq!(ledger, Ledger { seen: 3, ..Ledger::default() });
+    }
+}

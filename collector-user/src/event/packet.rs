@@ -1,0 +1,98 @@
+//! Single packets.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{Text, vocabulary::vocabulary};
+
+vocabulary! {
+    /// What happened to a packet.
+    PacketEvent {
+        /// Nobody has said.
+        Unspecified = "",
+        /// It came in.
+        Received = "Received",
+        /// It was sent.
+        Transmitted = "Transmitted",
+        /// It was dropped.
+        Dropped = "Dropped",
+    }
+}
+
+/// One packet.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PacketReport {
+    /// The TCP flags; 0 for other protocols.
+    pub tcp_flags: u16,
+    /// The tags of the processing unit's identity.
+    pub claims: Vec<Text>,
+    /// The destination's address; text in JSON.
+    #[serde(with = "super::address")]
+    pub destination_ip: Option<IpAddr>,
+    /// The destination's port, 0 for protocols without.
+    pub destination_port: u16,
+    /// Why it was dropped: a word of [`reason`](super::reason), or the kernel's own.
+    pub drop_reason: Text,
+    /// Whether the policy asks for encryption.
+    pub encrypt: bool,
+    /// What happened to it.
+    pub event: PacketEvent,
+    /// The IP total length in octets.
+    pub length: u32,
+    /// The mark of its socket buffer.
+    pub mark: u32,
+    /// The namespace of the processing unit.
+    pub namespace: Text,
+    /// The IPv4 identification; 0 for IPv6.
+    pub packet_id: u32,
+    /// The IP protocol number.
+    pub protocol: u8,
+    /// The processing unit.
+    pub puid: Text,
+    /// The source's address; text in JSON.
+    #[serde(with = "super::address")]
+    pub source_ip: Option<IpAddr>,
+    /// The source's port, 0 for protocols without.
+    pub source_port: u16,
+    /// Whether it belongs to a processing unit that is managed.
+    pub trireme_packet: bool,
+    /// Its octets from the IP header on, up to the snap length; hexadecimal in JSON.
+    #[serde(with = "super::hex")]
+    pub payload: Bytes,
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::{PacketEvent, PacketReport};
+
+    #[test]
+    fn all_fields_round_trip() {
+        let report = PacketReport {
+            tcp_flags: 2,
+            claims: vec!["a=b".into()],
+            destination_ip: Some([192, 0, 2, 1].into()),
+            destination_port: 53,
+            drop_reason: "NETFILTER_DROP".into(),
+            encrypt: true,
+            event: PacketEvent::Dropped,
+            length: 70000,
+            mark: u32::MAX,
+            namespace: "/n".into(),
+            packet_id: 65535,
+            protocol: 17,
+            puid: "web".into(),
+            source_ip: None,
+            source_port: 5353,
+            trireme_packet: true,
+            payload: Bytes::from_static(&[0x45, 0x00, 0xff]),
+        };
+        let text = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<PacketReport>(&text).unwrap(), report);
+        assert!(text.contains(r#""event":"Dropped""#) && text.contains(r#""payload":"4500ff""#), "{text}");
+        assert!(text.contains(r#""source_ip":"""#), "{text}");
+    }
+}
