@@ -1,0 +1,224 @@
+//! What can be wrong with a configuration, and where.
+
+use std::{
+    fmt, io,
+    net::IpAddr,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use ipnet::IpNet;
+
+use super::{GlobError, IntervalError};
+
+/// A configuration file that does not serve.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: the configuration cannot be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Something in the file is wrong.
+    #[error("{place}: {fault}")]
+    Wrong {
+        /// Where.
+        place: Place,
+        /// What, and what was expected. Its text is part of this one's, so it is no source.
+        fault: Box<Fault>,
+    },
+}
+
+/// What is wrong in a configuration file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// It is not TOML, names a key that is not known, or gives a value of another type.
+    #[error("{}", source.message())]
+    Syntax {
+        /// What the reader expected.
+        source: toml::de::Error,
+    },
+    /// A pattern for interfaces is none.
+    #[error("iface: {source}")]
+    Glob {
+        /// What is wrong with it.
+        source: GlobError,
+    },
+    /// A length of time is none.
+    #[error("{key}: {source}")]
+    Interval {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with it.
+        source: IntervalError,
+    },
+    /// A number that must not be 0 is.
+    #[error("{key} is 0: expected a number from 1 on")]
+    Zero {
+        /// The key.
+        key: &'static str,
+    },
+    /// A mask has holes.
+    #[error(
+        "mark-mask {mask:#010x} has holes: expected one run of bits, such as 0xfffc0000, or 0 for no mark"
+    )]
+    MarkMask {
+        /// The mask.
+        mask: u32,
+    },
+    /// A processing unit has no id.
+    #[error("a processing unit has an empty id: expected a name")]
+    EmptyId,
+    /// The id belongs to a unit that is always there.
+    #[error(
+        "processing unit {id:?}: the id is the collector's own; expected another than host, forwarded and unknown"
+    )]
+    ReservedId {
+        /// The id.
+        id: String,
+    },
+    /// Two units have one id.
+    #[error(
+        "processing unit {id:?} is declared twice, first in line {first}: expected an id of its own for each"
+    )]
+    DuplicateId {
+        /// The id.
+        id: String,
+        /// The line of the first.
+        first: usize,
+    },
+    /// A unit matches nothing.
+    #[error("processing unit {id:?} matches nothing: expected a name in `interface` or a network in `cidr`")]
+    NoMatcher {
+        /// The unit.
+        id: String,
+    },
+    /// The name of an interface is impossible.
+    #[error(
+        "processing unit {id:?}: no interface can be called {name:?}: expected 1 to 15 octets without blanks, `/` or `:`"
+    )]
+    InterfaceName {
+        /// The unit.
+        id: String,
+        /// The name.
+        name: String,
+    },
+    /// A network is none.
+    #[error(
+        "processing unit {id:?}: {given:?} is no network: expected an address, `/` and a length, as in 10.1.0.0/16 \
+         or fd00:1::/32"
+    )]
+    Cidr {
+        /// The unit.
+        id: String,
+        /// What was given.
+        given: String,
+    },
+    /// An address stands where a network should.
+    #[error("processing unit {id:?}: {address} is an address, not a network: write {only} for it alone")]
+    Address {
+        /// The unit.
+        id: String,
+        /// The address.
+        address: IpAddr,
+        /// The network that holds nothing else.
+        only: IpNet,
+    },
+    /// A network has bits behind its length.
+    #[error(
+        "processing unit {id:?}: {given} has bits beyond its length: write {network} for the network, or {only} for \
+         the one address"
+    )]
+    HostBits {
+        /// The unit.
+        id: String,
+        /// What was given.
+        given: IpNet,
+        /// The network that holds it.
+        network: IpNet,
+        /// The network of the address alone.
+        only: IpNet,
+    },
+    /// Two units claim the same.
+    #[error("processing unit {id:?} claims {matcher}, as does {other:?}: expected each in one unit only")]
+    ClaimedTwice {
+        /// The unit.
+        id: String,
+        /// The one that stands before it.
+        other: String,
+        /// The interface or network.
+        matcher: String,
+    },
+    /// A tag has no key.
+    #[error("processing unit {id:?}: the tag {tag:?} lacks a key or a `=`: expected key=value")]
+    Tag {
+        /// The unit.
+        id: String,
+        /// The tag.
+        tag: String,
+    },
+}
+
+/// A fault and where in the text it stands.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    pub(super) span: Range<usize>,
+    pub(super) fault: Fault,
+}
+
+/// A place in a file, as editors understand it: `path:line:column`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub path: PathBuf,
+    /// The line, from 1.
+    pub line: usize,
+    /// The column, in characters, from 1.
+    pub column: usize,
+}
+
+impl Place {
+    /// Where the octet at `offset` of `text` stands.
+    pub(super) fn of(path: &Path, text: &str, offset: usize) -> Self {
+        let before = text.get(..offset).unwrap_or(text);
+        let line = line_of(text, offset);
+        let column = before.rsplit('\n').next().map_or(0, |rest| rest.chars().count()) + 1;
+        Self { path: path.to_owned(), line, column }
+    }
+}
+
+/// The line, from 1, in which the octet at `offset` of `text` stands.
+pub(super) fn line_of(text: &str, offset: usize) -> usize {
+    text.get(..offset).unwrap_or(text).matches('\n').count() + 1
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.path.display(), self.line, self.column)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::Place;
+
+    #[test]
+    fn lines_and_columns_count_from_one_and_columns_are_characters() {
+        let place = |offset| {
+            let place = Place::of(Path::new("f"), "a\n\u{e9}b\n", offset);
+            (place.line, place.column)
+        };
+        assert_eq!(
+            [0, 1, 2, 4, 5, 6, 99].map(place),
+            [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3), (3, 1), (3, 1)]
+        );
+        assert_eq!(Place::of(Path::new("/etc/c.toml"), "x", 0).to_string(), "/etc/c.toml:1:1");
+    }
+}

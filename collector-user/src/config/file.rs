@@ -1,0 +1,103 @@
+//! The file's own form, before its values are checked.
+
+use std::ops::Range;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{
+    Attach, Config, Interval, Limits, Output,
+    error::{Fault, Wrong},
+    pu::{self, RawPu},
+};
+
+/// The keys of the file. Each that is missing leaves the default.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct Raw {
+    iface: Vec<Spanned<String>>,
+    forwarded: Option<bool>,
+    output: Option<Output>,
+    attach: Option<Attach>,
+    duration: Option<Spanned<String>>,
+    flow_interval: Option<Spanned<String>>,
+    counter_interval: Option<Spanned<String>>,
+    queue: Option<Spanned<u32>>,
+    #[serde(alias = "mark_mask")]
+    mark_mask: Option<Spanned<u32>>,
+    limits: Option<Spanned<Limits>>,
+    pu: Vec<RawPu>,
+}
+
+/// Reads and checks a file's text.
+pub(super) fn read(text: &str) -> Result<Config, Wrong> {
+    let raw: Raw = toml::from_str(text).map_err(|source| {
+        // A fault without a place concerns the file as a whole.
+        Wrong { span: source.span().unwrap_or_default(), fault: Fault::Syntax { source } }
+    })?;
+    let mut config = Config::default();
+    for glob in raw.iface {
+        let parsed = glob.get_ref().parse();
+        config.iface.push(parsed.map_err(|source| wrong(glob.span(), Fault::Glob { source }))?);
+    }
+    config.forwarded = raw.forwarded.unwrap_or(config.forwarded);
+    config.output = raw.output.unwrap_or(config.output);
+    config.attach = raw.attach.unwrap_or(config.attach);
+    config.duration = interval("duration", raw.duration)?;
+    if let Some(length) = interval("flow-interval", raw.flow_interval)? {
+        config.flow_interval = length;
+    }
+    if let Some(length) = interval("counter-interval", raw.counter_interval)? {
+        config.counter_interval = length;
+    }
+    if let Some(queue) = raw.queue {
+        if *queue.get_ref() == 0 {
+            return Err(wrong(queue.span(), Fault::Zero { key: "queue" }));
+        }
+        config.queue = queue.into_inner() as usize;
+    }
+    if let Some(mask) = raw.mark_mask {
+        config.mark_mask = *mask.get_ref();
+        if !is_one_run(config.mark_mask) {
+            return Err(wrong(mask.span(), Fault::MarkMask { mask: config.mark_mask }));
+        }
+    }
+    if let Some(limits) = raw.limits {
+        config.limits = *limits.get_ref();
+        if let Some(key) = config.limits.zero() {
+            return Err(wrong(limits.span(), Fault::Zero { key }));
+        }
+    }
+    config.pu = pu::check(raw.pu, text)?;
+    Ok(config)
+}
+
+const fn wrong(span: Range<usize>, fault: Fault) -> Wrong {
+    Wrong { span, fault }
+}
+
+fn interval(key: &'static str, given: Option<Spanned<String>>) -> Result<Option<Interval>, Wrong> {
+    let Some(given) = given else { return Ok(None) };
+    let parsed = given.get_ref().parse();
+    parsed.map(Some).map_err(|source| wrong(given.span(), Fault::Interval { key, source }))
+}
+
+/// Whether the bits that are set lie next to each other, or none is.
+const fn is_one_run(mask: u32) -> bool {
+    mask.count_ones() + mask.leading_zeros() + mask.trailing_zeros() == u32::BITS || mask == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_one_run;
+
+    #[test]
+    fn runs_of_bits() {
+        for mask in [0, 1, u32::MAX, 0xFFFC_0000, 0x0000_FF00] {
+            assert!(is_one_run(mask), "{mask:#x}");
+        }
+        for mask in [5, 0x8000_0001, 0xFF00_FF00] {
+            assert!(!is_one_run(mask), "{mask:#x}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What the collector is told: the configuration file, and the command line's values over it.
+//!
+//! [`Config`] holds everything with its default; [`Config::load`] reads a file into one, and says where a wrong one is
+//! wrong. The parts: [`PuConfig`] (a declared processing unit), [`Limits`], [`IfaceGlob`], [`Interval`].
+
+mod error;
+mod file;
+mod glob;
+mod interval;
+mod limits;
+mod pu;
+
+use std::{fs, path::Path};
+
+pub use error::{ConfigError, Fault, Place};
+pub use glob::{GlobError, IfaceGlob};
+pub use interval::{Interval, IntervalError};
+pub use limits::Limits;
+pub use pu::PuConfig;
+use serde::Deserialize;
+
+use crate::sink::queue::DEFAULT_CAPACITY;
+
+/// The bits of `skb->mark` that carry a processing unit's mark unless somebody says otherwise: 18 to 31, as trireme has
+/// it.
+pub const DEFAULT_MARK_MASK: u32 = 0xFFFC_0000;
+
+/// Everything that the collector can be told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Only these interfaces are attached; empty: those that serve.
+    pub iface: Vec<IfaceGlob>,
+    /// Whether flows of `forwarded` are reported too, not only its counters.
+    pub forwarded: bool,
+    /// The form of events on standard output.
+    pub output: Output,
+    /// How the programs are attached.
+    pub attach: Attach,
+    /// How long to run; none: until it is interrupted.
+    pub duration: Option<Interval>,
+    /// How often a flow that lives is reported.
+    pub flow_interval: Interval,
+    /// How often counters are reported.
+    pub counter_interval: Interval,
+    /// Events that may wait for each sink.
+    pub queue: usize,
+    /// The bits of `skb->mark` that carry a processing unit's mark: contiguous; 0 writes no mark.
+    pub mark_mask: u32,
+    /// How much room tables take.
+    pub limits: Limits,
+    /// The processing units that are declared.
+    pub pu: Vec<PuConfig>,
+}
+
+/// The form of events on standard output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Output {
+    /// For people: a line a record.
+    #[default]
+    Text,
+    /// For programs: a JSON object a line.
+    Json,
+}
+
+/// How programs are attached to an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Attach {
+    /// By TCX, or by a clsact qdisc where the kernel has none.
+    #[default]
+    Auto,
+    /// By TCX (Linux 6.6 and newer) or not at all.
+    Tcx,
+    /// By a clsact qdisc.
+    Clsact,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            iface: Vec::new(),
+            forwarded: false,
+            output: Output::default(),
+            attach: Attach::default(),
+            duration: None,
+            flow_interval: Interval::from_seconds(5),
+            counter_interval: Interval::from_seconds(30),
+            queue: DEFAULT_CAPACITY,
+            mark_mask: DEFAULT_MARK_MASK,
+            limits: Limits::default(),
+            pu: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads a file of TOML. What it does not name has its default.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Read`] where the file cannot be read, [`ConfigError::Wrong`] for the first thing in it that is
+    /// wrong, with its place and with what was expected.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads TOML; `path` is what messages call it.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load), but for reading.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        file::read(text).map_err(|wrong| ConfigError::Wrong {
+            place: Place::of(path, text, wrong.span.start),
+            fault: Box::new(wrong.fault),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

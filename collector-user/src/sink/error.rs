@@ -1,0 +1,47 @@
+//! What can go wrong with a sink.
+
+use std::{io, time::Duration};
+
+/// A sink's failure, of which it does not recover.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SinkError {
+    /// The system gave no thread.
+    #[error("the thread of the {sink} output cannot be started")]
+    Spawn {
+        /// The sink.
+        sink: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The output refused a write, otherwise than by having no reader any more.
+    #[error("the {sink} output cannot be written to")]
+    Write {
+        /// The sink.
+        sink: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The output took nothing for too long.
+    #[error("the {sink} output took nothing for {grace:?}: {unwritten} events were given up")]
+    Stuck {
+        /// The sink.
+        sink: String,
+        /// How long it was waited for.
+        grace: Duration,
+        /// Events that were accepted and neither written nor counted as failed.
+        unwritten: u64,
+    },
+    /// The last line could not be put into the sink's format.
+    #[error("the {sink} output has no form for the final status")]
+    Status {
+        /// The sink.
+        sink: String,
+    },
+    /// The sink's thread ended before its time.
+    #[error("the thread of the {sink} output is gone")]
+    Gone {
+        /// The sink.
+        sink: String,
+    },
+}

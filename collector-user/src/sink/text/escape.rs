@@ -1,0 +1,36 @@
+//! Text from the network or from others, made harmless for a terminal.
+
+use std::fmt::{self, Write as _};
+
+/// Shows printable ASCII as it is and everything else as an escape: `\n`, `\u{1b}`. A backslash is doubled, so that
+/// no two texts look the same.
+pub(super) struct Escaped<'a>(pub(super) &'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.0.chars() {
+            match character {
+                '\'' | '"' => f.write_char(character)?,
+                _ => write!(f, "{}", character.escape_default())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Escaped;
+
+    #[test]
+    fn only_printable_ascii_comes_through() {
+        assert_eq!(Escaped("web-1 'a' \"b\"").to_string(), "web-1 'a' \"b\"");
+        assert_eq!(Escaped("a\x1b[2Jb\n\r\t\0\x7f").to_string(), r"a\u{1b}[2Jb\n\r\t\u{0}\u{7f}");
+        assert_eq!(Escaped("é\u{202e}\u{9b}").to_string(), r"\u{e9}\u{202e}\u{9b}");
+        assert_eq!(Escaped("\\n").to_string(), r"\\n");
+        for code in 0..0x3000 {
+            let text = char::from_u32(code).unwrap().to_string();
+            assert!(Escaped(&text).to_string().bytes().all(|octet| (b' '..=b'~').contains(&octet)));
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! A flow in one line.
+
+use std::fmt::Write as _;
+
+use super::{
+    escape::Escaped,
+    line::{self, Columns},
+    look::Look,
+    number::{Count, Octets},
+};
+use crate::event::{Ended, FlowRecord, ResetBy, Time};
+
+pub(super) fn line(columns: &mut Columns, look: &Look, time: Time, record: &FlowRecord) -> String {
+    let end = |end| line::end(end, &record.context_id, record.l4_protocol);
+    let (client, server) = (end(record.source.as_ref()), end(record.destination.as_ref()));
+    let mut line = columns.start(look, time, &record.context_id);
+    line.push_str(&columns.ends(look, &client, &server, record.l4_protocol));
+    line.push_str(&amounts(look.forth(), record.packets, record.bytes));
+    line.push_str(&amounts(look.back(), record.reply_packets, record.reply_bytes));
+    line.push_str("  ");
+    line.push_str(&verdict(look, record));
+    line.push(' ');
+    line.push_str(how_it_ended(record));
+    if record.vlan != 0 {
+        // Writing to a `String` cannot fail.
+        let _ = write!(line, " vlan {}", record.vlan);
+    }
+    line
+}
+
+fn amounts(arrow: &str, packets: u64, octets: u64) -> String {
+    format!(" {arrow}{:>6} pkt {:>9}", Count(packets), Octets(octets))
+}
+
+/// What was done with the flow, or why packets of it were dropped.
+fn verdict(look: &Look, record: &FlowRecord) -> String {
+    if record.drop_reason.is_empty() {
+        let colour = if record.action.rejected() { "31" } else { "32" };
+        look.paint(colour, &format!("{:<11}", record.action.action_string()))
+    } else {
+        let reason = format!("drop:{}", Escaped(&record.drop_reason));
+        look.paint("31", &format!("{reason:<11}"))
+    }
+}
+
+fn how_it_ended(record: &FlowRecord) -> &'static str {
+    match (record.ended, record.reset_by) {
+        (Ended::Live, _) => "open",
+        (Ended::Reset, ResetBy::Source) => "reset by client",
+        (Ended::Reset, ResetBy::Destination) => "reset by server",
+        (ended, _) => ended.text(),
+    }
+}

@@ -1,0 +1,92 @@
+//! The ledger in one line.
+
+use std::fmt::Write as _;
+
+use super::escape::Escaped;
+use crate::event::Ledger;
+
+/// `ledger: seen 10 = flows 8 + unparsed 2 (arp 2); nothing lost`, or what was lost, by name. Of the packets' fates
+/// only those are named that happened to one.
+pub(super) fn line(ledger: &Ledger) -> String {
+    let mut line = format!("ledger: seen {} = flows {}", ledger.seen, ledger.flows);
+    let unparsed: u64 = ledger.unparsed.values().sum();
+    for (name, count) in [
+        ("unparsed", unparsed),
+        ("looped", ledger.looped),
+        ("filtered", ledger.filtered),
+        ("sampled", ledger.sampled),
+        ("table_full", ledger.table_full),
+        ("rate_limited", ledger.rate_limited),
+    ] {
+        if count > 0 {
+            // Writing to a `String` cannot fail.
+            let _ = write!(line, " + {name} {count}");
+            if name == "unparsed" {
+                let _ =
+                    write!(line, " ({})", list(ledger.unparsed.iter().map(|(name, count)| (name, *count))));
+            }
+        }
+    }
+    let explained = ledger.explained();
+    if explained != ledger.seen {
+        let sign = if ledger.seen > explained { '+' } else { '-' };
+        let _ = write!(line, " {sign} unexplained {}", ledger.seen.abs_diff(explained));
+    }
+    let losses = ledger.losses();
+    if losses.is_empty() {
+        line.push_str("; nothing lost");
+    } else {
+        let _ = write!(line, "; lost: {}", list(losses.iter().map(|(name, count)| (name, *count))));
+    }
+    line
+}
+
+fn list<'a>(counts: impl Iterator<Item = (&'a String, u64)>) -> String {
+    let counts = counts.filter(|(_, count)| *count > 0);
+    counts.map(|(name, count)| format!("{} {count}", Escaped(name))).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::line;
+    use crate::event::Ledger;
+
+    #[test]
+    fn nothing_was_lost() {
+        assert_eq!(line(&Ledger::default()), "ledger: seen 0 = flows 0; nothing lost");
+        let ledger = Ledger {
+            seen: 45,
+            flows: 40,
+            looped: 1,
+            unparsed: [("arp".to_owned(), 3), ("llc".to_owned(), 1), ("truncated".to_owned(), 0)].into(),
+            ..Ledger::default()
+        };
+        let want = "ledger: seen 45 = flows 40 + unparsed 4 (arp 3, llc 1) + looped 1; nothing lost";
+        assert_eq!(line(&ledger), want);
+    }
+
+    #[test]
+    fn what_was_lost_is_named() {
+        let ledger = Ledger {
+            seen: 10,
+            flows: 5,
+            table_full: 2,
+            rate_limited: 3,
+            queue_full: [("text".to_owned(), 7)].into(),
+            ..Ledger::default()
+        };
+        assert_eq!(
+            line(&ledger),
+            "ledger: seen 10 = flows 5 + table_full 2 + rate_limited 3; \
+             lost: table_full 2, rate_limited 3, queue_full.text 7"
+        );
+    }
+
+    #[test]
+    fn what_does_not_balance_says_so() {
+        let ledger = Ledger { seen: 10, flows: 7, ..Ledger::default() };
+        assert_eq!(line(&ledger), "ledger: seen 10 = flows 7 + unexplained 3; nothing lost");
+        let ledger = Ledger { seen: 7, flows: 10, ..Ledger::default() };
+        assert_eq!(line(&ledger), "ledger: seen 7 = flows 10 - unexplained 3; nothing lost");
+    }
+}

@@ -1,0 +1,57 @@
+//! Text for people: one line a record, steady columns, the client on the left whoever reports.
+
+mod escape;
+mod flow;
+mod ledger;
+mod line;
+mod look;
+mod number;
+mod record;
+
+use std::io::{self, Write as _};
+
+pub use look::Look;
+
+use super::Format;
+use crate::event::{Event, Time};
+
+/// Writes a line a record: time of day, processing unit, and what happened. Text that comes from the network or from
+/// other programs is escaped, so that no line moves the reader's terminal.
+///
+/// A counter record with nothing but zeros leaves no line; the status is its ledger.
+pub struct Text {
+    look: Look,
+    columns: line::Columns,
+}
+
+impl Text {
+    /// Text of this look.
+    pub const fn new(look: Look) -> Self {
+        Self { look, columns: line::Columns::new() }
+    }
+
+    fn lines(&mut self, time: Time, event: &Event) -> Vec<String> {
+        let (columns, look) = (&mut self.columns, &self.look);
+        let mut lines = record::Lines { columns, look, time };
+        match event {
+            Event::Flow(record) => vec![flow::line(lines.columns, look, time, record)],
+            Event::Container(record) => vec![lines.container(record)],
+            Event::User(record) => vec![lines.user(record)],
+            Event::Trace(record) => lines.trace(record),
+            Event::Packet(report) => vec![lines.packet(report)],
+            Event::Counter(report) => lines.counter(report).into_iter().collect(),
+            Event::Dns(request) => vec![lines.dns(request)],
+            Event::Ping(report) => vec![lines.ping(report)],
+            Event::Status(status) => vec![ledger::line(&status.ledger)],
+        }
+    }
+}
+
+impl Format for Text {
+    fn write(&mut self, time: Time, event: &Event, out: &mut Vec<u8>) -> io::Result<()> {
+        self.lines(time, event).iter().try_for_each(|line| writeln!(out, "{}", line.trim_end()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! The other records, a line each.
+//!
+//! The results of `write!` are dropped: writing to a `String` cannot fail.
+
+use std::fmt::Write as _;
+
+use super::{
+    escape::Escaped,
+    line::{self, Columns},
+    look::Look,
+    number::{Count, Octets},
+};
+use crate::event::{
+    ContainerRecord, CounterReport, DnsRequestReport, PacketReport, PingReport, Time, TraceRecord, UserRecord,
+};
+
+/// The lines of a record that is no flow, without the line ends.
+pub(super) struct Lines<'a> {
+    pub(super) columns: &'a mut Columns,
+    pub(super) look: &'a Look,
+    pub(super) time: Time,
+}
+
+impl Lines<'_> {
+    fn start(&mut self, unit: &str) -> String {
+        self.columns.start(self.look, self.time, unit)
+    }
+
+    pub(super) fn container(&mut self, record: &ContainerRecord) -> String {
+        let mut line = self.start(&record.context_id);
+        let _ = write!(line, "container {}", Escaped(&record.event));
+        for (network, address) in &record.ip_address {
+            let _ = write!(line, " {}={}", Escaped(network), Escaped(address));
+        }
+        for tag in record.tags.as_slice() {
+            let _ = write!(line, " {}", Escaped(tag));
+        }
+        line
+    }
+
+    pub(super) fn user(&mut self, record: &UserRecord) -> String {
+        let mut line = self.start(&record.namespace);
+        let _ = write!(line, "user {}", Escaped(&record.id));
+        for claim in &record.claims {
+            let _ = write!(line, " {}", Escaped(claim));
+        }
+        line
+    }
+
+    pub(super) fn trace(&mut self, record: &TraceRecord) -> Vec<String> {
+        let start = self.start("trace");
+        record.records.iter().map(|line| format!("{start}{}", Escaped(line))).collect()
+    }
+
+    pub(super) fn packet(&mut self, report: &PacketReport) -> String {
+        let protocol = report.protocol;
+        let source = line::address(report.source_ip, report.source_port, protocol);
+        let destination = line::address(report.destination_ip, report.destination_port, protocol);
+        let mut line = self.start(&report.puid);
+        line.push_str(&self.columns.ends(self.look, &source, &destination, protocol));
+        let event = report.event.text().to_ascii_lowercase();
+        let _ = write!(line, " packet {event:<11} {:>9}", Octets(u64::from(report.length)));
+        if !report.drop_reason.is_empty() {
+            line.push(' ');
+            line.push_str(&self.look.paint("31", &Escaped(&report.drop_reason).to_string()));
+        }
+        line
+    }
+
+    /// Only counters that are not zero; nothing when all are.
+    pub(super) fn counter(&mut self, report: &CounterReport) -> Option<String> {
+        let is_datapath = report.context_id.is_empty() && report.namespace.is_empty();
+        let mut counts = report.counters.iter().filter(|counter| counter.value > 0).peekable();
+        counts.peek()?;
+        let mut line = self.start(if is_datapath { "datapath" } else { &report.context_id });
+        line.push_str("counters");
+        for counter in counts {
+            let _ = write!(line, "  {} ", Escaped(&counter.name));
+            let _ = if counter.name.ends_with("_bytes") {
+                write!(line, "{}", Octets(counter.value))
+            } else {
+                write!(line, "{}", Count(counter.value))
+            };
+        }
+        Some(line)
+    }
+
+    pub(super) fn dns(&mut self, request: &DnsRequestReport) -> String {
+        let unit = request.source.as_ref().map_or("", |source| &*source.id);
+        let mut line = self.start(unit);
+        let _ = write!(line, "dns {} x{}", Escaped(&request.name_lookup), Count(request.count));
+        if !request.error.is_empty() {
+            line.push(' ');
+            line.push_str(&self.look.paint("31", &Escaped(&request.error).to_string()));
+        }
+        line
+    }
+
+    pub(super) fn ping(&mut self, report: &PingReport) -> String {
+        let mut line = self.start(&report.source_id);
+        let destination = if report.destination_id.is_empty() { "-" } else { &*report.destination_id };
+        let _ = write!(
+            line,
+            "ping {} {} {} request {}",
+            report.stage,
+            self.look.forth(),
+            Escaped(destination),
+            report.request
+        );
+        if !report.latency.is_empty() {
+            let _ = write!(line, " after {}", Escaped(&report.latency));
+        }
+        line
+    }
+}
