@@ -1,0 +1,113 @@
+//! Drains what the programs counted in a retired epoch: the caches through shared memory, the tables behind them in
+//! batches.
+#![expect(
+    unsafe_code,
+    reason = "the retired half of a cache is borrowed as a slice, which only a drain may do"
+)]
+
+use std::io;
+
+use collector_ebpf::abi::flow::{
+    FlowKey4, FlowKey6, Identity, RX, Slot4, Slot6, SlotCounts, TX, TableCounts, TableKey4, TableKey6,
+};
+
+use crate::{
+    drain::decode::{FlowDelta, FlowId},
+    kernel::{batch, error::KernelError, memory::SharedArray, object::FlowMaps},
+};
+
+impl FlowMaps {
+    /// Hands on all that was counted in `epoch`, and leaves it zeroed for the next time.
+    ///
+    /// The epoch must be retired: [`swap`](crate::kernel::control::Controller::swap) has returned it, and it was not
+    /// drained since.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Call`] where a table cannot be read; everything else has been handed on by then.
+    pub fn drain(&mut self, epoch: usize, mut take: impl FnMut(&FlowDelta)) -> Result<(), KernelError> {
+        sweep(&mut self.cache_4, epoch, |slot: &Slot4| {
+            occupied(&slot.counts)
+                .then(|| take(&FlowDelta::of_slot(FlowId::from(&slot.key), &slot.counts)))
+                .is_some()
+        });
+        sweep(&mut self.cache_6, epoch, |slot: &Slot6| {
+            occupied(&slot.counts)
+                .then(|| take(&FlowDelta::of_slot(FlowId::from(&slot.key), &slot.counts)))
+                .is_some()
+        });
+        let epoch = epoch & 1;
+        let failed = |map| move |source: io::Error| KernelError::Call { map, action: "drained", source };
+        if let Some(table) = self.tables_4.get(epoch) {
+            batch::take_all(table.fd(), |key: &TableKey4, counts: &TableCounts| {
+                take(&FlowDelta::of_table(FlowId::from(&key.flow), counts));
+            })
+            .map_err(failed("TABLES4"))?;
+        }
+        if let Some(table) = self.tables_6.get(epoch) {
+            batch::take_all(table.fd(), |key: &TableKey6, counts: &TableCounts| {
+                take(&FlowDelta::of_table(FlowId::from(&key.flow), counts));
+            })
+            .map_err(failed("TABLES6"))?;
+        }
+        Ok(())
+    }
+
+    /// Shows every flow whose identity is kept because it lived on, with the boot time of its first packet in
+    /// nanoseconds.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Call`].
+    pub fn lived(&self, mut see: impl FnMut(FlowId, u64)) -> Result<(), KernelError> {
+        let failed = |map| move |source: io::Error| KernelError::Call { map, action: "listed", source };
+        let [_, lived] = &self.identities_4;
+        batch::each(lived.fd(), |key: &FlowKey4, identity: &Identity| {
+            see(FlowId::from(key), identity.first_ns);
+        })
+        .map_err(failed("LIVE4"))?;
+        let [_, lived] = &self.identities_6;
+        batch::each(lived.fd(), |key: &FlowKey6, identity: &Identity| {
+            see(FlowId::from(key), identity.first_ns);
+        })
+        .map_err(failed("LIVE6"))
+    }
+
+    /// Forgets flows that are over: if they come again, they begin again.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Call`].
+    pub fn forget(&self, flows: &[FlowId]) -> Result<(), KernelError> {
+        let failed = |map| move |source: io::Error| KernelError::Call { map, action: "aged", source };
+        let keys: Vec<_> = flows.iter().filter_map(FlowId::key4).collect();
+        for (map, identities) in ["NEW4", "LIVE4"].iter().zip(&self.identities_4) {
+            batch::remove(identities.fd(), &keys).map_err(failed(map))?;
+        }
+        let keys: Vec<_> = flows.iter().filter_map(FlowId::key6).collect();
+        for (map, identities) in ["NEW6", "LIVE6"].iter().zip(&self.identities_6) {
+            batch::remove(identities.fd(), &keys).map_err(failed(map))?;
+        }
+        Ok(())
+    }
+}
+
+fn occupied(counts: &SlotCounts) -> bool {
+    let [received, sent] = counts.skbs;
+    let _: [usize; 2] = [RX, TX];
+    received | sent != 0
+}
+
+/// Shows `take` every slot of the half that `epoch` counts in, and zeroes those that it took.
+fn sweep<T: aya::Pod>(cache: &mut SharedArray<T>, epoch: usize, mut take: impl FnMut(&T) -> bool) {
+    let half = cache.len() / 2;
+    // SAFETY: the epoch is retired, so the programs neither read nor write this half until it is current again, which
+    // takes another swap by the thread that is here.
+    let Some(slots) = (unsafe { cache.quiet((epoch & 1) * half, half) }) else { return };
+    for slot in slots {
+        if take(slot) {
+            // SAFETY: all zero is a value of every type of the contract.
+            *slot = unsafe { std::mem::zeroed() };
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Network interfaces and their addresses, as the kernel's routing netlink tells them.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use futures_util::TryStreamExt as _;
+use netlink_packet_route::{
+    address::{AddressAttribute, AddressScope},
+    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+};
+use rtnetlink::Handle;
+
+/// A question to netlink that went unanswered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostError {
+    /// No netlink socket.
+    #[error("cannot open a netlink socket")]
+    Open(#[from] io::Error),
+    /// The kernel refuses.
+    #[error("the kernel does not list its {what}")]
+    List {
+        /// What was asked for.
+        what: &'static str,
+        /// Its answer.
+        source: rtnetlink::Error,
+    },
+}
+
+/// A network interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of the kernel's, each by itself")]
+pub struct Link {
+    /// The interface index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// What `ip -d link` calls its type (`veth`, `bridge`, ...); empty where the driver has none.
+    pub kind: String,
+    /// The interface that it is a port or slave of.
+    pub master: Option<u32>,
+    /// The interface below it (a VLAN's parent), or the other end of a pair.
+    pub lower: Option<u32>,
+    /// The lower interface is in another network namespace.
+    pub lower_elsewhere: bool,
+    /// The bus that its device sits on; empty for a device that exists in software only.
+    pub bus: String,
+    /// It is a loopback interface.
+    pub loopback: bool,
+    /// Its frames start with an IP header.
+    pub raw_ip: bool,
+    /// It is up.
+    pub up: bool,
+    /// Its addresses.
+    pub addresses: Vec<Address>,
+}
+
+/// An address of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The address.
+    pub ip: IpAddr,
+    /// It is valid beyond the link.
+    pub routable: bool,
+}
+
+/// All interfaces of this network namespace with their addresses, by index.
+///
+/// # Errors
+///
+/// [`HostError`].
+pub async fn list(handle: &Handle) -> Result<BTreeMap<u32, Link>, HostError> {
+    let fail = |what| move |source| HostError::List { what, source };
+    let mut links = BTreeMap::new();
+    let mut messages = handle.link().get().execute();
+    while let Some(message) = messages.try_next().await.map_err(fail("interfaces"))? {
+        let link = link(message);
+        links.insert(link.index, link);
+    }
+    let mut messages = handle.address().get().execute();
+    while let Some(message) = messages.try_next().await.map_err(fail("addresses"))? {
+        let scope = message.header.scope;
+        // The local address of a point-to-point interface is not the one that names its network.
+        let local = message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Local(ip) => Some(*ip),
+            _ => None,
+        });
+        let any = message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(ip) => Some(*ip),
+            _ => None,
+        });
+        if let (Some(ip), Some(link)) = (local.or(any), links.get_mut(&message.header.index)) {
+            let routable = scope == AddressScope::Universe
+                && !ip.is_loopback()
+                && ip != IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+            link.addresses.push(Address { ip, routable });
+        }
+    }
+    Ok(links)
+}
+
+fn link(message: LinkMessage) -> Link {
+    let header = message.header;
+    let mut link = Link {
+        index: header.index,
+        loopback: header.flags.contains(LinkFlags::Loopback),
+        up: header.flags.contains(LinkFlags::Up),
+        raw_ip: has_no_link_header(header.link_layer_type),
+        ..Link::default()
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Controller(master) => link.master = Some(master).filter(|master| *master != 0),
+            LinkAttribute::Link(lower) => link.lower = Some(lower).filter(|lower| *lower != 0),
+            LinkAttribute::LinkNetNsId(_) => link.lower_elsewhere = true,
+            LinkAttribute::ParentDevBusName(bus) => link.bus = bus,
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    if let LinkInfo::Kind(kind) = info {
+                        link.kind = kind_name(&kind);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+fn kind_name(kind: &InfoKind) -> String {
+    kind.to_string()
+}
+
+/// Link types whose frames have no header before IP (`include/uapi/linux/if_arp.h`).
+fn has_no_link_header(kind: LinkLayerType) -> bool {
+    matches!(
+        kind,
+        LinkLayerType::None
+            | LinkLayerType::Rawip
+            | LinkLayerType::Ppp
+            | LinkLayerType::Tunnel
+            | LinkLayerType::Tunnel6
+            | LinkLayerType::Sit
+            | LinkLayerType::Ipgre
+            | LinkLayerType::Ip6gre
+    )
+}

@@ -1,0 +1,144 @@
+//! Batched access to hash maps, which aya does not offer: one system call for thousands of entries.
+#![expect(
+    unsafe_code,
+    reason = "aya 0.14 has no batch calls; this is the one place that speaks bpf(2) itself"
+)]
+
+use std::{
+    io,
+    mem::MaybeUninit,
+    os::fd::{AsFd, AsRawFd as _},
+};
+
+use aya::Pod;
+
+/// `bpf_attr` of the batch commands (include/uapi/linux/bpf.h).
+#[repr(C)]
+#[derive(Default)]
+#[expect(clippy::struct_field_names, reason = "the kernel's own names")]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+const LOOKUP: libc::c_long = 24;
+const LOOKUP_AND_DELETE: libc::c_long = 25;
+const DELETE: libc::c_long = 27;
+
+/// Entries asked for at once. The kernel answers in whole buckets, so a call asks for more when one does not fit.
+const ENTRIES: usize = 4096;
+
+/// Hands every entry of a hash map to `take` and removes it. Nobody may write to the map meanwhile.
+///
+/// # Errors
+///
+/// What the kernel says; entries handed over before are removed already.
+///
+/// # Minimum kernel version
+///
+/// 5.6.
+pub fn take_all<K: Pod, V: Pod>(map: impl AsFd, take: impl FnMut(&K, &V)) -> io::Result<()> {
+    walk(&map, LOOKUP_AND_DELETE, take)
+}
+
+/// Hands every entry of a hash map to `see`. Entries that are added or removed meanwhile may be missed or seen twice.
+///
+/// # Errors
+///
+/// What the kernel says.
+///
+/// # Minimum kernel version
+///
+/// 5.6.
+pub fn each<K: Pod, V: Pod>(map: impl AsFd, see: impl FnMut(&K, &V)) -> io::Result<()> {
+    walk(&map, LOOKUP, see)
+}
+
+/// Removes `keys` from a hash map. A key that is not there (any more) is passed over.
+///
+/// # Errors
+///
+/// What the kernel says.
+///
+/// # Minimum kernel version
+///
+/// 5.6.
+pub fn remove<K: Pod>(map: impl AsFd, keys: &[K]) -> io::Result<()> {
+    let mut rest = keys;
+    while !rest.is_empty() {
+        let mut batch = Batch { keys: rest.as_ptr() as u64, count: rest.len() as u32, ..Batch::default() };
+        match call(&map, DELETE, &mut batch) {
+            Ok(()) => return Ok(()),
+            // The kernel stops at a key that is not there, and says how many it removed before.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                rest = rest.get(batch.count as usize + 1..).unwrap_or_default();
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn walk<K: Pod, V: Pod>(
+    map: &impl AsFd,
+    command: libc::c_long,
+    mut each: impl FnMut(&K, &V),
+) -> io::Result<()> {
+    let mut room = ENTRIES;
+    let mut keys: Vec<MaybeUninit<K>> = uninit(room);
+    let mut values: Vec<MaybeUninit<V>> = uninit(room);
+    // An opaque position; the kernel writes as many octets as a key has, at least 4.
+    let mut position: Vec<u64> = vec![0; size_of::<K>().div_ceil(8).max(1)];
+    let mut begun = false;
+    loop {
+        let mut batch = Batch {
+            in_batch: if begun { position.as_ptr() as u64 } else { 0 },
+            out_batch: position.as_mut_ptr() as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: room as u32,
+            ..Batch::default()
+        };
+        let result = call(map, command, &mut batch);
+        let last = match &result {
+            Ok(()) => false,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && batch.count == 0 => {
+                room *= 2;
+                keys = uninit(room);
+                values = uninit(room);
+                continue;
+            }
+            Err(_) => return result,
+        };
+        begun = true;
+        for (key, value) in keys.iter().zip(&values).take(batch.count as usize) {
+            // SAFETY: the kernel wrote `count` keys and values; any bytes are a `Pod`.
+            unsafe { each(key.assume_init_ref(), value.assume_init_ref()) };
+        }
+        if last {
+            return Ok(());
+        }
+    }
+}
+
+fn uninit<T>(count: usize) -> Vec<MaybeUninit<T>> {
+    std::iter::repeat_with(MaybeUninit::uninit).take(count).collect()
+}
+
+fn call(map: &impl AsFd, command: libc::c_long, batch: &mut Batch) -> io::Result<()> {
+    batch.map_fd = map.as_fd().as_raw_fd() as u32;
+    // SAFETY: the attribute is as large as it says, and the buffers that it names are as large as `count` entries.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, ptr_of(batch), size_of::<Batch>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn ptr_of(batch: &mut Batch) -> *mut Batch {
+    batch
+}

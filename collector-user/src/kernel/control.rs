@@ -1,0 +1,159 @@
+//! The only writer of what the programs obey.
+//!
+//! A swap of the count epoch is what a drain begins with: the new epoch is stored, then a barrier waits for every
+//! program that may still have seen the old one; from then on nobody writes to what the old epoch counted.
+
+use std::{net::IpAddr, sync::atomic::Ordering};
+
+use aya::maps::{MapError, lpm_trie::Key};
+use collector_ebpf::abi::{
+    control::{Anchor, Control},
+    pu::{ROLES, Role, index, role},
+};
+
+use crate::kernel::{
+    error::KernelError,
+    object::{ControlMaps, FlowMaps},
+};
+
+/// How long the programs go on counting after the last renewal.
+pub const LEASE_SECONDS: u32 = 10;
+
+/// Writes the control maps.
+pub struct Controller {
+    maps: ControlMaps,
+    swaps: u32,
+    generation: u32,
+    hz: u32,
+}
+
+impl Controller {
+    /// Takes the maps over. The programs count nothing until the lease is renewed for the first time.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`] where the role of interfaces without one cannot be written.
+    pub fn new(maps: ControlMaps, hz: u32) -> Result<Self, KernelError> {
+        let mut controller = Self { maps, swaps: 0, generation: 0, hz };
+        // Entry 0 is no interface's: it stands for those that nothing was said about.
+        let unknown = Role { ifindex: 0, pu: index::UNKNOWN, flags: role::UPLINK, ..Role::default() };
+        controller.maps.roles.set(0, unknown, 0).map_err(failed("ROLES", "written"))?;
+        Ok(controller)
+    }
+
+    /// Lets the programs count for another [`LEASE_SECONDS`] from `now` on.
+    pub fn renew_lease(&self, now: &Anchor) {
+        let until = now.jiffies + u64::from(LEASE_SECONDS) * u64::from(self.hz);
+        self.store(std::mem::offset_of!(Control, lease), until);
+    }
+
+    /// Makes the programs count into the other epoch, and waits until none of them can still write to the one before;
+    /// returns that one. What it counted must be drained and zeroed before the next swap.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`] where the barrier fails: then the old epoch may not be read.
+    pub fn swap(&mut self, flows: &FlowMaps) -> Result<usize, KernelError> {
+        let retired = self.swaps as usize & 1;
+        self.swaps = self.swaps.wrapping_add(1);
+        self.publish();
+        let [table, _] = &flows.tables_4;
+        // Writing to a map of maps returns after every program that was running (maybe_wait_bpf_programs in
+        // kernel/bpf/syscall.c); what is written is what stands there already.
+        self.maps.tables_4.set(0, table, 0).map_err(failed("TABLES4", "used as a barrier"))?;
+        Ok(retired)
+    }
+
+    /// Makes the programs attribute every flow anew, each at its next miss: after the maps of this controller changed.
+    pub fn next_generation(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+        self.publish();
+    }
+
+    /// Writes an interface's role; the programs may be attached to it from then on.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn set_role(&mut self, role: Role) -> Result<(), KernelError> {
+        let entry = role.ifindex % ROLES;
+        let holder = self.maps.roles.get(&entry, 0).map_err(failed("ROLES", "read"))?;
+        if entry != 0 && (holder.ifindex == 0 || holder.ifindex == role.ifindex) {
+            return self.maps.roles.set(entry, role, 0).map_err(failed("ROLES", "written"));
+        }
+        self.maps.roles_more.insert(role.ifindex, role, 0).map_err(failed("ROLES_MORE", "written"))
+    }
+
+    /// Forgets an interface's role.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn remove_role(&mut self, ifindex: u32) -> Result<(), KernelError> {
+        let entry = ifindex % ROLES;
+        let holder = self.maps.roles.get(&entry, 0).map_err(failed("ROLES", "read"))?;
+        if entry != 0 && holder.ifindex == ifindex {
+            return self.maps.roles.set(entry, Role::default(), 0).map_err(failed("ROLES", "written"));
+        }
+        absent_is_fine(self.maps.roles_more.remove(&ifindex)).map_err(failed("ROLES_MORE", "written"))
+    }
+
+    /// Adds an address of this host.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn add_local(&mut self, address: IpAddr) -> Result<(), KernelError> {
+        self.maps.locals.insert(mapped(address), 1, 0).map_err(failed("LOCALS", "written"))
+    }
+
+    /// Removes an address of this host.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn remove_local(&mut self, address: IpAddr) -> Result<(), KernelError> {
+        absent_is_fine(self.maps.locals.remove(&mapped(address))).map_err(failed("LOCALS", "written"))
+    }
+
+    /// Declares that addresses below `network/prefix` are those of processing unit `pu`.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn add_range(&mut self, network: IpAddr, prefix: u8, pu: u16) -> Result<(), KernelError> {
+        let bits = if network.is_ipv4() { 96 + u32::from(prefix) } else { u32::from(prefix) };
+        let key = Key::new(bits, mapped(network));
+        self.maps.cidrs.insert(&key, u32::from(pu), 0).map_err(failed("CIDRS", "written"))
+    }
+
+    fn publish(&self) {
+        self.store(std::mem::offset_of!(Control, word), Control::word(self.swaps, self.generation));
+    }
+
+    fn store(&self, offset: usize, word: u64) {
+        if let Some(place) = self.maps.control.word(0, offset) {
+            place.store(word, Ordering::Release);
+        }
+    }
+}
+
+/// An address as the programs compare it: IPv4 as `::ffff:a.b.c.d`.
+pub fn mapped(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+fn failed(map: &'static str, action: &'static str) -> impl FnOnce(MapError) -> KernelError {
+    move |source| KernelError::Map { map, action, source }
+}
+
+fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(MapError::KeyNotFound) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,131 @@
+//! The clsact filters on an interface: whose they are, and where there is room.
+//!
+//! A collector that was killed leaves filters behind that only let packets pass. A filter is such a leftover when its
+//! name is ours and the lease of its program has run out: a collector that lives renews it. Leftovers are removed, and
+//! nothing else is.
+
+use aya::{
+    maps::{Array, Map, MapData, MapInfo},
+    programs::{
+        TcAttachType,
+        links::Link as _,
+        loaded_programs,
+        tc::{SchedClassifierLink, TcHandle},
+    },
+};
+use collector_ebpf::abi::control::{Anchor, Control};
+use futures_util::TryStreamExt as _;
+use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
+use rtnetlink::Handle;
+
+use crate::{
+    host::links::Link,
+    kernel::object::{EGRESS, INGRESS},
+};
+
+/// Removes the leftovers on an interface; how many there were.
+///
+/// Interfaces without filters, or whose filters the kernel does not list, have none.
+pub async fn remove(handle: &Handle, link: &Link, now: &Anchor) -> usize {
+    let mut removed = 0;
+    for (hook, name) in [(TcAttachType::Ingress, INGRESS), (TcAttachType::Egress, EGRESS)] {
+        for filter in filters(handle, link.index, hook).await {
+            let Some((handle, program)) = ours(&filter, name) else { continue };
+            let preference = preference(&filter);
+            if !is_abandoned(program, now) {
+                continue;
+            }
+            let link = SchedClassifierLink::attached(&link.name, hook, preference, handle, None);
+            if link.is_ok_and(|link| link.detach().is_ok()) {
+                removed += 1;
+            }
+        }
+    }
+    removed
+}
+
+/// The least preference that nobody has on both hooks: 1 where we come before all others. Whoever decides finally about
+/// a packet (`TC_ACT_OK` included) ends its way through the filters, and those behind do not see it.
+pub async fn free_preference(handle: &Handle, ifindex: u32) -> u16 {
+    let mut taken: Vec<u16> = Vec::new();
+    for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
+        taken.extend(filters(handle, ifindex, hook).await.iter().map(preference));
+    }
+    (1..u16::MAX).find(|preference| !taken.contains(preference)).unwrap_or(u16::MAX)
+}
+
+/// Whether no filter hangs on either hook of an interface's clsact qdisc.
+pub async fn is_bare(handle: &Handle, ifindex: u32) -> bool {
+    filters(handle, ifindex, TcAttachType::Ingress).await.is_empty()
+        && filters(handle, ifindex, TcAttachType::Egress).await.is_empty()
+}
+
+/// Removes the clsact qdisc of an interface, unless somebody has a filter there.
+pub async fn remove_qdisc(handle: &Handle, ifindex: u32) {
+    if !is_bare(handle, ifindex).await {
+        return;
+    }
+    let mut request = handle.qdisc().del(ifindex as i32);
+    request.message_mut().header.parent = netlink_packet_route::tc::TcHandle::CLSACT;
+    if let Err(error) = request.execute().await {
+        tracing::debug!(ifindex, %error, "the clsact qdisc stays");
+    }
+}
+
+async fn filters(handle: &Handle, ifindex: u32, hook: TcAttachType) -> Vec<TcMessage> {
+    let mut handle = handle.traffic_filter(ifindex as i32);
+    let request = match hook {
+        TcAttachType::Egress => handle.get().egress(),
+        _ => handle.get().ingress(),
+    };
+    let mut filters = Vec::new();
+    let mut messages = std::pin::pin!(request.execute());
+    while let Ok(Some(message)) = messages.try_next().await {
+        // Each chain begins with a message that has no handle: the preference by itself.
+        if u32::from(message.header.handle) != 0 {
+            filters.push(message);
+        }
+    }
+    filters
+}
+
+/// The preference of a filter: those with a lesser one come before it.
+fn preference(filter: &TcMessage) -> u16 {
+    (filter.header.info >> 16) as u16
+}
+
+/// Handle and program id of a filter that has our name.
+fn ours(filter: &TcMessage, name: &str) -> Option<(TcHandle, u32)> {
+    let options = filter.attributes.iter().find_map(|attribute| match attribute {
+        TcAttribute::Options(options) => Some(options),
+        _ => None,
+    })?;
+    let mut named = false;
+    let mut id = None;
+    for option in options {
+        match option {
+            TcOption::Bpf(TcFilterBpfOption::ProgName(found)) => named |= found == name,
+            TcOption::Bpf(TcFilterBpfOption::ProgId(found)) => id = Some(*found),
+            _ => {}
+        }
+    }
+    let handle = TcHandle::from(u32::from(filter.header.handle));
+    id.filter(|_| named).map(|id| (handle, id))
+}
+
+/// Whether a program of ours is no longer renewed. What cannot be read is not ours to remove.
+fn is_abandoned(program: u32, now: &Anchor) -> bool {
+    let Some(program) = loaded_programs().filter_map(Result::ok).find(|info| info.id() == program) else {
+        return false;
+    };
+    let Ok(Some(maps)) = program.map_ids() else { return false };
+    let control = maps
+        .into_iter()
+        .find(|id| MapInfo::from_id(*id).is_ok_and(|info| info.name_as_str() == Some("CONTROL")));
+    let lease = control.and_then(|id| {
+        let map = Map::from_map_data(MapData::from_id(id).ok()?).ok()?;
+        let control: Array<MapData, Control> = map.try_into().ok()?;
+        Some(control.get(&0, 0).ok()?.lease)
+    });
+    lease.is_some_and(|lease| lease <= now.jiffies)
+}

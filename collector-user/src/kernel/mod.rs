@@ -1,0 +1,17 @@
+//! Everything that speaks `bpf(2)`.
+//!
+//! - [`object`]: loads the embedded programs and maps, sized for this host.
+//! - [`attach`]: puts the programs on interfaces, by TCX or clsact.
+//! - [`filters`]: the clsact filters on an interface: leftovers of a killed collector, and room for ours.
+//! - [`control`]: the only writer of what the programs obey: epoch, generation, lease, roles, addresses, ranges.
+//! - [`counters`]: reads the cumulative counters of processing units, and the ledger.
+//! - [`batch`] and [`memory`]: the two things that aya's typed maps do not offer.
+
+pub mod attach;
+pub mod batch;
+pub mod control;
+pub mod counters;
+pub mod error;
+pub mod filters;
+pub mod memory;
+pub mod object;

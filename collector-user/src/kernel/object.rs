@@ -1,0 +1,420 @@
+//! Loads the embedded programs and maps, sized for this host.
+
+use std::io;
+
+use ::object::{Object as _, ObjectSection as _, ObjectSymbol as _};
+use aya::{
+    Ebpf, EbpfLoader, Pod, include_bytes_aligned,
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::LpmTrie},
+    programs::{Program, SchedClassifier, TestRun as _, TestRunOptions},
+    util::nr_cpus,
+};
+use aya_log::EbpfLogger;
+use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_PERCPU_ARRAY};
+use collector_ebpf::abi::{
+    self,
+    control::{Anchor, Control},
+    counter::{Ledger, PUS_PER_CHUNK, PuCounters},
+    flow::{Slot4, Slot6, TableCounts, TableKey4, TableKey6},
+    pu::Role,
+};
+use rustix::thread::CapabilitySet;
+
+use crate::kernel::{error::KernelError, memory::SharedArray};
+
+/// The object, or nothing where it was not built.
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/datapath.o"));
+
+/// The oldest supported kernel.
+const OLDEST: (u32, u32) = (5, 10);
+
+/// What an operator can bound, and what a host decides.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Slots of all CPUs together in one epoch of the IPv4 cache; rounded up to a power of two on each CPU.
+    pub slots_4: u32,
+    /// The same of the IPv6 cache.
+    pub slots_6: u32,
+    /// Flows and CPUs that the IPv4 table behind the caches holds in one epoch.
+    pub table_4: u32,
+    /// The same for IPv6.
+    pub table_6: u32,
+    /// IPv4 flows whose identity is kept once they live on; half as many newcomers.
+    pub identities_4: u32,
+    /// The same for IPv6.
+    pub identities_6: u32,
+    /// New flows that a processing unit may gain in a second, on each CPU.
+    pub new_flows_per_second: u32,
+    /// New flows that it may save up, on each CPU.
+    pub new_flows_burst: u32,
+    /// Octets of the ring of events; a power of two of at least a page.
+    pub ring: u32,
+    /// The bits of `skb->mark` that hold a processing unit's mark; contiguous, or 0 for none.
+    pub mark_mask: u32,
+    /// Count every packet in the tables, as on a kernel with `PREEMPT_RT`.
+    pub no_cache: bool,
+    /// Load the programs that the bench compares with, too.
+    pub reference_programs: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            slots_4: 1 << 17,
+            slots_6: 1 << 15,
+            table_4: 1 << 16,
+            table_6: 1 << 14,
+            identities_4: 1 << 17,
+            identities_6: 1 << 15,
+            new_flows_per_second: 100_000,
+            new_flows_burst: 200_000,
+            ring: 1 << 20,
+            mark_mask: 0xFFFC_0000,
+            no_cache: false,
+            reference_programs: false,
+        }
+    }
+}
+
+/// The maps and programs of a loaded object, by what they are for.
+pub struct Loaded {
+    /// The programs.
+    pub programs: Programs,
+    /// What the programs obey.
+    pub control: ControlMaps,
+    /// What they count for flows.
+    pub flows: FlowMaps,
+    /// What they count for processing units, and the ledger.
+    pub counters: CounterMaps,
+    /// Flows that begin and end.
+    pub events: RingBuf<MapData>,
+    /// Rare faults that the programs tell in words.
+    pub faults: EbpfLogger<&'static dyn log::Log>,
+}
+
+/// The loaded programs.
+#[derive(Debug)]
+pub struct Programs {
+    ebpf: Ebpf,
+    /// Where `anchor` writes.
+    anchored: SharedArray<Anchor>,
+}
+
+/// Maps that only [`control`](crate::kernel::control) writes.
+pub struct ControlMaps {
+    /// Epoch, generation, lease.
+    pub control: SharedArray<Control>,
+    /// Interface roles.
+    pub roles: Array<MapData, Role>,
+    /// Roles that found their entry taken.
+    pub roles_more: HashMap<MapData, u32, Role>,
+    /// Addresses of this host.
+    pub locals: HashMap<MapData, [u8; 16], u32>,
+    /// Declared ranges.
+    pub cidrs: LpmTrie<MapData, [u8; 16], u32>,
+    /// The outer map of the IPv4 tables: writing it waits for every program that runs.
+    pub tables_4: ArrayOfMaps<MapData>,
+}
+
+/// Maps that hold what was counted for flows.
+#[derive(Debug)]
+pub struct FlowMaps {
+    /// The IPv4 caches: epochs, in them CPUs, in them slots.
+    pub cache_4: SharedArray<Slot4>,
+    /// The IPv6 caches.
+    pub cache_6: SharedArray<Slot6>,
+    /// The IPv4 tables, by epoch.
+    pub tables_4: [MapData; 2],
+    /// The IPv6 tables, by epoch.
+    pub tables_6: [MapData; 2],
+    /// Identities: newcomers and those that live on, IPv4.
+    pub identities_4: [MapData; 2],
+    /// Identities: newcomers and those that live on, IPv6.
+    pub identities_6: [MapData; 2],
+}
+
+/// Maps of cumulative counters.
+pub struct CounterMaps {
+    /// Chunks of processing units.
+    pub units: ArrayOfMaps<MapData>,
+    /// The chunks that exist.
+    pub chunks: Vec<PerCpuArray<MapData, PuCounters>>,
+    /// The datapath's own.
+    pub ledger: PerCpuArray<MapData, Ledger>,
+}
+
+/// Loads everything; attaches nothing.
+///
+/// # Errors
+///
+/// [`KernelError`]: a stub, an object of another version, a kernel too old, a privilege that is missing, or what the
+/// kernel refuses.
+pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
+    check_object(OBJECT)?;
+    check_kernel()?;
+    check_privileges()?;
+    let cpus =
+        nr_cpus().map_err(|(_, source)| KernelError::Host { what: "the number of CPUs", source })? as u32;
+    let (slots_4, slots_6) = (slots_of_one(settings.slots_4, cpus), slots_of_one(settings.slots_6, cpus));
+    let (entries_4, entries_6) = (2 * cpus * slots_4, 2 * cpus * slots_6);
+    let hz = ticks_per_second()?;
+    let per_tick = settings.new_flows_per_second.div_ceil(hz);
+    let seed = random()?;
+    let (mark_mask, mark_shift) = (settings.mark_mask, settings.mark_mask.trailing_zeros() & 31);
+    let no_cache = u32::from(settings.no_cache || is_preempt_rt());
+    // Three quarters of a table, shared fairly: a CPU alone asks for a drain too early, never too late.
+    let high_water = |entries: u32| (entries / 4 * 3 / cpus).max(1);
+    let (high_water_4, high_water_6) = (high_water(settings.table_4), high_water(settings.table_6));
+
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global("CPUS", &cpus, true)
+        .override_global("SLOTS_4", &slots_4, true)
+        .override_global("SLOTS_6", &slots_6, true)
+        .override_global("HASH_SEED", &seed, true)
+        .override_global("FLOWS_PER_TICK", &per_tick, true)
+        .override_global("FLOWS_BURST", &settings.new_flows_burst, true)
+        .override_global("MARK_MASK", &mark_mask, true)
+        .override_global("MARK_SHIFT", &mark_shift, true)
+        .override_global("NO_CACHE", &no_cache, true)
+        .override_global("HIGH_WATER_4", &high_water_4, true)
+        .override_global("HIGH_WATER_6", &high_water_6, true)
+        .map_max_entries("CACHE4", entries_4)
+        .map_max_entries("CACHE6", entries_6)
+        .map_max_entries("NEW4", settings.identities_4 / 2)
+        .map_max_entries("NEW6", settings.identities_6 / 2)
+        .map_max_entries("LIVE4", settings.identities_4)
+        .map_max_entries("LIVE6", settings.identities_6)
+        .map_max_entries("EVENTS", settings.ring);
+    let mut ebpf = loader.load(OBJECT)?;
+    let reference: &[&'static str] = if settings.reference_programs { &REFERENCES } else { &[] };
+    // Before any map is taken out: a program refers to its maps by descriptor until the kernel has it.
+    for name in [INGRESS, EGRESS, ANCHOR].iter().chain(reference) {
+        let program = classifier(&mut ebpf, name)?;
+        program.load().map_err(|source| KernelError::Program { program: name, source })?;
+    }
+
+    let mut outer_4 = outer(&mut ebpf, "TABLES4")?;
+    let mut outer_6 = outer(&mut ebpf, "TABLES6")?;
+    let flows = FlowMaps {
+        cache_4: shared(&mut ebpf, "CACHE4", entries_4)?,
+        cache_6: shared(&mut ebpf, "CACHE6", entries_6)?,
+        tables_4: tables::<TableKey4>(&mut outer_4, "TABLES4", settings.table_4)?,
+        tables_6: tables::<TableKey6>(&mut outer_6, "TABLES6", settings.table_6)?,
+        identities_4: [data(&mut ebpf, "NEW4")?, data(&mut ebpf, "LIVE4")?],
+        identities_6: [data(&mut ebpf, "NEW6")?, data(&mut ebpf, "LIVE6")?],
+    };
+    let control = ControlMaps {
+        control: shared(&mut ebpf, "CONTROL", 1)?,
+        roles: typed(&mut ebpf, "ROLES")?,
+        roles_more: typed(&mut ebpf, "ROLES_MORE")?,
+        locals: typed(&mut ebpf, "LOCALS")?,
+        cidrs: typed(&mut ebpf, "CIDRS")?,
+        tables_4: outer_4,
+    };
+    let counters = CounterMaps {
+        units: outer(&mut ebpf, "PUS")?,
+        chunks: Vec::new(),
+        ledger: typed(&mut ebpf, "LEDGER")?,
+    };
+    let events = typed(&mut ebpf, "EVENTS")?;
+    let faults = EbpfLogger::init(&mut ebpf)?;
+    let anchored = shared(&mut ebpf, "ANCHOR", 1)?;
+    Ok(Loaded { programs: Programs { ebpf, anchored }, control, flows, counters, events, faults })
+}
+
+/// The program that counts what comes in.
+pub const INGRESS: &str = "tc_ingress";
+/// The program that counts what goes out.
+pub const EGRESS: &str = "tc_egress";
+const ANCHOR: &str = "anchor";
+/// The programs that the bench compares with: nothing, and the usual way to count flows.
+pub const REFERENCES: [&str; 2] = ["empty", "floor"];
+
+fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, KernelError> {
+    match ebpf.program_mut(name) {
+        Some(Program::SchedClassifier(program)) => Ok(program),
+        _ => Err(KernelError::Missing { what: "program", name }),
+    }
+}
+
+impl Programs {
+    /// A program by its name.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Missing`].
+    pub fn classifier(&mut self, name: &'static str) -> Result<&mut SchedClassifier, KernelError> {
+        classifier(&mut self.ebpf, name)
+    }
+
+    /// One moment on both of the kernel's clocks.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Run`].
+    pub fn anchor(&self) -> Result<Anchor, KernelError> {
+        // The kernel refuses a frame shorter than an Ethernet header.
+        let frame = [0; 14];
+        let missing = KernelError::Missing { what: "program", name: ANCHOR };
+        let Some(Program::SchedClassifier(program)) = self.ebpf.program(ANCHOR) else { return Err(missing) };
+        program
+            .test_run(TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() })
+            .map_err(|source| KernelError::Run { program: ANCHOR, source })?;
+        self.anchored.read(0).ok_or(KernelError::Missing { what: "map", name: "ANCHOR" })
+    }
+}
+
+impl CounterMaps {
+    /// Makes sure that the chunk which counts processing unit `index` exists.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn ensure(&mut self, index: u16) -> Result<(), KernelError> {
+        while self.chunks.len() as u32 * PUS_PER_CHUNK <= u32::from(index) {
+            let fail = |action| move |source| KernelError::Map { map: "PUS", action, source };
+            let chunk = aya_obj::Map::new_from_params(
+                BPF_MAP_TYPE_PERCPU_ARRAY as u32,
+                size_of::<u32>() as u32,
+                size_of::<PuCounters>() as u32,
+                PUS_PER_CHUNK,
+                0,
+            );
+            let chunk = MapData::create(chunk, "PUS.chunk", None).map_err(fail("created"))?;
+            self.units.set(self.chunks.len() as u32, &chunk, 0).map_err(fail("extended"))?;
+            let chunk = Map::PerCpuArray(chunk).try_into().map_err(fail("opened"))?;
+            self.chunks.push(chunk);
+        }
+        Ok(())
+    }
+}
+
+/// The contract's version that the object was built for must be this program's.
+fn check_object(bytes: &[u8]) -> Result<(), KernelError> {
+    if bytes.is_empty() {
+        return Err(KernelError::Stub);
+    }
+    let fail = |reason| KernelError::Object { reason };
+    let object = ::object::File::parse(bytes).map_err(fail)?;
+    let missing = KernelError::Missing { what: "symbol", name: "ABI_VERSION" };
+    let Some(symbol) = object.symbols().find(|symbol| symbol.name() == Ok("ABI_VERSION")) else {
+        return Err(missing);
+    };
+    let Some(section) = symbol.section_index() else { return Err(missing) };
+    let section = object.section_by_index(section).map_err(fail)?;
+    let Some(version) = section.data_range(section.address() + symbol.address(), 4).map_err(fail)? else {
+        return Err(missing);
+    };
+    let found = u32::from_le_bytes(version.try_into().map_err(|_length| missing)?);
+    if found == abi::VERSION { Ok(()) } else { Err(KernelError::Version { found, expected: abi::VERSION }) }
+}
+
+fn check_kernel() -> Result<(), KernelError> {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if found < OLDEST { Err(KernelError::KernelTooOld { release }) } else { Ok(()) }
+}
+
+fn check_privileges() -> Result<(), KernelError> {
+    let held = rustix::thread::capabilities(None)
+        .map_err(|error| KernelError::Host { what: "this process's capabilities", source: error.into() })?
+        .effective;
+    let needed = [
+        (CapabilitySet::BPF, "CAP_BPF", "load eBPF programs"),
+        (CapabilitySet::PERFMON, "CAP_PERFMON", "let them read what packets point to"),
+        (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN", "attach them to interfaces"),
+    ];
+    // CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON, as it did before Linux 5.8.
+    let covered = if held.contains(CapabilitySet::SYS_ADMIN) {
+        held | CapabilitySet::BPF | CapabilitySet::PERFMON
+    } else {
+        held
+    };
+    match needed.iter().find(|(capability, ..)| !covered.contains(*capability)) {
+        Some((_, capability, purpose)) => Err(KernelError::Privilege { capability, purpose }),
+        None => Ok(()),
+    }
+}
+
+/// Slots of one CPU, a power of two, so that all CPUs together have at least `total`.
+fn slots_of_one(total: u32, cpus: u32) -> u32 {
+    total.div_ceil(cpus.max(1)).next_power_of_two().clamp(16, 1 << 24)
+}
+
+/// The kernel's HZ: what its coarse clock resolves is one tick (`ktime_get_coarse`, `KTIME_LOW_RES`).
+///
+/// # Errors
+///
+/// [`KernelError::Host`].
+pub fn ticks_per_second() -> Result<u32, KernelError> {
+    let tick = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse).tv_nsec;
+    u32::try_from(tick)
+        .ok()
+        .and_then(|tick| 1_000_000_000_u32.checked_div(tick))
+        .ok_or(KernelError::Host { what: "the length of a tick", source: io::ErrorKind::InvalidData.into() })
+}
+
+/// Whether softirqs can be preempted here; see `NO_CACHE` in the programs' settings.
+fn is_preempt_rt() -> bool {
+    rustix::system::uname().version().to_string_lossy().contains("PREEMPT_RT")
+}
+
+fn random() -> Result<u64, KernelError> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| KernelError::Host { what: "random numbers", source: error.into() })?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, KernelError> {
+    ebpf.take_map(name).ok_or(KernelError::Missing { what: "map", name })
+}
+
+fn data(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, KernelError> {
+    match take(ebpf, name)? {
+        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::ArrayOfMaps(data) => Ok(data),
+        _ => Err(KernelError::Missing { what: "map of the kind expected", name }),
+    }
+}
+
+fn typed<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, KernelError>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    take(ebpf, name)?.try_into().map_err(|source| KernelError::Map { map: name, action: "opened", source })
+}
+
+fn outer(ebpf: &mut Ebpf, name: &'static str) -> Result<ArrayOfMaps<MapData>, KernelError> {
+    typed(ebpf, name)
+}
+
+fn shared<T: Pod>(ebpf: &mut Ebpf, name: &'static str, entries: u32) -> Result<SharedArray<T>, KernelError> {
+    let data = data(ebpf, name)?;
+    SharedArray::map(data.fd(), entries).map_err(|source| KernelError::Call {
+        map: name,
+        action: "mapped into memory",
+        source,
+    })
+}
+
+/// Creates one table an epoch and puts both into the outer map.
+fn tables<K>(
+    outer: &mut ArrayOfMaps<MapData>,
+    name: &'static str,
+    entries: u32,
+) -> Result<[MapData; 2], KernelError> {
+    let fail = |action| move |source| KernelError::Map { map: name, action, source };
+    let create = || {
+        let (key, value) = (size_of::<K>() as u32, size_of::<TableCounts>() as u32);
+        let map = aya_obj::Map::new_from_params(BPF_MAP_TYPE_HASH as u32, key, value, entries, 0);
+        MapData::create(map, name, None).map_err(fail("created"))
+    };
+    let tables = [create()?, create()?];
+    for (epoch, table) in tables.iter().enumerate() {
+        outer.set(epoch as u32, table, 0).map_err(fail("filled"))?;
+    }
+    Ok(tables)
+}
