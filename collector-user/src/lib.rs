@@ -1,1 +1,28 @@
-//! The user side.
+//! The user side of the datapath collector, as a library.
+//!
+//! The rooms, in the order in which data passes through them; each uses only what lies before it:
+//!
+//! - [`event`]: the eight kinds of record, and the status; [`clock`]: the only place that reads clocks.
+//! - [`collector`]: the trait [`EventCollector`](collector::EventCollector), the seam to whoever wants the events.
+//! - [`host`]: interfaces and addresses, by netlink.
+//! - [`kernel`]: loads and attaches the eBPF programs, and talks to their maps.
+//! - [`drain`]: takes out what the programs counted and reported.
+//! - [`pu`]: processing units, and what an interface is to them.
+//! - [`aggregate`]: flows over their life, counters between two reports, records.
+//! - [`sink`]: outputs, each behind a bounded queue of its own.
+//! - [`config`]: the configuration file.
+//! - [`daemon`]: the only module that knows all stages.
+//! - [`cli`]: the command line.
+
+pub mod aggregate;
+pub mod cli;
+pub mod clock;
+pub mod collector;
+pub mod config;
+pub mod daemon;
+pub mod drain;
+pub mod event;
+pub mod host;
+pub mod kernel;
+pub mod pu;
+pub mod sink;

@@ -1,0 +1,348 @@
+//! Flows over their life: what was drained is added, and a record falls due when a flow ends, is cut off, or has lived
+//! another interval. A record holds what was counted since the one before, so that sums over records are totals.
+
+use std::collections::HashMap;
+
+use collector_ebpf::{
+    abi::{
+        flow::{RX, TX},
+        report::kind,
+    },
+    wire::tcp,
+};
+
+use crate::{
+    aggregate::initiator::{self, Initiator},
+    drain::decode::{FlowDelta, FlowId, FlowNews},
+    event::{Ended, ResetBy},
+};
+
+const SECOND: u64 = 1_000_000_000;
+const TCP: u8 = 6;
+const ICMP: [u8; 2] = [1, 58];
+
+/// How long flows are remembered, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Lives {
+    /// Between two records of a flow that lives.
+    pub report: u64,
+    /// After the last packet of a TCP connection that has ended, so that its stragglers are still its own.
+    pub ended: u64,
+    /// Without a packet: an open TCP connection.
+    pub tcp: u64,
+    /// Without a packet: a TCP connection that was not answered, and any other flow with ports.
+    pub other: u64,
+    /// Without a packet: ICMP.
+    pub icmp: u64,
+}
+
+impl Default for Lives {
+    fn default() -> Self {
+        Self {
+            report: 5 * SECOND,
+            ended: 10 * SECOND,
+            tcp: 3600 * SECOND,
+            other: 120 * SECOND,
+            icmp: 30 * SECOND,
+        }
+    }
+}
+
+/// A flow, and what was counted for it since its last record. Pairs are indexed by `RX` and `TX`; times are
+/// `CLOCK_BOOTTIME` in nanoseconds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Flow {
+    /// Who opened it.
+    pub initiator: Initiator,
+    /// Index of the processing unit.
+    pub pu: u16,
+    /// Number of the interface that the last packet crossed.
+    pub interface: u16,
+    /// Bits of [`how`](mod@collector_ebpf::abi::flow::how).
+    pub how: u8,
+    /// Wire packets since the last record.
+    pub packets: [u64; 2],
+    /// Wire octets since the last record.
+    pub bytes: [u64; 2],
+    /// Socket buffers since the last record.
+    pub skbs: [u64; 2],
+    /// Connections begun since the last record.
+    pub begun: u64,
+    /// TCP flags over its life, combined, by direction.
+    pub tcp_flags: [u8; 2],
+    /// The first packet.
+    pub first: u64,
+    /// The last packet.
+    pub last: u64,
+    /// How it ended.
+    pub ended: Ended,
+    /// Who reset it.
+    pub reset_by: ResetBy,
+    /// When its end was seen.
+    ended_at: u64,
+    /// Its end stands in a record.
+    end_told: bool,
+    /// When its next record falls due while it lives.
+    due: u64,
+}
+
+impl Flow {
+    fn new(id: &FlowId, how: u8, pu: u16, interface: u16, first: u64, report: u64) -> Self {
+        Self {
+            initiator: initiator::decide(id, how),
+            pu,
+            interface,
+            how,
+            packets: [0; 2],
+            bytes: [0; 2],
+            skbs: [0; 2],
+            begun: 0,
+            tcp_flags: [0; 2],
+            first,
+            last: first,
+            ended: Ended::Live,
+            reset_by: ResetBy::Nobody,
+            ended_at: 0,
+            end_told: false,
+            due: first.saturating_add(report),
+        }
+    }
+
+    /// Something was counted that no record holds yet.
+    fn pending(&self) -> bool {
+        self.begun != 0 || self.packets != [0; 2]
+    }
+
+    fn add(&mut self, delta: &FlowDelta, first: u64, last: u64) {
+        for direction in [RX, TX] {
+            add(&mut self.packets, &delta.packets, direction);
+            add(&mut self.bytes, &delta.bytes, direction);
+            add(&mut self.skbs, &delta.skbs, direction);
+            if let (Some(into), Some(from)) =
+                (self.tcp_flags.get_mut(direction), delta.tcp_flags.get(direction))
+            {
+                *into |= from;
+            }
+        }
+        self.begun += delta.begun;
+        self.first = self.first.min(first);
+        self.last = self.last.max(last);
+        self.pu = delta.pu;
+        self.interface = delta.interface;
+        self.how = delta.how;
+    }
+
+    fn end(&mut self, ended: Ended, reset_by_local: Option<bool>, at: u64) {
+        if self.ended != Ended::Live {
+            return;
+        }
+        self.ended = ended;
+        self.reset_by = match reset_by_local {
+            None => ResetBy::Nobody,
+            Some(local) if local == self.initiator.local => ResetBy::Source,
+            Some(_) => ResetBy::Destination,
+        };
+        self.ended_at = at;
+    }
+
+    fn clear(&mut self) {
+        self.packets = [0; 2];
+        self.bytes = [0; 2];
+        self.skbs = [0; 2];
+        self.begun = 0;
+    }
+
+    /// The flags tell the end even where the event that told it was lost.
+    fn end_by_flags(&mut self, at: u64) {
+        let [received, sent] = self.tcp_flags;
+        if (received | sent) & tcp::RST != 0 {
+            self.end(Ended::Reset, Some(sent & tcp::RST != 0), at);
+        } else if received & sent & tcp::FIN != 0 {
+            self.end(Ended::Fin, None, at);
+        }
+    }
+
+    /// A reset that answers the opening packet, and nothing else, refuses the connection.
+    fn refine_end(&mut self) {
+        let [received, sent] = self.tcp_flags;
+        let (opener, answerer) = if self.initiator.local { (sent, received) } else { (received, sent) };
+        let refused = opener & !tcp::SYN == 0 && opener & tcp::SYN != 0 && answerer & tcp::SYN == 0;
+        if self.ended == Ended::Reset && self.reset_by == ResetBy::Destination && refused {
+            self.ended = Ended::Refused;
+        }
+    }
+}
+
+fn add(into: &mut [u64; 2], from: &[u64; 2], direction: usize) {
+    if let (Some(into), Some(from)) = (into.get_mut(direction), from.get(direction)) {
+        *into += from;
+    }
+}
+
+/// What a table has done since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Socket buffers drained.
+    pub skbs: u64,
+    /// Records for which the table had no room: emitted at once, without a flow to belong to.
+    pub stateless: u64,
+}
+
+/// All flows that are remembered.
+#[derive(Debug)]
+pub struct Flows {
+    lives: Lives,
+    most: usize,
+    known: HashMap<FlowId, Flow>,
+    tally: Tally,
+}
+
+impl Flows {
+    /// A table of at most `most` flows.
+    pub fn new(lives: Lives, most: usize) -> Self {
+        Self { lives, most, known: HashMap::new(), tally: Tally::default() }
+    }
+
+    /// What was done so far.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Whether a flow is remembered.
+    pub fn knows(&self, id: &FlowId) -> bool {
+        self.known.contains_key(id)
+    }
+
+    /// Flows remembered now.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// Adds what was drained; `first` and `last` are its packets' times. `emit` gets a record that cannot wait: that of a
+    /// connection which a new one replaces, and that of a flow for which there is no room.
+    pub fn add(&mut self, delta: &FlowDelta, first: u64, last: u64, mut emit: impl FnMut(&FlowId, &Flow)) {
+        self.tally.skbs += delta.skbs.iter().sum::<u64>();
+        let report = self.lives.report;
+        let new = || Flow::new(&delta.id, delta.how, delta.pu, delta.interface, first, report);
+        if self.known.len() >= self.most && !self.known.contains_key(&delta.id) {
+            self.tally.stateless += 1;
+            let mut flow = new();
+            flow.add(delta, first, last);
+            emit(&delta.id, &flow);
+            return;
+        }
+        let flow = self.known.entry(delta.id).or_insert_with(new);
+        if flow.end_told && delta.begun != 0 {
+            // Another connection, whose beginning was not heard of; what is left of the one before is told first.
+            if flow.pending() {
+                emit(&delta.id, flow);
+            }
+            *flow = new();
+        }
+        flow.add(delta, first, last);
+        if delta.id.protocol == TCP {
+            flow.end_by_flags(last);
+        }
+    }
+
+    /// Learns at once that a flow began or ended; what it counted comes with the next drain.
+    pub fn learn(&mut self, news: &FlowNews, mut emit: impl FnMut(&FlowId, &Flow)) {
+        if news.kind == kind::START {
+            let new =
+                || Flow::new(&news.id, news.how, news.pu, news.interface, news.boot_ns, self.lives.report);
+            if let Some(flow) = self.known.get_mut(&news.id) {
+                if flow.ended != Ended::Live && news.boot_ns >= flow.ended_at {
+                    // The same ends once more: what is left of the connection before is told before it is forgotten.
+                    if flow.pending() || !flow.end_told {
+                        flow.refine_end();
+                        emit(&news.id, flow);
+                    }
+                    *flow = new();
+                } else {
+                    flow.first = flow.first.min(news.boot_ns);
+                }
+            } else if self.known.len() < self.most {
+                self.known.insert(news.id, new());
+            }
+            return;
+        }
+        let Some(flow) = self.known.get_mut(&news.id) else { return };
+        match news.kind {
+            kind::END_FIN => flow.end(Ended::Fin, None, news.boot_ns),
+            kind::END_RESET_LOCAL => flow.end(Ended::Reset, Some(true), news.boot_ns),
+            kind::END_RESET_REMOTE => flow.end(Ended::Reset, Some(false), news.boot_ns),
+            _ => {}
+        }
+    }
+
+    /// Emits what has fallen due, and returns the flows that are over. All that was counted before `drained` has been
+    /// added; `now` is not before it.
+    pub fn settle(&mut self, now: u64, drained: u64, mut emit: impl FnMut(&FlowId, &Flow)) -> Vec<FlowId> {
+        let lives = self.lives;
+        let mut over = Vec::new();
+        self.known.retain(|id, flow| {
+            let ended = flow.ended != Ended::Live && flow.ended_at <= drained;
+            let idle = now.saturating_sub(flow.last);
+            let timed_out = !ended && flow.ended == Ended::Live && idle >= lives.of(id, flow);
+            if timed_out {
+                flow.end(if is_unanswered(id, flow) { Ended::Unanswered } else { Ended::Timeout }, None, now);
+            }
+            let end_is_news = (ended || timed_out && id.protocol == TCP) && !flow.end_told;
+            if end_is_news || flow.pending() && (ended || timed_out || now >= flow.due) {
+                if ended {
+                    flow.refine_end();
+                }
+                emit(id, flow);
+                flow.end_told |= ended || timed_out;
+                flow.clear();
+                flow.due = now.saturating_add(lives.report);
+            }
+            let forgotten = timed_out || ended && idle >= lives.ended;
+            if forgotten {
+                over.push(*id);
+            }
+            !forgotten
+        });
+        over
+    }
+
+    /// Emits all that no record holds yet: the collector stops.
+    pub fn cut_off(&mut self, mut emit: impl FnMut(&FlowId, &Flow)) {
+        for (id, flow) in &mut self.known {
+            if flow.pending() || flow.ended != Ended::Live && !flow.end_told {
+                flow.refine_end();
+                emit(id, flow);
+                flow.end_told = flow.ended != Ended::Live;
+                flow.clear();
+            }
+        }
+    }
+}
+
+impl Lives {
+    /// How long a flow may be silent.
+    fn of(&self, id: &FlowId, flow: &Flow) -> u64 {
+        if ICMP.contains(&id.protocol) {
+            self.icmp
+        } else if id.protocol == TCP && !is_unanswered(id, flow) {
+            self.tcp
+        } else {
+            self.other
+        }
+    }
+}
+
+/// A TCP connection that was opened and never answered.
+fn is_unanswered(id: &FlowId, flow: &Flow) -> bool {
+    let [received, sent] = flow.tcp_flags;
+    let answer = if flow.initiator.local { received } else { sent };
+    id.protocol == TCP && answer == 0
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! A flow as the record that collectors get: indexes become names, ticks become times.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use collector_ebpf::abi::{
+    flow::{FIRST_BOUNDARY, RX, TX, how, ports},
+    pu::index,
+};
+
+use crate::{
+    aggregate::flows::Flow,
+    clock::Moment,
+    drain::decode::FlowId,
+    event::{ActionType, AttributedBy, EndPoint, EndPointType, FlowRecord, ServiceType, Text},
+    pu::registry::{Registry, Unit, is_named},
+};
+
+/// Texts that stand in every record: shared, not copied.
+#[derive(Debug)]
+pub struct Scribe {
+    nothing: Text,
+    default: Text,
+    /// Names of interfaces, by the number that the programs count with.
+    pub interfaces: BTreeMap<u16, Text>,
+}
+
+impl Default for Scribe {
+    fn default() -> Self {
+        Self { nothing: "".into(), default: "default".into(), interfaces: BTreeMap::new() }
+    }
+}
+
+impl Scribe {
+    /// The record of what was counted for a flow since its last one.
+    pub fn flow(&self, id: &FlowId, flow: &Flow, units: &Registry, moment: &Moment) -> FlowRecord {
+        let unit = units.get(flow.pu);
+        let (local_port, remote_port) = shown_ports(id);
+        let local = EndPoint { ip: Some(id.local), port: local_port, ..self.own(unit) };
+        let remote =
+            EndPoint { ip: Some(id.remote), port: remote_port, ..self.other(units.of_address(id.remote)) };
+        let (source, destination, forth, back) =
+            if flow.initiator.local { (local, remote, TX, RX) } else { (remote, local, RX, TX) };
+        let [received, sent] = flow.tcp_flags;
+        FlowRecord {
+            context_id: unit.map_or_else(|| self.nothing.clone(), |unit| unit.id.clone()),
+            namespace: unit.map_or_else(|| self.nothing.clone(), |unit| unit.namespace.clone()),
+            source: Some(source),
+            destination: Some(destination),
+            tags: unit.map_or_else(Arc::default, |unit| unit.tags.clone()),
+            drop_reason: self.nothing.clone(),
+            policy_id: self.default.clone(),
+            observed_policy_id: self.nothing.clone(),
+            service_type: ServiceType::L3,
+            service_id: self.nothing.clone(),
+            count: flow.begun,
+            action: ActionType::ACCEPT,
+            observed_action: ActionType::default(),
+            l4_protocol: id.protocol,
+            packets: of(&flow.packets, forth),
+            bytes: of(&flow.bytes, forth),
+            reply_packets: of(&flow.packets, back),
+            reply_bytes: of(&flow.bytes, back),
+            skbs: of(&flow.skbs, forth),
+            reply_skbs: of(&flow.skbs, back),
+            first_seen: moment.wall_of_boot(flow.first),
+            last_seen: moment.wall_of_boot(flow.last),
+            tcp_flags: u16::from(received | sent),
+            interface: self.interfaces.get(&flow.interface).unwrap_or(&self.nothing).clone(),
+            vlan: if id.boundary < FIRST_BOUNDARY { id.boundary } else { 0 },
+            initiator_by: flow.initiator.by,
+            attributed_by: attributed_by(flow.how),
+            ended: flow.ended,
+            reset_by: flow.reset_by,
+        }
+    }
+
+    /// The end that is the unit's. Who is only `forwarded` or `unknown` has no identity.
+    fn own(&self, unit: Option<&Unit>) -> EndPoint {
+        match unit {
+            Some(unit) if matches!(unit.index, index::HOST | index::OVERLAY) || is_named(unit.index) => {
+                EndPoint { id: unit.id.clone(), r#type: EndPointType::Pu, ..self.nobody() }
+            }
+            _ => self.other(None),
+        }
+    }
+
+    fn other(&self, unit: Option<&Unit>) -> EndPoint {
+        match unit {
+            Some(unit) => EndPoint { id: unit.id.clone(), r#type: EndPointType::Pu, ..self.nobody() },
+            None => EndPoint { id: self.default.clone(), ..self.nobody() },
+        }
+    }
+
+    fn nobody(&self) -> EndPoint {
+        let nothing = || self.nothing.clone();
+        EndPoint {
+            id: nothing(),
+            ip: None,
+            uri: nothing(),
+            http_method: nothing(),
+            user_id: nothing(),
+            r#type: EndPointType::ExternalIp,
+            port: 0,
+        }
+    }
+}
+
+/// Local and remote port of a record. Of an ICMP message that is no echo, type and code stand in the destination port,
+/// as in `NetFlow` (RFC 3954 section 8, `L4_DST_PORT`); fragments have none.
+fn shown_ports(id: &FlowId) -> (u16, u16) {
+    match id.ports {
+        ports::FRAGMENT => (0, 0),
+        ports::ICMP => (0, id.remote_port),
+        _ => (id.local_port, id.remote_port),
+    }
+}
+
+fn of(pair: &[u64; 2], direction: usize) -> u64 {
+    pair.get(direction).copied().unwrap_or(0)
+}
+
+fn attributed_by(bits: u8) -> AttributedBy {
+    match how::attributed_by(bits) {
+        how::BY_INTERFACE | how::BY_CIDR => AttributedBy::Declared,
+        how::BY_ADDRESS => AttributedBy::Address,
+        how::BY_ROUTE => AttributedBy::Route,
+        how::BY_VETH => AttributedBy::Veth,
+        _ => AttributedBy::None,
+    }
+}

@@ -1,0 +1,197 @@
+//! The command line: what can be said, and its help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
+
+use crate::config::{Attach, Config, IfaceGlob, Interval, Output};
+
+/// Shows who talks to whom on this host: flows, drops and counters per processing unit, from the kernel's datapath.
+#[derive(Debug, Parser)]
+#[command(name = "collector", version, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Attaches to interfaces and reports what passes, until it is interrupted.
+    #[command(after_help = RUN_HELP)]
+    Run(RunArgs),
+}
+
+const RUN_HELP: &str = "\
+Lengths of time are a number and a unit: 250ms, 10s, 2m, 1h.
+Events go to standard output, everything else to standard error.
+Exit codes: 0 done (a closed standard output too), 1 failure while running, 2 bad usage or configuration.";
+
+/// What `collector run` is told. What is not said is the configuration file's, or else has its default.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RunArgs {
+    /// Read this configuration (TOML). The command line wins over it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Attach to these interfaces only: a name, or a pattern with *, ?, [a-z], {a,b}; may be given more than once.
+    ///
+    /// An interface that is named must exist; a pattern may match later. No pattern matches lo, only its name does.
+    /// [default: the host's uplinks and the host-side ends of its containers]
+    #[arg(long, value_name = "GLOB")]
+    pub iface: Vec<IfaceGlob>,
+
+    /// Report the flows that this host only forwards, too; their counters are always reported.
+    #[arg(long)]
+    pub forwarded: bool,
+
+    /// Write events for people or for programs. [default: text]
+    #[arg(long, value_name = "FORM")]
+    pub output: Option<Output>,
+
+    /// End after this time. [default: run until interrupted]
+    #[arg(long, value_name = "TIME")]
+    pub duration: Option<Interval>,
+
+    /// Report each living flow this often. [default: 5s]
+    #[arg(long, value_name = "TIME")]
+    pub flow_interval: Option<Interval>,
+
+    /// Report counters this often. [default: 30s]
+    #[arg(long, value_name = "TIME")]
+    pub counter_interval: Option<Interval>,
+
+    /// Attach by this mechanism. [default: auto]
+    #[arg(long, value_name = "HOW")]
+    pub attach: Option<Attach>,
+}
+
+impl RunArgs {
+    /// Puts what was said over `config`. `--iface` replaces the file's list; `--forwarded` can only switch on.
+    pub fn apply(&self, config: &mut Config) {
+        if !self.iface.is_empty() {
+            config.iface.clone_from(&self.iface);
+        }
+        config.forwarded |= self.forwarded;
+        config.output = self.output.unwrap_or(config.output);
+        config.attach = self.attach.unwrap_or(config.attach);
+        config.duration = self.duration.or(config.duration);
+        config.flow_interval = self.flow_interval.unwrap_or(config.flow_interval);
+        config.counter_interval = self.counter_interval.unwrap_or(config.counter_interval);
+    }
+}
+
+impl ValueEnum for Output {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Text, Self::Json]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Text => PossibleValue::new("text").help("For people: a line a record"),
+            Self::Json => PossibleValue::new("json").help("For programs: a JSON object a line"),
+        })
+    }
+}
+
+impl ValueEnum for Attach {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Auto, Self::Tcx, Self::Clsact]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Auto => PossibleValue::new("auto").help("TCX, or clsact where the kernel has none"),
+            Self::Tcx => PossibleValue::new("tcx").help("TCX (Linux 6.6 and newer) or not at all"),
+            Self::Clsact => PossibleValue::new("clsact").help("A clsact qdisc"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
+
+    use super::{Cli, Command, RunArgs};
+    use crate::config::{Attach, Config, Interval, Output};
+
+    fn run(line: &str) -> Result<RunArgs, clap::Error> {
+        let words = ["collector", "run"].into_iter().chain(line.split_whitespace());
+        Cli::try_parse_from(words).map(|Cli { command: Command::Run(args) }| args)
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn everything_can_be_said_and_wins() {
+        let args =
+            run("--config c.toml --iface eth0 --iface veth* --forwarded --output json --duration 10s \
+             --flow-interval 2s --counter-interval 250ms --attach clsact")
+            .unwrap();
+        assert_eq!(args.config.as_deref(), Some(std::path::Path::new("c.toml")));
+        let mut config = Config { iface: vec!["wlan0".parse().unwrap()], ..Config::default() };
+        args.apply(&mut config);
+        assert_eq!(config.iface.iter().map(ToString::to_string).collect::<Vec<_>>(), ["eth0", "veth*"]);
+        assert!(config.forwarded);
+        assert_eq!((config.output, config.attach), (Output::Json, Attach::Clsact));
+        assert_eq!(config.duration, Some(Interval::from_seconds(10)));
+        assert_eq!(config.flow_interval, Interval::from_seconds(2));
+        assert_eq!(config.counter_interval.get().as_millis(), 250);
+    }
+
+    #[test]
+    fn what_is_not_said_stays_the_files() {
+        let mut file = Config {
+            iface: vec!["wlan0".parse().unwrap()],
+            forwarded: true,
+            output: Output::Json,
+            duration: Some(Interval::from_seconds(9)),
+            ..Config::default()
+        };
+        let before = file.clone();
+        run("").unwrap().apply(&mut file);
+        assert_eq!(file, before);
+    }
+
+    #[test]
+    fn bad_usage_ends_with_2_and_says_why() {
+        for (line, want) in [
+            ("--duration 10", "expected a number and a unit"),
+            ("--flow-interval 0s", "is not above zero"),
+            ("--iface eth[", "is no pattern"),
+            ("--output xml", "[possible values: text, json]"),
+            ("--attach xdp", "[possible values: auto, tcx, clsact]"),
+            ("--nonsense", "unexpected argument"),
+            ("stray", "unexpected argument"),
+        ] {
+            let error = run(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+            assert!(error.to_string().contains(want), "{line}: {error}");
+        }
+        assert_eq!(Cli::try_parse_from(["collector"]).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn version_and_help_are_no_errors() {
+        for word in ["--version", "-V"] {
+            let error = Cli::try_parse_from(["collector", word]).unwrap_err();
+            assert_eq!((error.kind(), error.exit_code()), (ErrorKind::DisplayVersion, 0));
+            assert!(error.to_string().starts_with("collector "), "{error}");
+        }
+        let help = run("--help").unwrap_err().to_string();
+        let config = Config::default();
+        for want in [
+            format!("[default: {}]", config.flow_interval),
+            format!("[default: {}]", config.counter_interval),
+            "[default: text]".to_owned(),
+            "[default: auto]".to_owned(),
+            "Exit codes: 0 done".to_owned(),
+        ] {
+            assert!(help.contains(&want), "{want} in {help}");
+        }
+    }
+}

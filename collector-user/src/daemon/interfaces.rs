@@ -1,0 +1,271 @@
+//! Which interfaces the programs hang on, and what each is to them; followed as interfaces come, change and go.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
+};
+
+use collector_ebpf::abi::{control::Anchor, flow::FIRST_BOUNDARY, pu::Role};
+
+use super::{Daemon, DaemonError};
+use crate::{
+    config::IfaceGlob,
+    event::InterfaceStatus,
+    host::links::{self, Link},
+    kernel::{
+        attach::{AttachError, Left, Mechanism},
+        filters,
+    },
+    pu::role::{self, Decision, Said},
+};
+
+/// What is known of the interfaces.
+pub(super) struct Watched {
+    interfaces: BTreeMap<u32, Interface>,
+    locals: BTreeSet<IpAddr>,
+    numbers: Numbers,
+}
+
+struct Interface {
+    name: String,
+    decision: Decision,
+    role: Option<Role>,
+    /// Allotted once: what is counted under it must mean the same as long as the interface lives.
+    number: u16,
+}
+
+impl Watched {
+    pub(super) fn new() -> Self {
+        Self { interfaces: BTreeMap::new(), locals: BTreeSet::new(), numbers: Numbers::default() }
+    }
+}
+
+/// Numbers of interfaces, from which their boundaries follow. A number that was given back is taken again only when no
+/// fresh one is left, and the one given back first before others: flows that were counted under it are long over.
+#[derive(Default)]
+struct Numbers {
+    taken: u16,
+    back: VecDeque<u16>,
+}
+
+impl Numbers {
+    /// One boundary each, of those that are not VLAN ids.
+    const MOST: u16 = u16::MAX - FIRST_BOUNDARY;
+
+    fn take(&mut self) -> Option<u16> {
+        if self.taken < Self::MOST {
+            self.taken += 1;
+            return Some(self.taken);
+        }
+        self.back.pop_front()
+    }
+
+    fn give_back(&mut self, number: u16) {
+        self.back.push_back(number);
+    }
+
+    const fn boundary(number: u16) -> u16 {
+        FIRST_BOUNDARY + number
+    }
+}
+
+impl Daemon<'_> {
+    /// Brings roles, addresses and attachments to what the host has now. Returns what could not be had.
+    ///
+    /// At the start it is an error when nothing at all can be attached.
+    pub(super) async fn reconcile(&mut self, at_start: bool) -> Result<Vec<String>, DaemonError> {
+        let links = links::list(&self.netlink.handle).await?;
+        self.forget_gone(&links)?;
+        let mut changed = self.follow_addresses(&links)?;
+        let mut missing = Vec::new();
+        let mut failed = Vec::new();
+        for link in links.values() {
+            let Some(interface) = self.describe(link, &links) else {
+                missing.push(format!(
+                    "{} is not watched: {} interfaces are, and more cannot be told apart",
+                    link.name,
+                    Numbers::MOST
+                ));
+                continue;
+            };
+            changed |= self.follow_role(link.index, interface.role)?;
+            self.scribe.interfaces.insert(interface.number, link.name.as_str().into());
+            match (interface.role, self.attachments.mechanism(link.index)) {
+                (Some(_), None) => match self.attach(link).await {
+                    Ok(sentence) => missing.extend(sentence),
+                    Err(error) => {
+                        missing.push(format!("{error}: {}", root_cause(&error)));
+                        failed.push(error);
+                    }
+                },
+                (None, Some(_)) => self.detach(link.index).await,
+                _ => {}
+            }
+            self.watched.interfaces.insert(link.index, interface);
+        }
+        if changed {
+            self.controller.next_generation();
+        }
+        let nothing = self.attachments.interfaces().is_empty();
+        let tried = failed.len();
+        match failed.pop() {
+            Some(source) if at_start && nothing => Err(DaemonError::NothingAttached { tried, source }),
+            _ => Ok(missing),
+        }
+    }
+
+    /// Forgets interfaces that are no more; their links went with them.
+    fn forget_gone(&mut self, links: &BTreeMap<u32, Link>) -> Result<(), DaemonError> {
+        let known = self.watched.interfaces.keys().copied();
+        let gone: Vec<u32> = known.filter(|index| !links.contains_key(index)).collect();
+        for index in gone {
+            self.attachments.detach(&mut self.programs, index);
+            if let Some(interface) = self.watched.interfaces.remove(&index) {
+                self.watched.numbers.give_back(interface.number);
+            }
+            self.controller.remove_role(index)?;
+        }
+        Ok(())
+    }
+
+    /// What an interface is, with the number that it has or a new one; `None` where there is no number left.
+    fn describe(&mut self, link: &Link, links: &BTreeMap<u32, Link>) -> Option<Interface> {
+        let known = self.watched.interfaces.get(&link.index).map(|interface| interface.number);
+        let number = known.or_else(|| self.watched.numbers.take())?;
+        let unit = self.units.of_interface(&link.name);
+        let decision = role::decide(link, links, Said { unit, selected: self.selected(&link.name) });
+        let role = decision
+            .is_attached()
+            .then(|| role::for_programs(link, &decision, unit, Numbers::boundary(number), number));
+        Some(Interface { name: link.name.clone(), decision, role, number })
+    }
+
+    /// Tells the programs an interface's role; `true` where flows that are known have to be attributed anew.
+    fn follow_role(&mut self, index: u32, role: Option<Role>) -> Result<bool, DaemonError> {
+        let before = self.watched.interfaces.get(&index).and_then(|interface| interface.role);
+        if before == role {
+            return Ok(false);
+        }
+        match role {
+            Some(role) => self.controller.set_role(role)?,
+            None => self.controller.remove_role(index)?,
+        }
+        Ok(before.is_some())
+    }
+
+    /// Attaches; a sentence where that is worth less than it could be.
+    async fn attach(&mut self, link: &Link) -> Result<Option<String>, AttachError> {
+        let preference = filters::free_preference(&self.netlink.handle, link.index).await;
+        let Self { attachments, programs, options, .. } = self;
+        let mechanism = attachments.attach(programs, link.index, &link.name, options.attach, preference)?;
+        Ok((mechanism == Mechanism::Clsact && preference != 1).then(|| {
+            format!(
+                "the first place on {}: filters of others come before ours there, and what they decide \
+                 finally is not seen",
+                link.name
+            )
+        }))
+    }
+
+    fn selected(&self, name: &str) -> Option<bool> {
+        let globs = &self.options.ifaces;
+        (!globs.is_empty()).then(|| globs.iter().any(|glob| glob.matches(name)))
+    }
+
+    fn follow_addresses(&mut self, links: &BTreeMap<u32, Link>) -> Result<bool, DaemonError> {
+        let addresses = links.values().flat_map(|link| &link.addresses);
+        let now: BTreeSet<IpAddr> = addresses.map(|address| address.ip).collect();
+        for address in now.difference(&self.watched.locals) {
+            self.controller.add_local(*address)?;
+        }
+        for address in self.watched.locals.difference(&now) {
+            self.controller.remove_local(*address)?;
+        }
+        let changed = now != self.watched.locals;
+        self.watched.locals = now;
+        Ok(changed)
+    }
+
+    pub(super) async fn remove_leftovers(&mut self) -> Result<(), DaemonError> {
+        let now = Anchor { jiffies: self.moment.jiffies, boot_ns: self.moment.boot_ns };
+        for link in links::list(&self.netlink.handle).await?.values() {
+            let removed = filters::remove(&self.netlink.handle, link, &now).await;
+            if removed != 0 {
+                tracing::info!(
+                    interface = link.name,
+                    removed,
+                    "removed filters that a killed collector had left"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    async fn detach(&mut self, index: u32) {
+        if self.attachments.detach(&mut self.programs, index) == Left::Qdisc {
+            filters::remove_qdisc(&self.netlink.handle, index).await;
+        }
+    }
+
+    pub(super) async fn detach_all(&mut self) {
+        for index in self.attachments.interfaces() {
+            self.detach(index).await;
+        }
+    }
+
+    pub(super) fn interface_status(&self) -> Vec<InterfaceStatus> {
+        let status = |(index, interface): (&u32, &Interface)| {
+            let mechanism = self.attachments.mechanism(*index);
+            InterfaceStatus {
+                name: interface.name.clone(),
+                role: interface.decision.kind.to_string(),
+                reason: interface.decision.reason.clone(),
+                hook: mechanism.map_or("", |_| "ingress+egress").to_owned(),
+                mechanism: mechanism.map(|mechanism| mechanism.to_string()).unwrap_or_default(),
+            }
+        };
+        self.watched.interfaces.iter().map(status).collect()
+    }
+}
+
+/// A name without wildcards must exist; a pattern may match later.
+pub(super) fn check_names(globs: &[IfaceGlob], links: &BTreeMap<u32, Link>) -> Result<(), DaemonError> {
+    let lacks = |glob: &&IfaceGlob| glob.is_literal() && !links.values().any(|link| glob.matches(&link.name));
+    match globs.iter().find(lacks) {
+        Some(glob) => Err(DaemonError::NoSuchInterface { name: glob.to_string() }),
+        None => Ok(()),
+    }
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use collector_ebpf::abi::flow::FIRST_BOUNDARY;
+
+    use super::Numbers;
+
+    #[test]
+    fn numbers_come_again_only_when_there_are_no_others() {
+        let mut numbers = Numbers::default();
+        assert_eq!((numbers.take(), numbers.take()), (Some(1), Some(2)));
+        numbers.give_back(1);
+        for expected in 3..=Numbers::MOST {
+            assert_eq!(numbers.take(), Some(expected));
+        }
+        numbers.give_back(7);
+        assert_eq!((numbers.take(), numbers.take(), numbers.take()), (Some(1), Some(7), None));
+    }
+
+    #[test]
+    fn no_boundary_is_a_vlan() {
+        assert!(Numbers::boundary(1) > FIRST_BOUNDARY);
+        assert_eq!(Numbers::boundary(Numbers::MOST), u16::MAX);
+    }
+}

@@ -1,0 +1,344 @@
+//! The only module that knows all stages: load, attach, drain, aggregate, report, until told to stop.
+//!
+//! Everything runs on one task. It waits for: the end, the drain's tick, the counters' tick, the ring of events, and
+//! changes of interfaces; it never sleeps and never polls.
+
+mod interfaces;
+mod reports;
+
+use std::{future::Future, io, time::Duration};
+
+use futures_util::StreamExt as _;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use crate::{
+    aggregate::{
+        counters::Differences,
+        flows::{Flows, Lives},
+        record::Scribe,
+    },
+    clock::{self, Moment},
+    collector::EventCollector,
+    config::IfaceGlob,
+    drain::{
+        decode::{DecodeError, FlowNews},
+        events::Events,
+        faults::Faults,
+    },
+    event::{InterfaceStatus, Status},
+    host::{
+        links::{self, HostError},
+        watch::{self, Netlink},
+    },
+    kernel::{
+        attach::{Attachments, Choice},
+        control::{Controller, LEASE_SECONDS},
+        error::KernelError,
+        object::{self, CounterMaps, FlowMaps, Programs, Settings},
+    },
+    pu::registry::{Declared, Registry, TooMany},
+};
+use interfaces::Watched;
+
+/// What the daemon is asked to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Interfaces to attach to; none: all that the roles say.
+    pub ifaces: Vec<IfaceGlob>,
+    /// Declared processing units.
+    pub units: Vec<Declared>,
+    /// Report flows that only pass through this host, too.
+    pub forwarded: bool,
+    /// Between two records of a flow that lives.
+    pub flow_interval: Duration,
+    /// Between two counter reports.
+    pub counter_interval: Duration,
+    /// Between two drains of what the programs count.
+    pub drain_interval: Duration,
+    /// How to attach.
+    pub attach: Choice,
+    /// Flows remembered at most.
+    pub most_flows: usize,
+    /// Sizes and budgets of the programs' maps.
+    pub settings: Settings,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ifaces: Vec::new(),
+            units: Vec::new(),
+            forwarded: false,
+            flow_interval: Duration::from_secs(5),
+            counter_interval: Duration::from_secs(30),
+            drain_interval: Duration::from_secs(1),
+            attach: Choice::Auto,
+            most_flows: 1 << 20,
+            settings: Settings::default(),
+        }
+    }
+}
+
+/// Between two looks for identities that nobody ages.
+const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Why the daemon does not start, or stops.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DaemonError {
+    /// The kernel refuses something.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The host does not answer.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// More units than can be counted.
+    #[error(transparent)]
+    Units(#[from] TooMany),
+    /// An interface that was named does not exist.
+    #[error(
+        "there is no interface {name}: `ip link` lists those there are; a pattern with * may match later"
+    )]
+    NoSuchInterface {
+        /// The name.
+        name: String,
+    },
+    /// Nothing could be attached.
+    #[error("cannot attach to any of {tried} interfaces")]
+    NothingAttached {
+        /// How many were tried.
+        tried: usize,
+        /// Why the last one failed.
+        source: crate::kernel::attach::AttachError,
+    },
+    /// The ring of events cannot be waited for.
+    #[error("cannot wait for events of the datapath")]
+    Events(#[from] io::Error),
+}
+
+/// Where the daemon stands once it counts.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// The interfaces, and what they are.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// What it could not have, each a sentence.
+    pub missing: Vec<String>,
+}
+
+/// Runs until `shutdown` is ready. `started` is called once, when every packet is counted from then on.
+///
+/// Events go to `collector`, from this task, one at a time. When it is told to stop, the daemon detaches, hands over all
+/// that was counted, and returns the status as it is then.
+///
+/// # Errors
+///
+/// [`DaemonError`]. What was counted before is handed over first.
+///
+/// # Panics
+///
+/// Outside a tokio runtime with I/O and time.
+pub async fn run(
+    options: &Options,
+    collector: &dyn EventCollector,
+    shutdown: impl Future<Output = ()>,
+    started: impl FnOnce(&Started),
+) -> Result<Status, DaemonError> {
+    let (netlink, changes) = watch::open()?;
+    // A wrong name is told before anything that needs a privilege.
+    interfaces::check_names(&options.ifaces, &links::list(&netlink.handle).await?)?;
+    let mut daemon = Daemon::load(options, collector, netlink)?;
+    let missing = daemon.start().await?;
+    started(&Started { interfaces: daemon.interface_status(), missing });
+    let result = daemon.serve(shutdown, changes).await;
+    let finished = daemon.finish().await;
+    result.and(finished)
+}
+
+struct Daemon<'a> {
+    options: &'a Options,
+    collector: &'a dyn EventCollector,
+    netlink: Netlink,
+    programs: Programs,
+    attachments: Attachments,
+    controller: Controller,
+    flow_maps: FlowMaps,
+    counters: CounterMaps,
+    events: Events,
+    faults: Faults,
+    flows: Flows,
+    units: Registry,
+    scribe: Scribe,
+    differences: Differences,
+    watched: Watched,
+    hz: u32,
+    moment: Moment,
+    /// Records of the ring: read, and those of them that were not understood.
+    records: [u64; 2],
+}
+
+impl<'a> Daemon<'a> {
+    fn load(
+        options: &'a Options,
+        collector: &'a dyn EventCollector,
+        netlink: Netlink,
+    ) -> Result<Self, DaemonError> {
+        let units = Registry::new(&options.units)?;
+        let hz = object::ticks_per_second()?;
+        let object::Loaded { programs, control, flows, mut counters, events, faults } =
+            object::load(&options.settings)?;
+        counters.ensure(units.last_index())?;
+        let mut controller = Controller::new(control, hz)?;
+        for (range, index) in units.ranges() {
+            controller.add_range(range.network(), range.prefix_len(), index)?;
+        }
+        let lives = Lives { report: nanos(options.flow_interval), ..Lives::default() };
+        let moment = moment(&programs, hz)?;
+        Ok(Self {
+            options,
+            collector,
+            netlink,
+            programs,
+            attachments: Attachments::default(),
+            controller,
+            flow_maps: flows,
+            counters,
+            events: Events::new(events)?,
+            faults: Faults::new(faults)?,
+            flows: Flows::new(lives, options.most_flows),
+            units,
+            scribe: Scribe::default(),
+            differences: Differences::default(),
+            watched: Watched::new(),
+            hz,
+            moment,
+            records: [0; 2],
+        })
+    }
+
+    /// Attaches to what there is now; what could not be had is returned in words.
+    async fn start(&mut self) -> Result<Vec<String>, DaemonError> {
+        self.renew()?;
+        self.remove_leftovers().await?;
+        self.reconcile(true).await
+    }
+
+    async fn serve(
+        &mut self,
+        shutdown: impl Future<Output = ()>,
+        changes: impl futures_util::Stream<Item = ()> + Unpin,
+    ) -> Result<(), DaemonError> {
+        let mut shutdown = std::pin::pin!(shutdown);
+        // One answer to a burst of messages: each answer lists everything.
+        let mut changes = changes.ready_chunks(1024);
+        let mut drain = ticks(self.options.drain_interval);
+        let mut report = ticks(self.options.counter_interval);
+        // A collector that was killed a moment ago still has a lease; once that has run out, its leftovers are known.
+        let mut second_look = ticks(Duration::from_secs(u64::from(LEASE_SECONDS) + 1));
+        let mut looked = false;
+        let mut sweep = ticks(SWEEP_INTERVAL);
+        let mut news = Vec::new();
+        loop {
+            tokio::select! {
+                () = &mut shutdown => return Ok(()),
+                _ = drain.tick() => self.drain()?,
+                _ = report.tick() => self.report_counters()?,
+                _ = sweep.tick() => self.sweep_identities()?,
+                _ = second_look.tick(), if !looked => {
+                    looked = true;
+                    tell(self.remove_leftovers().await);
+                }
+                Some(_) = changes.next() => {
+                    // A list that was cut short by changes is asked for again at the next of them.
+                    for sentence in tell(self.reconcile(false).await).unwrap_or_default() {
+                        tracing::warn!("{sentence}");
+                    }
+                }
+                result = self.events.next(|record| news.push(record)) => {
+                    result?;
+                    let mut pressure = false;
+                    for record in news.drain(..) {
+                        pressure |= self.learn(record);
+                    }
+                    if pressure {
+                        self.drain()?;
+                        drain.reset();
+                    }
+                }
+                result = self.faults.pass_on() => result?,
+            }
+        }
+    }
+
+    /// Detaches, and hands over all that was counted.
+    async fn finish(&mut self) -> Result<Status, DaemonError> {
+        let interfaces = self.interface_status();
+        self.detach_all().await;
+        self.drain()?;
+        let Self { flows, scribe, units, moment, collector, options, .. } = self;
+        flows.cut_off(|id, flow| {
+            if reports::is_wanted(flow, options) {
+                collector.collect_flow_event(&scribe.flow(id, flow, units, moment));
+            }
+        });
+        self.report_counters()?;
+        Ok(Status { interfaces, ledger: self.ledger()? })
+    }
+
+    fn renew(&mut self) -> Result<(), DaemonError> {
+        self.moment = moment(&self.programs, self.hz)?;
+        let anchor = collector_ebpf::abi::control::Anchor {
+            jiffies: self.moment.jiffies,
+            boot_ns: self.moment.boot_ns,
+        };
+        self.controller.renew_lease(&anchor);
+        Ok(())
+    }
+
+    /// Takes a record of the ring in; `true` where it asks for a drain.
+    fn learn(&mut self, record: Result<Option<FlowNews>, DecodeError>) -> bool {
+        let [read, undecodable] = &mut self.records;
+        *read += 1;
+        match record {
+            Ok(None) => return true,
+            Ok(Some(news)) => {
+                let Self { flows, scribe, units, moment, collector, options, .. } = self;
+                flows.learn(&news, |id, flow| {
+                    if reports::is_wanted(flow, options) {
+                        collector.collect_flow_event(&scribe.flow(id, flow, units, moment));
+                    }
+                });
+            }
+            Err(error) => {
+                *undecodable += 1;
+                tracing::debug!(%error, "a record of the ring was not understood");
+            }
+        }
+        false
+    }
+}
+
+/// What fails here is no reason to stop counting elsewhere.
+fn tell<T>(result: Result<T, DaemonError>) -> Option<T> {
+    result
+        .map_err(|error| {
+            tracing::warn!(error = &error as &dyn std::error::Error, "interfaces are not followed");
+        })
+        .ok()
+}
+
+fn moment(programs: &Programs, hz: u32) -> Result<Moment, KernelError> {
+    let anchor = programs.anchor()?;
+    let wall_ns = i64::try_from(clock::wall().as_unix_nanos()).unwrap_or(i64::MAX);
+    Ok(Moment { jiffies: anchor.jiffies, boot_ns: anchor.boot_ns, wall_ns, hz })
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Ticks that begin one period from now. A tick that comes late does not bring others after it.
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut interval = interval_at(Instant::now() + period, period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}

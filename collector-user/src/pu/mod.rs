@@ -1,0 +1,4 @@
+//! Who is who: processing units, and what an interface is to them.
+
+pub mod registry;
+pub mod role;

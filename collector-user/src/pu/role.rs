@@ -1,0 +1,243 @@
+//! What an interface is: the first that matches of the list that decides it. Never by device flags, which bonds set
+//! on their slaves.
+
+use std::{collections::BTreeMap, fmt};
+
+use collector_ebpf::abi::pu::{Role, index, role};
+
+use crate::{host::links::Link, pu::registry::Unit};
+
+/// What an interface is to the collector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Part of the boundary of this host.
+    Uplink,
+    /// The host-side end of a declared unit, or an uplink that is one unit's alone.
+    Declared,
+    /// The host-side end of something that nobody has named.
+    Unknown,
+    /// A tunnel with an address of this host: a boundary with a sum of its own.
+    Overlay,
+    /// The loopback device.
+    Loopback,
+    /// Above an attached device, or a port's master: its packets are seen below.
+    Stacked,
+    /// Not asked for.
+    NotSelected,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Uplink => "uplink",
+            Self::Declared => "declared",
+            Self::Unknown => "unknown",
+            Self::Overlay => "overlay",
+            Self::Loopback => "loopback",
+            Self::Stacked => "stacked",
+            Self::NotSelected => "not selected",
+        })
+    }
+}
+
+/// An interface's role and why it has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What it is.
+    pub kind: Kind,
+    /// Why, in words for `status`.
+    pub reason: String,
+}
+
+impl Decision {
+    fn new(kind: Kind, reason: impl Into<String>) -> Self {
+        Self { kind, reason: reason.into() }
+    }
+
+    /// The programs belong on it.
+    pub fn is_attached(&self) -> bool {
+        !matches!(self.kind, Kind::Stacked | Kind::NotSelected)
+    }
+}
+
+/// Kinds of device that stand above others.
+const STACKED: [&str; 9] = ["bridge", "bond", "team", "vlan", "vrf", "ifb", "dummy", "macsec", "hsr"];
+/// Kinds of device that carry packets inside packets.
+const OVERLAYS: [&str; 16] = [
+    "vxlan",
+    "geneve",
+    "gre",
+    "gretap",
+    "ip6gre",
+    "ip6gretap",
+    "erspan",
+    "ip6erspan",
+    "ipip",
+    "ip6tnl",
+    "sit",
+    "vti",
+    "vti6",
+    "xfrm",
+    "wireguard",
+    "gtp",
+];
+
+/// What the command line and the configuration say of an interface.
+#[derive(Clone, Copy, Debug)]
+pub struct Said<'a> {
+    /// The unit that declares it.
+    pub unit: Option<&'a Unit>,
+    /// `Some(true)`: named or matched; `Some(false)`: others are; `None`: nothing was said of any.
+    pub selected: Option<bool>,
+}
+
+/// Decides what an interface is.
+pub fn decide(link: &Link, links: &BTreeMap<u32, Link>, said: Said<'_>) -> Decision {
+    if said.selected == Some(false) {
+        return Decision::new(Kind::NotSelected, "not named by --iface");
+    }
+    let routable = link.addresses.iter().any(|address| address.routable);
+    if link.loopback {
+        return match said.selected {
+            Some(true) => Decision::new(Kind::Loopback, "named"),
+            _ => Decision::new(Kind::NotSelected, "loopback is watched only when named"),
+        };
+    }
+    if let Some(unit) = said.unit {
+        return Decision::new(Kind::Declared, format!("declared by {}", unit.id));
+    }
+    if OVERLAYS.contains(&link.kind.as_str()) {
+        return overlay(link, routable);
+    }
+    let tun = link.kind == "tun";
+    if tun && link.raw_ip && routable {
+        return overlay(link, routable);
+    }
+    let named = said.selected == Some(true);
+    if STACKED.contains(&link.kind.as_str()) && !named {
+        return Decision::new(
+            Kind::Stacked,
+            format!("a {}: its packets are seen on the interfaces below", link.kind),
+        );
+    }
+    if let Some(lower) = link.lower.filter(|_| !link.lower_elsewhere).and_then(|lower| links.get(&lower))
+        && !matches!(link.kind.as_str(), "veth" | "netkit")
+        && !named
+    {
+        return Decision::new(Kind::Stacked, format!("above {}", lower.name));
+    }
+    if !link.bus.is_empty() {
+        return Decision::new(Kind::Uplink, format!("on a {} bus", link.bus));
+    }
+    if routable {
+        return Decision::new(Kind::Uplink, "has a routable address of this host");
+    }
+    if named && STACKED.contains(&link.kind.as_str()) {
+        return Decision::new(Kind::Uplink, "named");
+    }
+    Decision::new(Kind::Unknown, "the host-side end of something that nobody has named")
+}
+
+fn overlay(link: &Link, routable: bool) -> Decision {
+    if routable {
+        Decision::new(Kind::Overlay, format!("a {} tunnel with an address of this host", link.kind))
+    } else {
+        Decision::new(Kind::Stacked, format!("a {} tunnel without an address of this host", link.kind))
+    }
+}
+
+/// Whether a declared unit lies behind the interface, rather than being what the host does by it: a device in software
+/// without an address of this host's.
+fn is_far(link: &Link) -> bool {
+    link.bus.is_empty() && !link.addresses.iter().any(|address| address.routable)
+}
+
+/// What the programs are told of an attached interface. `boundary` is an index of its own from 4096 on, `number` names
+/// the interface in flow counts.
+pub fn for_programs(
+    link: &Link,
+    decision: &Decision,
+    unit: Option<&Unit>,
+    boundary: u16,
+    number: u16,
+) -> Role {
+    let raw = if link.raw_ip { role::RAW_IP } else { 0 };
+    let (flags, pu, boundary) = match decision.kind {
+        Kind::Uplink => (role::UPLINK, index::HOST, 0),
+        Kind::Loopback => (role::LOOPBACK, index::HOST, boundary),
+        Kind::Overlay => (role::OWN, index::OVERLAY, boundary),
+        Kind::Declared => {
+            let far = if is_far(link) { role::FAR } else { 0 };
+            (role::OWN | far, unit.map_or(index::UNKNOWN, |unit| unit.index), boundary)
+        }
+        _ => (role::FAR, index::UNKNOWN, boundary),
+    };
+    Role { ifindex: link.index, boundary, pu, interface: number, flags: flags | raw, _pad: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use collector_ebpf::abi::pu::{index, role};
+
+    use super::{Decision, Kind, Said, decide, for_programs};
+    use crate::host::links::{Address, Link};
+
+    fn link(kind: &str) -> Link {
+        Link { index: 7, name: "x0".into(), kind: kind.into(), up: true, ..Link::default() }
+    }
+
+    fn with_address(mut link: Link) -> Link {
+        link.addresses.push(Address { ip: [10, 0, 0, 1].into(), routable: true });
+        link
+    }
+
+    fn kind(link: &Link, selected: Option<bool>) -> Kind {
+        decide(link, &BTreeMap::new(), Said { unit: None, selected }).kind
+    }
+
+    #[test]
+    fn the_list_in_its_order() {
+        assert_eq!(kind(&link("bridge"), None), Kind::Stacked);
+        assert_eq!(kind(&with_address(link("bridge")), None), Kind::Stacked, "even with an address");
+        assert_eq!(kind(&with_address(link("wireguard")), None), Kind::Overlay);
+        assert_eq!(kind(&link("vxlan"), None), Kind::Stacked);
+        assert_eq!(kind(&with_address(link("veth")), None), Kind::Uplink);
+        assert_eq!(kind(&link("veth"), None), Kind::Unknown);
+        assert_eq!(kind(&Link { bus: "pci".into(), ..link("") }, None), Kind::Uplink);
+        assert_eq!(kind(&Link { raw_ip: true, ..with_address(link("tun")) }, None), Kind::Overlay);
+        assert_eq!(kind(&link("tun"), None), Kind::Unknown, "a tap of a virtual machine");
+    }
+
+    #[test]
+    fn what_is_named_is_attached_and_nothing_else() {
+        assert_eq!(kind(&with_address(link("bridge")), Some(true)), Kind::Uplink);
+        assert_eq!(kind(&link("bridge"), Some(true)), Kind::Uplink);
+        assert_eq!(kind(&with_address(link("veth")), Some(false)), Kind::NotSelected);
+        let lo = Link { loopback: true, ..with_address(link("")) };
+        assert_eq!(kind(&lo, None), Kind::NotSelected);
+        assert_eq!(kind(&lo, Some(true)), Kind::Loopback);
+    }
+
+    #[test]
+    fn what_lies_above_another_device_is_stacked() {
+        let upper = Link { lower: Some(3), ..with_address(link("macvlan")) };
+        let lower = Link { index: 3, name: "eth0".into(), ..Link::default() };
+        let links = BTreeMap::from([(3, lower)]);
+        let decision = decide(&upper, &links, Said { unit: None, selected: None });
+        assert_eq!(decision, Decision::new(Kind::Stacked, "above eth0"));
+        // Inside a container the parent is in another namespace, and the macvlan is all there is.
+        let alone = Link { lower_elsewhere: true, ..upper };
+        assert_eq!(decide(&alone, &links, Said { unit: None, selected: None }).kind, Kind::Uplink);
+    }
+
+    #[test]
+    fn directions_are_the_units() {
+        let behind = for_programs(&link("veth"), &Decision::new(Kind::Unknown, ""), None, 4096, 1);
+        assert_eq!((behind.flags, behind.pu, behind.boundary), (role::FAR, index::UNKNOWN, 4096));
+        let uplink =
+            for_programs(&with_address(link("veth")), &Decision::new(Kind::Uplink, ""), None, 4097, 2);
+        assert_eq!((uplink.flags, uplink.pu, uplink.boundary), (role::UPLINK, index::HOST, 0));
+    }
+}

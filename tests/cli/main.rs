@@ -1,0 +1,13 @@
+//! The collector as a person or a program starts it: arguments in, lines and exit code out.
+//!
+//! Declared in `collector-user/Cargo.toml`, whose binary it starts.
+#![expect(clippy::expect_used, reason = "a test that cannot be set up fails with these words")]
+
+/// `kill -9`, and what is left.
+mod killed;
+/// Namespaces, and the process under test.
+mod process;
+/// Bad usage, bad configuration, missing privilege: what is said, and with which exit code.
+mod refused;
+/// Runs in a namespace of its own: output, signals, closed pipes.
+mod run;

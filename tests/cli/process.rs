@@ -1,0 +1,160 @@
+//! A network of two namespaces, and the collector running in one of them.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    path::PathBuf,
+    process::{Child, ChildStdout, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
+
+use serde_json::Value;
+
+/// The program under test.
+pub(crate) const COLLECTOR: &str = env!("CARGO_BIN_EXE_collector");
+
+/// Runs a program to its end; its output is the assertion's message where it fails.
+pub(crate) fn sh(line: &str) -> String {
+    let output = Command::new("sh").args(["-c", line]).output().expect("sh runs");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "`{line}` failed: {out}{err}");
+    out.into_owned()
+}
+
+/// Two hosts on one wire, 10.88.0.1 and 10.88.0.2; the collector runs on the first.
+pub(crate) struct Wire {
+    pub(crate) near: String,
+    pub(crate) far: String,
+    /// The near end of the wire.
+    pub(crate) interface: String,
+}
+
+impl Wire {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let id = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
+        let wire = Self { near: format!("cn{id}"), far: format!("cf{id}"), interface: format!("v{id}") };
+        let Self { near, far, interface } = &wire;
+        sh(&format!(
+            "ip netns add {near}; ip netns add {far}
+             for n in {near} {far}; do ip netns exec $n sysctl -qw net.ipv6.conf.all.disable_ipv6=1 \
+                net.ipv6.conf.default.disable_ipv6=1; ip -n $n link set lo up; done
+             ip link add {interface} netns {near} type veth peer name far netns {far}
+             ip -n {near} addr add 10.88.0.1/24 dev {interface}; ip -n {far} addr add 10.88.0.2/24 dev far
+             ip -n {near} link set {interface} up; ip -n {far} link set far up
+             ip -n {far} link show far | grep -q LOWER_UP"
+        ));
+        wire
+    }
+
+    /// Pings the near end from the far one, each packet once.
+    pub(crate) fn ping(&self, count: u32) {
+        sh(&format!("ip netns exec {} ping -q -c {count} -i 0.01 -W 5 10.88.0.1", self.far));
+    }
+
+    /// The collector in the near namespace, with these arguments behind `run`.
+    pub(crate) fn collector(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.near)).args([COLLECTOR, "run"]).args(args);
+        command
+    }
+
+    /// Starts it, and waits until it says what it is attached to.
+    pub(crate) fn start(&self, args: &[&str]) -> Running {
+        let mut child = self
+            .collector(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the collector starts");
+        let mut errors = BufReader::new(child.stderr.take().expect("it is piped"));
+        let mut attached = String::new();
+        errors.read_line(&mut attached).expect("standard error is text");
+        if !attached.starts_with("attached") {
+            errors.read_to_string(&mut attached).expect("standard error is text");
+            panic!("not attached: {attached}");
+        }
+        Running { out: child.stdout.take(), errors, attached, child }
+    }
+
+    /// The preferences and names of the filters on the near end, both hooks.
+    pub(crate) fn filters(&self) -> String {
+        let Self { near, interface, .. } = self;
+        sh(&format!(
+            "for h in ingress egress; do tc -n {near} filter show dev {interface} $h 2>/dev/null; done | grep handle || :"
+        ))
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        for name in [&self.near, &self.far] {
+            let _ = Command::new("ip").args(["netns", "del", name]).status();
+        }
+    }
+}
+
+/// A collector that runs; killed if it is dropped.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    pub(crate) out: Option<ChildStdout>,
+    errors: BufReader<std::process::ChildStderr>,
+    pub(crate) attached: String,
+}
+
+impl Running {
+    pub(crate) fn signal(&self, name: &str) {
+        sh(&format!("kill -{name} {}", self.child.id()));
+    }
+
+    /// Waits for its end; exit code, lines of standard output, rest of standard error.
+    pub(crate) fn end(mut self) -> (Option<i32>, Vec<String>, String) {
+        let mut text = String::new();
+        if let Some(mut out) = self.out.take() {
+            out.read_to_string(&mut text).expect("the output is text");
+        }
+        let mut errors = String::new();
+        self.errors.read_to_string(&mut errors).expect("standard error is text");
+        let status = self.child.wait().expect("it was started here");
+        (status.code(), text.lines().map(str::to_owned).collect(), errors)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn json(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"))
+}
+
+/// Runs the collector to its end, without a namespace.
+pub(crate) fn output(args: &[&str]) -> Output {
+    Command::new(COLLECTOR).args(args).output().expect("the collector starts")
+}
+
+/// A file of this text that goes when it is dropped.
+pub(crate) struct TempFile(pub(crate) PathBuf);
+
+impl TempFile {
+    pub(crate) fn new(text: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("collector-cli-{}-{}.toml", std::process::id(), COUNT.fetch_add(1, Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::write(&path, text).expect("the temporary folder is writable");
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.0.to_str().expect("a temporary folder has a plain name")
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}

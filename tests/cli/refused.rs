@@ -1,0 +1,79 @@
+use std::{os::unix::process::CommandExt as _, process::Command};
+
+use crate::process::{COLLECTOR, TempFile, Wire, output};
+
+fn refused(args: &[&str]) -> (Option<i32>, String) {
+    let output = output(args);
+    assert!(output.stdout.is_empty(), "errors go to standard error");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn bad_usage_is_2() {
+    let (code, said) = refused(&["run", "--outptu", "json"]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("--outptu"), "{said}");
+    let (code, said) = refused(&["run", "--flow-interval", "5"]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("10s") || said.contains("unit"), "says what a length of time looks like: {said}");
+}
+
+#[test]
+fn help_is_an_output() {
+    let output = output(&["run", "--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).unwrap();
+    for option in [
+        "--config",
+        "--iface",
+        "--forwarded",
+        "--output",
+        "--duration",
+        "--flow-interval",
+        "--counter-interval",
+    ] {
+        assert!(text.contains(option), "{option} in {text}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_2_with_its_place() {
+    let file = TempFile::new("[[pu]]\nid = \"web\"\ncolour = \"red\"\n");
+    let (code, said) = refused(&["run", "--config", file.path()]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains(&format!("{}:3:1", file.path())), "{said}");
+    assert!(
+        said.contains("colour") && said.contains("interface"),
+        "names the key and what was expected: {said}"
+    );
+}
+
+#[test]
+fn a_configuration_that_is_not_there_is_2() {
+    let (code, said) = refused(&["run", "--config", "/nonexistent/collector.toml"]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("/nonexistent/collector.toml"), "{said}");
+}
+
+#[test]
+fn an_interface_that_does_not_exist_is_2() {
+    let (code, said) = refused(&["run", "--iface", "nosuch0"]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("there is no interface nosuch0"), "{said}");
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_missing_privilege_is_named() {
+    // The binary lies in a folder that only this user may enter: become another user behind the exec.
+    let wire = Wire::new();
+    let output = Command::new("nsenter")
+        .arg(format!("--net=/run/netns/{}", wire.near))
+        .args(["setpriv", "--bounding-set=-all", "--inh-caps=-all", COLLECTOR, "run"])
+        .gid(0)
+        .output()
+        .expect("nsenter and setpriv run");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("CAP_BPF") && said.lines().count() == 1, "{said}");
+}

@@ -1,0 +1,109 @@
+use crate::process::{TempFile, Wire, json, sh};
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn ctrl_c_ends_it_cleanly() {
+    let wire = Wire::new();
+    let running = wire.start(&["--output", "json", "--iface", &wire.interface]);
+    assert_eq!(running.attached.trim_end(), format!("attached to {} (uplink) by tcx", wire.interface));
+    wire.ping(20);
+    running.signal("INT");
+    let (code, lines, errors) = running.end();
+    assert_eq!((code, errors.trim_end()), (Some(0), "nothing is missing"));
+
+    let events: Vec<_> = lines.iter().map(|line| json(line)).collect();
+    let flow = events.iter().find(|event| event["type"] == "flow" && event["record"]["l4_protocol"] == 1);
+    let flow = &flow.expect("the last records come when it ends")["record"];
+    assert_eq!((&flow["packets"], &flow["bytes"]), (&20.into(), &(20 * 98).into()));
+    assert_eq!((&flow["reply_packets"], &flow["count"]), (&20.into(), &1.into()));
+    assert_eq!((&flow["initiator_by"], &flow["source"]["ip"]), (&"icmp request".into(), &"10.88.0.2".into()));
+    assert_eq!((&flow["context_id"], &flow["destination"]["type"]), (&"host".into(), &"pu".into()));
+
+    let last = events.last().expect("there is a last line");
+    assert_eq!(last["type"], "status");
+    let ledger = &last["record"]["ledger"];
+    let unparsed: u64 =
+        ledger["unparsed"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();
+    assert_eq!(ledger["seen"].as_u64().unwrap(), ledger["flows"].as_u64().unwrap() + unparsed);
+    assert_eq!(ledger["delivered"]["json"], lines.len() as u64 - 1, "every line but the status itself");
+    assert_eq!(wire.filters(), "");
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn its_time_ends_it_and_text_is_for_people() {
+    let wire = Wire::new();
+    let running = wire.start(&["--duration", "1s", "--flow-interval", "100ms"]);
+    wire.ping(3);
+    let (code, lines, _) = running.end();
+    assert_eq!(code, Some(0));
+    let flow = lines.iter().find(|line| line.contains("icmp")).expect("a line for the flow");
+    assert!(flow.contains("10.88.0.2") && flow.contains("10.88.0.1") && !flow.contains('\u{1b}'), "{flow}");
+    assert!(lines.last().is_some_and(|line| line.starts_with("ledger: ")), "{lines:?}");
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_closed_output_is_a_clean_end() {
+    let wire = Wire::new();
+    let mut running = wire.start(&["--output", "json", "--flow-interval", "50ms"]);
+    drop(running.out.take());
+    wire.ping(3);
+    let (code, _, errors) = running.end();
+    assert_eq!(code, Some(0), "{errors}");
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_declared_unit_has_its_name_in_every_record() {
+    let wire = Wire::new();
+    let file = TempFile::new(
+        "[[pu]]\nid = \"web\"\nnamespace = \"/prod\"\ntags = [\"app=web\"]\ncidr = [\"10.88.0.1/32\"]\n",
+    );
+    let running = wire.start(&["--output", "json", "--config", file.path()]);
+    wire.ping(5);
+    running.signal("TERM");
+    let (code, lines, errors) = running.end();
+    assert_eq!(code, Some(0), "{errors}");
+    let events: Vec<_> = lines.iter().map(|line| json(line)).collect();
+    let flow = events.iter().find(|event| event["type"] == "flow").expect("a flow");
+    assert_eq!(
+        (&flow["record"]["context_id"], &flow["record"]["namespace"]),
+        (&"web".into(), &"/prod".into())
+    );
+    assert_eq!(flow["record"]["attributed_by"], "declared");
+    let counters =
+        events.iter().find(|event| event["type"] == "counter" && event["record"]["context_id"] == "web");
+    let counters = counters.expect("a counter report")["record"]["counters"].clone();
+    assert_eq!(counters[0], serde_json::json!({"name": "rx_packets", "value": 5}));
+    assert_eq!(counters[3], serde_json::json!({"name": "tx_bytes", "value": 490}));
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn an_interface_that_comes_later_is_attached() {
+    let wire = Wire::new();
+    let running = wire.start(&["--output", "json", "--iface", "late*"]);
+    assert_eq!(running.attached.trim_end(), "attached to nothing yet: no interface matches");
+    let Wire { near, far, .. } = &wire;
+    sh(&format!(
+        "ip link add late0 netns {near} type veth peer name l1 netns {far}
+         ip -n {near} addr add 10.89.0.1/24 dev late0; ip -n {far} addr add 10.89.0.2/24 dev l1
+         ip -n {near} link set late0 up; ip -n {far} link set l1 up
+         # Until it is attached, which the ping's answers do not depend on, pings go uncounted: so it goes on until
+         # the kernel shows a TCX program on the interface.
+         n=0; until bpftool link 2>/dev/null | grep -q tcx || [ $n -gt 500 ]; do
+            ip netns exec {far} ping -q -c 1 -W 5 10.89.0.1 >/dev/null; n=$((n + 1)); done
+         ip netns exec {far} ping -q -c 10 -i 0.01 -W 5 10.89.0.1"
+    ));
+    running.signal("INT");
+    let (code, lines, errors) = running.end();
+    assert_eq!(code, Some(0), "{errors}");
+    let late: u64 = lines
+        .iter()
+        .map(|line| json(line))
+        .filter(|event| event["type"] == "flow" && event["record"]["interface"] == "late0")
+        .filter_map(|event| event["record"]["packets"].as_u64())
+        .sum();
+    assert!(late >= 10, "{lines:?}");
+}
