@@ -1,1 +1,31 @@
-//! Support.
+//! What the integration tests share.
+//!
+//! - [`privilege`]: a test without its privileges fails, in one sentence.
+//! - [`netns`]: network namespaces of a test's own; [`lab`]: hosts in them, joined by wires.
+//! - [`traffic`]: what goes over the wires, and what the kernel's sockets say of it; [`frames`]: frames made octet by
+//!   octet.
+//! - [`collector`]: the daemon, running in a namespace; [`events`]: sums over what it reported.
+//! - [`testrun`]: the programs, run on bytes.
+//!
+//! Nothing here sleeps. What has to be waited for is a descriptor, a channel or an event, with one limit for all
+//! ([`PATIENCE`]).
+
+#![expect(clippy::indexing_slicing, reason = "a test that looks where nothing is shall fail there")]
+
+pub mod collector;
+pub mod command;
+pub mod events;
+pub mod frames;
+pub mod lab;
+pub mod netns;
+pub mod privilege;
+pub mod testrun;
+pub mod traffic;
+
+use std::time::Duration;
+
+/// Why a test cannot go on.
+pub type Result<T> = anyhow::Result<T>;
+
+/// How long anything may take that a test waits for. Long, for the machine may be busy; never reached when all is well.
+pub const PATIENCE: Duration = Duration::from_mins(1);

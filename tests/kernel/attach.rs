@@ -1,0 +1,130 @@
+//! Each mechanism counts the same, and leaves nothing of ours and all of others'.
+
+use aya::programs::{SchedClassifier, TcAttachType};
+use collector_tests::{
+    Result,
+    collector::{Running, options},
+    events::{self, Totals},
+    frames::UDP,
+    lab::{End, Wire},
+    traffic::{Datagrams, Host, send_and_settle},
+};
+use collector_user::{
+    daemon::Options,
+    kernel::attach::{Choice, Mechanism},
+};
+
+use crate::assert_balanced;
+
+const PORT: u16 = 5001;
+const COUNT: u64 = 2000;
+
+/// The filters on both hooks of clsact, as `tc` shows them.
+fn filters(end: &End) -> Result<String> {
+    let mut all = String::new();
+    for hook in ["ingress", "egress"] {
+        all += &end.place.run(&format!("tc filter show dev {} {hook}", end.dev))?;
+    }
+    Ok(all)
+}
+
+fn qdiscs(end: &End) -> Result<String> {
+    end.place.run(&format!("tc qdisc show dev {}", end.dev))
+}
+
+/// The names of the programs on both hooks of TCX.
+fn tcx(end: &End) -> Result<Vec<String>> {
+    end.place.within(|| {
+        let mut names = Vec::new();
+        for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
+            let (_, programs) = SchedClassifier::query_tcx(&end.dev, hook)?;
+            names.extend(programs.iter().map(|it| it.name_as_str().unwrap_or_default().to_owned()));
+        }
+        Ok(names)
+    })
+}
+
+/// Counts datagrams both ways round, by one mechanism, and checks what it hangs by.
+fn count_by(wire: &Wire, attach: Choice, mechanism: Mechanism) -> Result<()> {
+    let collector = Running::start(&wire.b.place, Options { attach, ..options() })?;
+    let status = collector.started.interfaces.iter().find(|it| it.name == wire.b.dev);
+    let said = status.map(|it| (it.mechanism.as_str(), it.hook.as_str(), it.role.as_str()));
+    assert_eq!(said, Some((mechanism.to_string().as_str(), "ingress+egress", "uplink")));
+    let host = Host::new(&wire.b, &[PORT])?;
+    let datagrams = Datagrams { to: host.address(4, PORT), count: COUNT, size: 100 };
+    send_and_settle(&wire.a, 40_000, &host, &[datagrams])?;
+    let (shown, linked) = (filters(&wire.b)?, tcx(&wire.b)?);
+    match mechanism {
+        Mechanism::Tcx => assert_eq!(linked, ["tc_ingress", "tc_egress"]),
+        Mechanism::Clsact => assert!(shown.contains("tc_ingress") && shown.contains("tc_egress"), "{shown}"),
+    }
+    let finished = collector.stop()?;
+    assert_balanced(&finished);
+    assert_eq!(
+        events::total(&finished.events, |flow| events::is_to(flow, UDP, PORT)),
+        Totals { packets: COUNT, bytes: COUNT * 142, count: 1, ..Totals::default() }
+    );
+    assert!(tcx(&wire.b)?.is_empty());
+    assert!(!filters(&wire.b)?.contains("tc_"), "{}", filters(&wire.b)?);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn every_mechanism_counts_the_same_and_leaves_nothing() -> Result<()> {
+    let wire = Wire::new()?;
+    let before = qdiscs(&wire.b)?;
+    for (choice, mechanism) in [
+        (Choice::Auto, Mechanism::Tcx),
+        (Choice::Only(Mechanism::Tcx), Mechanism::Tcx),
+        (Choice::Only(Mechanism::Clsact), Mechanism::Clsact),
+        // Once more: what the first left would be in its way.
+        (Choice::Only(Mechanism::Clsact), Mechanism::Clsact),
+    ] {
+        count_by(&wire, choice, mechanism)?;
+        assert_eq!(qdiscs(&wire.b)?, before, "{choice:?}");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn filters_and_qdiscs_of_others_survive() -> Result<()> {
+    let wire = Wire::new()?;
+    wire.b.place.run(&format!("tc qdisc add dev {} clsact", wire.b.dev))?;
+    let bare = qdiscs(&wire.b)?;
+    count_by(&wire, Choice::Only(Mechanism::Clsact), Mechanism::Clsact)?;
+    assert_eq!(qdiscs(&wire.b)?, bare, "a qdisc without filters that others made");
+    // A filter for an address that nobody has; one before ours, one with our very preference.
+    for (hook, preference) in [("ingress", 10), ("egress", 60_000)] {
+        wire.b.place.run(&format!(
+            "tc filter add dev {} {hook} pref {preference} protocol ip u32 match ip src 203.0.113.1/32 flowid 1:1",
+            wire.b.dev
+        ))?;
+    }
+    let before = filters(&wire.b)?;
+    assert!(before.contains("u32"), "{before}");
+    for choice in [Choice::Only(Mechanism::Clsact), Choice::Auto] {
+        let mechanism = if choice == Choice::Auto { Mechanism::Tcx } else { Mechanism::Clsact };
+        count_by(&wire, choice, mechanism)?;
+        assert_eq!((filters(&wire.b)?, qdiscs(&wire.b)?), (before.clone(), bare.clone()), "{choice:?}");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_filter_that_came_meanwhile_keeps_its_qdisc() -> Result<()> {
+    let wire = Wire::new()?;
+    let clsact = Options { attach: Choice::Only(Mechanism::Clsact), ..options() };
+    let collector = Running::start(&wire.b.place, clsact)?;
+    wire.b.place.run(&format!(
+        "tc filter add dev {} egress pref 10 protocol ip u32 match ip src 203.0.113.1/32 flowid 1:1",
+        wire.b.dev
+    ))?;
+    collector.stop()?;
+    let left = filters(&wire.b)?;
+    assert!(left.contains("u32") && !left.contains("tc_"), "{left}");
+    assert!(qdiscs(&wire.b)?.contains("clsact"));
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! What is sent is reported, packet by packet and octet by octet.
+
+use collector_tests::{
+    Result,
+    collector::{Running, options},
+    events::{self, Totals},
+    frames::{TCP, UDP},
+    lab::Wire,
+    traffic::{Connection, Datagrams, Host, headers, send_and_settle, transfer},
+};
+use collector_user::event::{Ended, Event, InitiatorBy};
+
+use crate::assert_balanced;
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn datagrams_are_reported_exactly_at_both_ends() -> Result<()> {
+    let wire = Wire::new()?;
+    let sent_from = Running::start(&wire.a.place, options())?;
+    let sent_to = Running::start(&wire.b.place, options())?;
+    let host = Host::new(&wire.b, &[5004, 5006])?;
+    let four = Datagrams { to: host.address(4, 5004), count: 10_000, size: 100 };
+    let six = Datagrams { to: host.address(6, 5006), count: 10_000, size: 200 };
+    send_and_settle(&wire.a, 40_000, &host, &[four, six])?;
+    for collector in [sent_from, sent_to] {
+        let finished = collector.stop()?;
+        assert_balanced(&finished);
+        for (datagrams, port) in [(four, 5004), (six, 5006)] {
+            let bytes = datagrams.size as u64 + 8 + headers(datagrams.to.ip());
+            assert_eq!(
+                events::total(&finished.events, |flow| events::is_to(flow, UDP, port)),
+                Totals { packets: 10_000, bytes: 10_000 * bytes, count: 1, ..Totals::default() },
+                "{}",
+                datagrams.to
+            );
+        }
+    }
+    Ok(())
+}
+
+const FORTH: usize = 50_000_000;
+const BACK: usize = 5_000_000;
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn tcp_with_offloads_is_reported_as_its_sockets_count() -> Result<()> {
+    for version in [4, 6] {
+        let wire = Wire::new()?;
+        let client = Running::start(&wire.a.place, options())?;
+        let server = Running::start(&wire.b.place, options())?;
+        let connection = transfer(&wire.a, &wire.b, version, 5001, FORTH, BACK)?;
+        for collector in [client, server] {
+            let finished = collector.stop()?;
+            assert_balanced(&finished);
+            assert_connection(&finished.events, &connection);
+            let skbs: u64 = events::flows(&finished.events).map(|flow| flow.skbs).sum();
+            assert!(skbs < connection.client_info.segs_out / 2, "no offloads: {skbs} buffers");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn tcp_without_offloads_is_reported_as_the_interface_counts() -> Result<()> {
+    for version in [4, 6] {
+        let wire = Wire::new()?;
+        wire.a.without_offloads()?;
+        wire.b.without_offloads()?;
+        let client = Running::start_beside(&wire.a.place, options(), Some(&wire.a.dev))?;
+        let server = Running::start_beside(&wire.b.place, options(), Some(&wire.b.dev))?;
+        let connection = transfer(&wire.a, &wire.b, version, 5001, FORTH, BACK)?;
+        for collector in [client, server] {
+            let finished = collector.stop()?;
+            assert_balanced(&finished);
+            assert_connection(&finished.events, &connection);
+            let link = finished.link;
+            assert_eq!(
+                events::all_units(&finished.events),
+                [link.rx_packets, link.rx_bytes, link.tx_packets, link.tx_bytes],
+                "received packets and octets, sent packets and octets"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The records of the connection say what its sockets say.
+fn assert_connection(events: &[Event], connection: &Connection) {
+    let Connection { client, server, client_info, server_info } = connection;
+    let records: Vec<_> = events::flows(events).filter(|flow| flow.l4_protocol == TCP).collect();
+    assert!(!records.is_empty(), "no record of the connection");
+    for record in &records {
+        assert_eq!(events::ip_of(record.source.as_ref()), Some(client.ip()), "the client opened it");
+        assert_eq!(events::port_of(record.source.as_ref()), client.port());
+        assert_eq!(events::port_of(record.destination.as_ref()), server.port());
+        assert_eq!(record.initiator_by, InitiatorBy::Syn);
+    }
+    assert_eq!(records.last().map(|record| record.ended), Some(Ended::Fin));
+    let total = events::total(events, |flow| flow.l4_protocol == TCP);
+    assert_eq!(total.count, 1, "connections begun");
+    // The server's socket did not send the answer to the SYN: it came to be by what answered that.
+    let server_segments = server_info.segs_out + 1;
+    assert_eq!(
+        (total.packets, total.reply_packets),
+        (client_info.segs_out, server_segments),
+        "{connection:#?}"
+    );
+    assert!(client_info.timestamps && server_info.timestamps, "{connection:#?}");
+    // Timestamps in every segment, and 8 octets more of options in each one's first.
+    let each = headers(client.ip()) + 20 + 12;
+    assert_eq!(
+        (total.bytes, total.reply_bytes),
+        (
+            client_info.bytes_sent + client_info.segs_out * each + 8,
+            server_info.bytes_sent + server_segments * each + 8
+        ),
+        "{connection:#?}"
+    );
+}

@@ -1,0 +1,35 @@
+//! Tests that need the kernel, in namespaces and on interfaces of their own.
+
+#![expect(clippy::indexing_slicing, reason = "a test that looks where nothing is shall fail there")]
+
+// The programs alone, on bytes: verdict, mark, counters, flow entry, or the reason why there is none.
+mod programs;
+// Who a flow belongs to, by what the programs are told.
+mod attribution;
+// How many packets and octets of the wire a super-packet stands for.
+mod segments;
+// Caches and tables: swaps, collisions, tables that are full, flows beyond the budget.
+mod tables;
+// Beginnings and ends of connections in the ring.
+mod connections;
+// Datagrams and connections over a wire are reported exactly.
+mod exact;
+// Swaps of the epoch every few milliseconds under load on both CPUs.
+mod swap;
+// Processing units at their boundaries, and their sums.
+mod units;
+// Tagged frames.
+mod vlan;
+// Loopback, when it is named.
+mod loopback;
+// Mechanisms of attachment, and what is left of them.
+mod attach;
+
+use collector_tests::collector::Finished;
+
+/// The ledger explains every buffer, and nothing was lost.
+fn assert_balanced(finished: &Finished) {
+    let ledger = &finished.status.ledger;
+    assert_eq!(ledger.seen, ledger.explained(), "{ledger:?}");
+    assert!(ledger.losses().is_empty(), "{:?}", ledger.losses());
+}

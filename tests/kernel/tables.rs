@@ -1,0 +1,252 @@
+//! Caches and tables: what is counted is found again, once, wherever it was kept.
+
+use std::{collections::BTreeMap, panic, sync::Barrier, thread};
+
+use aya::programs::{TestRun as _, TestRunOptions};
+use collector_ebpf::abi::{
+    flow::{RX, TX},
+    report::kind,
+};
+use collector_tests::{
+    Result,
+    frames::{ENDS_4, ENDS_6, Ends},
+    testrun::{Datapath, Hook, UNIT, explained_without_flow},
+    traffic::pin,
+};
+use collector_user::kernel::object::Settings;
+
+/// The smallest cache there can be on a CPU, and a budget that nobody spends.
+fn smallest() -> Settings {
+    Settings {
+        slots_4: 16,
+        slots_6: 16,
+        table_4: 1 << 12,
+        table_6: 1 << 12,
+        new_flows_per_second: 1_000_000,
+        new_flows_burst: 1_000_000,
+        ..Settings::default()
+    }
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_flow_that_lives_through_a_swap_begins_once() -> Result<()> {
+    let mut datapath = Datapath::load(&Settings::default())?;
+    for ends in [ENDS_4, ENDS_6] {
+        let mut begun = 0;
+        for runs in [5, 7, 1, 3] {
+            for _ in 0..runs {
+                datapath.run(Hook::Ingress, &ends.udp(10))?;
+            }
+            let (_, counted) = datapath.drain_one()?;
+            assert_eq!(counted.packets, [runs, 0]);
+            assert_eq!(counted.bytes, [runs * ends.udp(10).len() as u64, 0]);
+            begun += counted.begun;
+        }
+        assert!(datapath.drain()?.is_empty(), "an epoch without packets");
+        assert_eq!(begun, 1);
+        let kinds: Vec<_> = datapath.news()?.iter().map(|news| news.kind).collect();
+        assert_eq!(kinds, [kind::START]);
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn flows_that_take_each_others_slots_are_all_counted() -> Result<()> {
+    const FLOWS: u16 = 200;
+    const ROUNDS: u64 = 10;
+    let mut datapath = Datapath::load(&smallest())?;
+    for ends in [ENDS_4, ENDS_6] {
+        datapath.begin_anew(&[].into())?;
+        for _ in 0..ROUNDS {
+            for port in 1..=FLOWS {
+                let ends = ends.from_port(port);
+                datapath.run(Hook::Egress, &ends.udp(usize::from(port)))?;
+                datapath.run(Hook::Ingress, &ends.back().udp(10))?;
+            }
+        }
+        let all = datapath.drain()?;
+        assert_eq!(all.len(), usize::from(FLOWS));
+        for (id, counted) in &all {
+            let length = |data: u16| ends.udp(usize::from(data)).len() as u64;
+            assert_eq!(counted.packets, [ROUNDS; 2], "{id:?}");
+            assert_eq!(counted.bytes, [ROUNDS * length(10), ROUNDS * length(id.local_port)], "{id:?}");
+            assert_eq!(counted.begun, 1, "{id:?}");
+        }
+        let ledger = datapath.ledger()?;
+        assert_eq!((ledger.seen, explained_without_flow(&ledger)), (2 * ROUNDS * u64::from(FLOWS), 0));
+        assert_eq!((ledger.reported, ledger.reserve_failed), (u64::from(FLOWS), 0));
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_finds_no_room_in_a_full_table_is_in_the_units_totals() -> Result<()> {
+    const FLOWS: u64 = 1000;
+    const ROUNDS: u64 = 10;
+    let mut datapath = Datapath::load(&Settings { table_4: 16, table_6: 16, ..smallest() })?;
+    for ends in [ENDS_4, ENDS_6] {
+        datapath.begin_anew(&[].into())?;
+        run_on_both_cpus(&mut datapath, ends, FLOWS, ROUNDS)?;
+        let sum = sum(&datapath.drain()?);
+        let unit = datapath.unit(UNIT)?.direction[TX];
+        let ledger = datapath.ledger()?;
+        let sent = FLOWS * ROUNDS;
+        let bytes = sent * ends.udp(10).len() as u64;
+        assert_eq!((unit.packets, unit.bytes), (sent, bytes), "the unit's totals");
+        assert!(ledger.table_full > 0, "the table was not full");
+        assert_eq!(sum.0 + unit.flowless_packets, sent, "flows and what none holds: {ledger:?}");
+        assert_eq!(sum.1 + unit.flowless_bytes, bytes);
+        assert_eq!(ledger.seen, sum.2 + explained_without_flow(&ledger), "{ledger:?}");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn flows_on_both_cpus_at_once_are_exact_with_and_without_caches() -> Result<()> {
+    const FLOWS: u64 = 1000;
+    const ROUNDS: u64 = 20;
+    for no_cache in [false, true] {
+        let mut datapath = Datapath::load(&Settings { no_cache, ..smallest() })?;
+        for ends in [ENDS_4, ENDS_6] {
+            datapath.begin_anew(&[].into())?;
+            run_on_both_cpus(&mut datapath, ends, FLOWS, ROUNDS)?;
+            let all = datapath.drain()?;
+            assert_eq!(all.len() as u64, FLOWS);
+            for (id, counted) in &all {
+                assert_eq!((counted.packets, counted.skbs), ([0, ROUNDS], [0, ROUNDS]), "{id:?}");
+            }
+            let ledger = datapath.ledger()?;
+            assert_eq!((ledger.seen, explained_without_flow(&ledger)), (FLOWS * ROUNDS, 0));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_flow_that_both_cpus_meet_at_once_begins_once() -> Result<()> {
+    const FLOWS: u64 = 10_000;
+    let mut datapath = Datapath::load(&Settings { table_4: 1 << 15, table_6: 1 << 15, ..smallest() })?;
+    for ends in [ENDS_4, ENDS_6] {
+        datapath.begin_anew(&[].into())?;
+        // Each CPU sends each flow's first packet, in the same order.
+        run_on_both_cpus(&mut datapath, ends, FLOWS, 2)?;
+        let all = datapath.drain()?;
+        let twice = all.values().filter(|counted| counted.begun != 1).count();
+        assert_eq!((all.len() as u64, twice), (FLOWS, 0), "flows, and those that did not begin once");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_flow_that_moves_to_the_long_lived_while_both_cpus_count_it_begins_once() -> Result<()> {
+    const FLOWS: u64 = 500;
+    const ROUNDS: u64 = 20;
+    let mut datapath = Datapath::load(&Settings { table_4: 1 << 15, table_6: 1 << 15, ..smallest() })?;
+    for ends in [ENDS_4, ENDS_6] {
+        datapath.begin_anew(&[].into())?;
+        for port in 1..=FLOWS {
+            datapath.run(Hook::Egress, &ends.from_port(port as u16).udp(10))?;
+        }
+        let begun: u64 = datapath.drain()?.values().map(|counted| counted.begun).sum();
+        assert_eq!(begun, FLOWS);
+        // In another epoch than it was met in, a flow lives on: both CPUs find that out at their first packet of it.
+        run_on_both_cpus(&mut datapath, ends, FLOWS, ROUNDS)?;
+        let again: u64 = datapath.drain()?.values().map(|counted| counted.begun).sum();
+        assert_eq!(again, 0, "flows that were told as new once more");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn new_flows_beyond_the_budget_are_in_the_units_totals_and_nowhere_else() -> Result<()> {
+    const FLOWS: u64 = 5000;
+    // One more with each tick: as little as there is.
+    let mut datapath =
+        Datapath::load(&Settings { new_flows_per_second: 1, new_flows_burst: 50, ..smallest() })?;
+    for port in 1..=FLOWS {
+        datapath.run(Hook::Egress, &ENDS_4.from_port(port as u16).udp(10))?;
+    }
+    let all = datapath.drain()?;
+    let unit = datapath.unit(UNIT)?;
+    let ledger = datapath.ledger()?;
+    let (flows, refused) = (all.len() as u64, unit.rate_limited);
+    assert!(flows >= 50 && refused > 0, "{flows} flows, {refused} refused");
+    assert_eq!(flows + refused, FLOWS);
+    assert_eq!((unit.flows, ledger.rate_limited), (flows, refused));
+    assert_eq!(unit.direction[TX].packets, FLOWS);
+    assert_eq!(unit.direction[TX].flowless_packets, refused);
+    assert_eq!(unit.direction[RX].packets, 0);
+    assert_eq!(ledger.seen, flows + explained_without_flow(&ledger));
+    assert_eq!(datapath.news()?.len() as u64, flows);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_full_ring_loses_news_but_no_packet() -> Result<()> {
+    const FLOWS: u64 = 2000;
+    let mut datapath = Datapath::load(&Settings { ring: 4096, table_4: 1 << 14, ..smallest() })?;
+    for port in 1..=FLOWS {
+        datapath.run(Hook::Egress, &ENDS_4.from_port(port as u16).udp(10))?;
+    }
+    let ledger = datapath.ledger()?;
+    assert!(ledger.reserve_failed > 0);
+    assert_eq!(ledger.reported + ledger.reserve_failed, FLOWS);
+    assert_eq!(datapath.news()?.len() as u64, ledger.reported);
+    let all = datapath.drain()?;
+    assert_eq!(all.len() as u64, FLOWS);
+    assert!(all.values().all(|counted| counted.packets == [0, 1] && counted.begun == 1));
+    Ok(())
+}
+
+/// Sends every flow once a round, half of the rounds on each CPU, at the same time.
+fn run_on_both_cpus(datapath: &mut Datapath, ends: Ends, flows: u64, rounds: u64) -> Result<()> {
+    let programs = [datapath.program(Hook::Egress)?, datapath.program(Hook::Egress)?];
+    let together = &Barrier::new(programs.len());
+    thread::scope(|scope| -> Result<()> {
+        let threads: Vec<_> = (0..)
+            .zip(&programs)
+            .map(|(cpu, program)| {
+                scope.spawn(move || -> Result<()> {
+                    pin(cpu)?;
+                    for _ in 0..rounds / 2 {
+                        for port in 1..=flows {
+                            // Side by side, again and again: what goes wrong only then shall.
+                            if port % 20 == 1 {
+                                together.wait();
+                            }
+                            let frame = ends.from_port(port as u16).udp(10);
+                            program.test_run(TestRunOptions {
+                                data_in: Some(&frame),
+                                ..TestRunOptions::default()
+                            })?;
+                        }
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap_or_else(|cause| panic::resume_unwind(cause))?;
+        }
+        Ok(())
+    })
+}
+
+/// Packets, octets and buffers of all flows.
+fn sum<K>(all: &BTreeMap<K, collector_tests::testrun::Counted>) -> (u64, u64, u64) {
+    all.values().fold((0, 0, 0), |sum, counted| {
+        (
+            sum.0 + counted.packets[RX] + counted.packets[TX],
+            sum.1 + counted.bytes[RX] + counted.bytes[TX],
+            sum.2 + counted.skbs[RX] + counted.skbs[TX],
+        )
+    })
+}

@@ -1,0 +1,129 @@
+//! The daemon, running on a host of the lab.
+
+use std::{
+    panic,
+    sync::{Arc, mpsc},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow};
+use collector_user::{
+    collector::{EventCollector, memory::Recorder},
+    daemon::{self, Options, Started},
+    event::{Event, Status},
+};
+use tokio::sync::oneshot;
+
+use crate::{PATIENCE, Result, lab::LinkCounters, netns::Place};
+
+/// Far longer than any test: nothing falls due by time.
+pub const NEVER: Duration = Duration::from_hours(1);
+
+/// A daemon that counts.
+#[derive(Debug)]
+pub struct Running {
+    /// What it said when it began to count.
+    pub started: Started,
+    /// What it hands over, as it comes.
+    pub recorder: Arc<Recorder>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<Result<Finished>>>,
+}
+
+/// What a daemon has left behind.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its last word.
+    pub status: Status,
+    /// All that it handed over.
+    pub events: Vec<Event>,
+    /// What the interface that was asked for counted while the daemon did.
+    pub link: LinkCounters,
+}
+
+/// Options under which nothing falls due by time: one record for each flow, when it ends or is cut off.
+pub fn options() -> Options {
+    Options { flow_interval: NEVER, counter_interval: NEVER, ..Options::default() }
+}
+
+impl Running {
+    /// Starts a daemon on a host and returns once it counts every packet.
+    pub fn start(place: &Place, options: Options) -> Result<Self> {
+        Self::start_beside(place, options, None)
+    }
+
+    /// The same; the counters of interface `dev` are read when the daemon begins to count, and when it has stopped.
+    pub fn start_beside(place: &Place, options: Options, dev: Option<&str>) -> Result<Self> {
+        let (stop, stopped) = oneshot::channel();
+        let (say, hear) = mpsc::channel();
+        let recorder = Arc::new(Recorder::new());
+        let (place, dev, events) = (place.clone(), dev.map(str::to_owned), Arc::clone(&recorder));
+        let work = move || {
+            let _guard = place.enter()?;
+            run(&options, &events, dev.as_deref(), stopped, &say)
+        };
+        let thread = thread::Builder::new().name("collector".to_owned()).spawn(work)?;
+        let mut running = Self {
+            started: Started { interfaces: Vec::new(), missing: Vec::new() },
+            recorder,
+            stop: Some(stop),
+            thread: Some(thread),
+        };
+        match hear.recv_timeout(PATIENCE) {
+            Ok(started) => {
+                running.started = started;
+                Ok(running)
+            }
+            Err(_) => Err(running.join().err().unwrap_or_else(|| anyhow!("the daemon ended at once"))),
+        }
+    }
+
+    /// Stops it, and returns all it said.
+    pub fn stop(mut self) -> Result<Finished> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<Finished> {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        let thread = self.thread.take().context("the daemon was stopped before")?;
+        thread.join().unwrap_or_else(|cause| panic::resume_unwind(cause))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            // The test that fails says why.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(
+    options: &Options,
+    recorder: &Recorder,
+    dev: Option<&str>,
+    stopped: oneshot::Receiver<()>,
+    say: &mpsc::Sender<Started>,
+) -> Result<Finished> {
+    let read = || dev.map_or(Ok(LinkCounters::default()), LinkCounters::read);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut before = Ok(LinkCounters::default());
+    let collector: &dyn EventCollector = recorder;
+    let shutdown = async {
+        // A sender that is dropped means the same.
+        let _ = stopped.await;
+    };
+    let status = runtime.block_on(daemon::run(options, collector, shutdown, |started| {
+        before = read();
+        let _ = say.send(started.clone());
+    }))?;
+    let link = read()?.since(&before?);
+    Ok(Finished { status, events: recorder.events(), link })
+}

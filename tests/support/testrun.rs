@@ -1,0 +1,297 @@
+//! The programs, run on bytes by `BPF_PROG_TEST_RUN`, and all that they counted.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, ensure};
+use aya::{
+    maps::{MapData, RingBuf},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+};
+use collector_ebpf::abi::{
+    counter::{Ledger, PuCounters},
+    pu::{Role, index, role},
+};
+use collector_user::{
+    drain::decode::{FlowId, FlowNews, flow_event},
+    kernel::{
+        control::Controller,
+        object::{self, CounterMaps, EGRESS, FlowMaps, INGRESS, Loaded, Programs, Settings},
+    },
+};
+
+use crate::{Result, privilege};
+
+/// `TC_ACT_UNSPEC`.
+pub const PASS_ON: i32 = -1;
+/// The interface that a frame is on where its context names none: loopback.
+pub const IFINDEX: u32 = 1;
+/// The first processing unit that has a name.
+pub const UNIT: u16 = index::FIRST;
+/// The number by which flow counts name the interface.
+pub const INTERFACE: u16 = 9;
+
+/// The loaded programs, attached to nothing.
+pub struct Datapath {
+    /// The programs.
+    pub programs: Programs,
+    /// What they obey.
+    pub controller: Controller,
+    flows: FlowMaps,
+    counters: CounterMaps,
+    events: RingBuf<MapData>,
+    /// How often the ring asked for a drain before its time.
+    pub pressed: u64,
+    units_before: BTreeMap<u16, PuCounters>,
+    ledger_before: Ledger,
+}
+
+/// Which program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// What comes in.
+    Ingress,
+    /// What goes out.
+    Egress,
+}
+
+impl Hook {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    /// The program's name.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Ingress => INGRESS,
+            Self::Egress => EGRESS,
+        }
+    }
+}
+
+/// What a frame has beside its octets. The kernel takes no more for a test (`convert___skb_to_skb`): a VLAN tag beside the frame and the packet's type are not among it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    /// The mark.
+    pub mark: u32,
+    /// The interface that it came in by before.
+    pub ingress_ifindex: u32,
+    /// Octets of payload in each segment, 0 for a packet.
+    pub gso_size: u32,
+    /// Segments.
+    pub gso_segs: u32,
+}
+
+/// Octets of `struct __sk_buff` (include/uapi/linux/bpf.h), and where the fields lie.
+const SKB: usize = 192;
+const MARK: usize = 8;
+const INGRESS_IFINDEX: usize = 36;
+const GSO_SEGS: usize = 164;
+const GSO_SIZE: usize = 176;
+
+impl Context {
+    fn bytes(self) -> [u8; SKB] {
+        let mut bytes = [0; SKB];
+        for (at, value) in [
+            (MARK, self.mark),
+            (INGRESS_IFINDEX, self.ingress_ifindex),
+            (GSO_SEGS, self.gso_segs),
+            (GSO_SIZE, self.gso_size),
+        ] {
+            bytes[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        }
+        bytes
+    }
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What the program returned.
+    pub action: i32,
+    /// The frame's mark.
+    pub mark: u32,
+}
+
+/// What a flow counted, from slots and tables together; pairs are indexed by `RX` and `TX`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Wire packets.
+    pub packets: [u64; 2],
+    /// Wire octets.
+    pub bytes: [u64; 2],
+    /// Buffers.
+    pub skbs: [u64; 2],
+    /// Connections begun.
+    pub begun: u64,
+    /// The unit's index.
+    pub pu: u16,
+    /// The interface's number.
+    pub interface: u16,
+    /// TCP flags.
+    pub tcp_flags: [u8; 2],
+    /// Bits of `how`.
+    pub how: u8,
+}
+
+/// The role of [`IFINDEX`] as an uplink that is all [`UNIT`]'s.
+pub fn own() -> Role {
+    uplink(UNIT, role::OWN)
+}
+
+/// The role of [`IFINDEX`] as an uplink.
+pub fn uplink(pu: u16, more: u16) -> Role {
+    Role { ifindex: IFINDEX, pu, interface: INTERFACE, flags: role::UPLINK | more, ..Role::default() }
+}
+
+impl Datapath {
+    /// Loads the programs and lets them count on [`IFINDEX`], whose role is [`own`].
+    pub fn load(settings: &Settings) -> Result<Self> {
+        let mut datapath = Self::load_without_lease(settings)?;
+        datapath.renew()?;
+        datapath.controller.set_role(own())?;
+        Ok(datapath)
+    }
+
+    /// Loads the programs. They count nothing.
+    pub fn load_without_lease(settings: &Settings) -> Result<Self> {
+        privilege::check()?;
+        let Loaded { programs, control, flows, mut counters, events, .. } = object::load(settings)?;
+        counters.ensure(UNIT + 1)?;
+        let controller = Controller::new(control, object::ticks_per_second()?)?;
+        Ok(Self {
+            programs,
+            controller,
+            flows,
+            counters,
+            events,
+            pressed: 0,
+            units_before: BTreeMap::new(),
+            ledger_before: Ledger::default(),
+        })
+    }
+
+    /// Lets them count for some seconds more.
+    pub fn renew(&self) -> Result<()> {
+        self.controller.renew_lease(&self.programs.anchor()?);
+        Ok(())
+    }
+
+    /// Runs a program on a frame.
+    pub fn run(&mut self, hook: Hook, frame: &[u8]) -> Result<Verdict> {
+        self.run_with(hook, frame, Context::default())
+    }
+
+    /// Runs a program on a frame with a context.
+    pub fn run_with(&mut self, hook: Hook, frame: &[u8], context: Context) -> Result<Verdict> {
+        let context = context.bytes();
+        let mut after = [0; SKB];
+        let result = self.programs.classifier(hook.program())?.test_run(TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            ctx_out: Some(&mut after),
+            ..TestRunOptions::default()
+        })?;
+        let mut mark = [0; 4];
+        mark.copy_from_slice(&after[MARK..MARK + 4]);
+        Ok(Verdict { action: result.return_value as i32, mark: u32::from_ne_bytes(mark) })
+    }
+
+    /// Another handle of a program, for another thread.
+    pub fn program(&mut self, hook: Hook) -> Result<SchedClassifier> {
+        let info = self.programs.classifier(hook.program())?.info()?;
+        Ok(SchedClassifier::from_program_info(info, hook.program().into())?)
+    }
+
+    /// Ends the epoch and takes out what it counted, by flow.
+    pub fn drain(&mut self) -> Result<BTreeMap<FlowId, Counted>> {
+        let epoch = self.controller.swap(&self.flows)?;
+        let mut all = BTreeMap::<FlowId, Counted>::new();
+        self.flows.drain(epoch, |delta| {
+            let sum = all.entry(delta.id).or_default();
+            for direction in 0..2 {
+                sum.packets[direction] += delta.packets[direction];
+                sum.bytes[direction] += delta.bytes[direction];
+                sum.skbs[direction] += delta.skbs[direction];
+                sum.tcp_flags[direction] |= delta.tcp_flags[direction];
+            }
+            sum.begun += delta.begun;
+            (sum.pu, sum.interface, sum.how) = (delta.pu, delta.interface, delta.how);
+        })?;
+        Ok(all)
+    }
+
+    /// Takes out what one flow counted; fails where there is another number of flows.
+    pub fn drain_one(&mut self) -> Result<(FlowId, Counted)> {
+        let all = self.drain()?;
+        ensure!(all.len() == 1, "one flow was expected: {all:#?}");
+        all.into_iter().next().context("no flow")
+    }
+
+    /// Takes out what the ring tells of flows.
+    pub fn news(&mut self) -> Result<Vec<FlowNews>> {
+        let mut all = Vec::new();
+        while let Some(record) = self.events.next() {
+            match flow_event(&record)? {
+                Some(news) => all.push(news),
+                None => self.pressed += 1,
+            }
+        }
+        Ok(all)
+    }
+
+    /// Forgets every flow that still counts or has just been drained, and counts from here on: what follows is as after
+    /// a fresh load, which the verifier makes slow.
+    pub fn begin_anew(&mut self, drained: &BTreeMap<FlowId, Counted>) -> Result<()> {
+        let mut flows: Vec<_> = self.drain()?.into_keys().collect();
+        flows.extend(drained.keys());
+        self.flows.forget(&flows)?;
+        self.news()?;
+        self.pressed = 0;
+        for pu in UNITS {
+            self.units_before.insert(pu, self.counters.unit(pu)?.unwrap_or_default());
+        }
+        self.ledger_before = self.counters.ledger()?;
+        self.renew()
+    }
+
+    /// What a unit has counted.
+    pub fn unit(&self, pu: u16) -> Result<PuCounters> {
+        let mut unit = self.counters.unit(pu)?.context("no counters of this unit")?;
+        let before = self.units_before.get(&pu).copied().unwrap_or_default();
+        for (direction, before) in unit.direction.iter_mut().zip(before.direction) {
+            direction.packets -= before.packets;
+            direction.bytes -= before.bytes;
+            direction.skbs -= before.skbs;
+            direction.flowless_packets -= before.flowless_packets;
+            direction.flowless_bytes -= before.flowless_bytes;
+        }
+        unit.flows -= before.flows;
+        unit.rate_limited -= before.rate_limited;
+        Ok(unit)
+    }
+
+    /// What became of every buffer.
+    pub fn ledger(&self) -> Result<Ledger> {
+        let mut ledger = self.counters.ledger()?;
+        let before = self.ledger_before;
+        ledger.seen -= before.seen;
+        ledger.looped -= before.looped;
+        ledger.table_full -= before.table_full;
+        ledger.rate_limited -= before.rate_limited;
+        ledger.reserve_failed -= before.reserve_failed;
+        ledger.reported -= before.reported;
+        ledger.identity_full -= before.identity_full;
+        ledger.no_role -= before.no_role;
+        for (reason, before) in ledger.unparsed.iter_mut().zip(before.unparsed) {
+            *reason -= before;
+        }
+        Ok(ledger)
+    }
+}
+
+/// The units that tests count for.
+const UNITS: [u16; 4] = [index::HOST, index::FORWARDED, index::UNKNOWN, UNIT];
+
+/// The buffers in the ledger that no flow has, but that are explained.
+pub fn explained_without_flow(ledger: &Ledger) -> u64 {
+    ledger.looped + ledger.table_full + ledger.rate_limited + ledger.unparsed.iter().sum::<u64>()
+}

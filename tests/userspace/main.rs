@@ -1,0 +1,12 @@
+//! Tests that need no privilege: the user side, on values made here. Time is a number.
+
+#![expect(clippy::unwrap_used, reason = "a value that a test makes is as the test says, or the test fails")]
+
+// The layout of the contract, against a blessed table.
+mod abi;
+// From the octets of a ring record to news of a flow.
+mod decode;
+// From what was counted to records: intervals, ends, cuts, timeouts.
+mod records;
+// Whatever comes in whatever order, nothing is lost and nothing told twice.
+mod conservation;
