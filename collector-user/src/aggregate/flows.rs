@@ -70,7 +70,7 @@ pub struct Flow {
     pub begun: u64,
     /// TCP flags over its life, combined, by direction.
     pub tcp_flags: [u8; 2],
-    /// The first packet.
+    /// The first packet: to the nanosecond where the programs reported it, else to the tick.
     pub first: u64,
     /// The last packet.
     pub last: u64,
@@ -82,6 +82,8 @@ pub struct Flow {
     ended_at: u64,
     /// Its end stands in a record.
     end_told: bool,
+    /// The programs have reported the first packet.
+    first_is_exact: bool,
     /// When its next record falls due while it lives.
     due: u64,
 }
@@ -104,6 +106,7 @@ impl Flow {
             reset_by: ResetBy::Nobody,
             ended_at: 0,
             end_told: false,
+            first_is_exact: false,
             due: first.saturating_add(report),
         }
     }
@@ -125,7 +128,9 @@ impl Flow {
             }
         }
         self.begun += delta.begun;
-        self.first = self.first.min(first);
+        if !self.first_is_exact {
+            self.first = self.first.min(first);
+        }
         self.last = self.last.max(last);
         self.pu = delta.pu;
         self.interface = delta.interface;
@@ -264,7 +269,11 @@ impl Flows {
                     }
                     *flow = new();
                 } else {
-                    flow.first = flow.first.min(news.boot_ns);
+                    // The counts came before the report: they know the first packet to the tick only.
+                    if !flow.first_is_exact {
+                        flow.first = news.boot_ns;
+                        flow.first_is_exact = true;
+                    }
                 }
             } else if self.known.len() < self.most {
                 self.known.insert(news.id, new());

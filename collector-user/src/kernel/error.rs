@@ -42,6 +42,15 @@ pub enum KernelError {
         /// What it is needed for.
         purpose: &'static str,
     },
+    /// Before Linux 5.11 maps count against a limit of the process, which it may not raise.
+    #[error(
+        "the kernel has no room for the map {map} below RLIMIT_MEMLOCK: before Linux 5.11 maps count against it; \
+         run with `ulimit -l unlimited` or grant CAP_SYS_RESOURCE"
+    )]
+    LockedMemory {
+        /// The map.
+        map: String,
+    },
     /// aya refuses the object or the kernel a map.
     #[error("the eBPF object cannot be loaded")]
     Load(#[from] aya::EbpfError),

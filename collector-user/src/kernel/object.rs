@@ -4,7 +4,7 @@ use std::io;
 
 use ::object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use aya::{
-    Ebpf, EbpfLoader, Pod, include_bytes_aligned,
+    Ebpf, EbpfError, EbpfLoader, Pod, include_bytes_aligned,
     maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::LpmTrie},
     programs::{Program, SchedClassifier, TestRun as _, TestRunOptions},
     util::nr_cpus,
@@ -186,7 +186,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         .map_max_entries("LIVE4", settings.identities_4)
         .map_max_entries("LIVE6", settings.identities_6)
         .map_max_entries("EVENTS", settings.ring);
-    let mut ebpf = loader.load(OBJECT)?;
+    let mut ebpf = loader.load(OBJECT).map_err(explain)?;
     let reference: &[&'static str] = if settings.reference_programs { &REFERENCES } else { &[] };
     // Before any map is taken out: a program refers to its maps by descriptor until the kernel has it.
     for name in [INGRESS, EGRESS, ANCHOR].iter().chain(reference) {
@@ -287,6 +287,18 @@ impl CounterMaps {
             self.chunks.push(chunk);
         }
         Ok(())
+    }
+}
+
+/// A map that may not be created although `CAP_BPF` is held lacks memory that may be locked.
+fn explain(error: EbpfError) -> KernelError {
+    match error {
+        EbpfError::MapError(MapError::CreateError { name, io_error })
+            if io_error.raw_os_error() == Some(libc::EPERM) =>
+        {
+            KernelError::LockedMemory { map: name }
+        }
+        other => other.into(),
     }
 }
 

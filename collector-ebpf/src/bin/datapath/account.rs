@@ -213,7 +213,7 @@ pub(crate) fn mark(skb: Skb, pu: u16) {
 #[inline(always)]
 pub(crate) fn unit(pu: u16) -> Option<*mut PuCounters> {
     let pu = u32::from(pu);
-    PUS.get_value_ptr_mut(pu / PUS_PER_CHUNK, &(pu % PUS_PER_CHUNK))
+    PUS.get(pu / PUS_PER_CHUNK)?.per_cpu_array().get_ptr_mut(pu % PUS_PER_CHUNK)
 }
 
 /// Counts a packet for its processing unit.

@@ -144,7 +144,7 @@ impl Key for FlowKey4 {
     fn add_to_table(&self, word: u64, cpu: u32, counts: &SlotCounts) -> bool {
         let Some(table) = TABLES4.get(Control::epoch(word)) else { return false };
         add(
-            table,
+            table.hash(),
             &TableKey4 { flow: *self, cpu, _pad: 0 },
             counts,
             &Filling { word, table: 0, high_water: HIGH_WATER_4.load() },
@@ -220,7 +220,7 @@ impl Key for FlowKey6 {
     fn add_to_table(&self, word: u64, cpu: u32, counts: &SlotCounts) -> bool {
         let Some(table) = TABLES6.get(Control::epoch(word)) else { return false };
         add(
-            table,
+            table.hash(),
             &TableKey6 { flow: *self, cpu, _pad: 0 },
             counts,
             &Filling { word, table: 1, high_water: HIGH_WATER_6.load() },

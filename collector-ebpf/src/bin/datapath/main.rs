@@ -38,6 +38,7 @@ mod reference;
 mod report;
 mod settings;
 mod slot;
+mod untyped;
 
 use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
 

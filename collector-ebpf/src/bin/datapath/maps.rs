@@ -13,6 +13,8 @@ use collector_ebpf::abi::{
     report::FlowEvent,
 };
 
+use crate::untyped::{HASH, PERCPU_ARRAY, Untyped};
+
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
 /// What user space tells every run. Written by user space through shared memory.
@@ -42,11 +44,17 @@ pub(crate) static CACHE6: Array<Slot6, 32, MMAPABLE> = Array::new();
 
 /// One table an epoch behind the IPv4 caches. Filled here, drained by user space.
 #[btf_map]
-pub(crate) static TABLES4: ArrayOfMaps<HashMap<TableKey4, TableCounts, 1>, 2> = ArrayOfMaps::new();
+pub(crate) static TABLES4: ArrayOfMaps<
+    Untyped<{ HASH }, { size_of::<TableKey4>() }, { size_of::<TableCounts>() }, 1>,
+    2,
+> = ArrayOfMaps::new();
 
 /// The same for IPv6.
 #[btf_map]
-pub(crate) static TABLES6: ArrayOfMaps<HashMap<TableKey6, TableCounts, 1>, 2> = ArrayOfMaps::new();
+pub(crate) static TABLES6: ArrayOfMaps<
+    Untyped<{ HASH }, { size_of::<TableKey6>() }, { size_of::<TableCounts>() }, 1>,
+    2,
+> = ArrayOfMaps::new();
 
 /// Identities of new IPv4 flows: a flood evicts its own kind first. Written here.
 #[btf_map]
@@ -67,7 +75,7 @@ pub(crate) static LIVE6: HashMap<FlowKey6, Identity, 1> = HashMap::new();
 /// Counters of processing units, in chunks. Counted here, read by user space.
 #[btf_map]
 pub(crate) static PUS: ArrayOfMaps<
-    PerCpuArray<PuCounters, { PUS_PER_CHUNK as usize }>,
+    Untyped<{ PERCPU_ARRAY }, { size_of::<u32>() }, { size_of::<PuCounters>() }, { PUS_PER_CHUNK as usize }>,
     { PU_CHUNKS as usize },
 > = ArrayOfMaps::new();
 

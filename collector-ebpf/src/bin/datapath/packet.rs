@@ -59,14 +59,11 @@ impl Copied {
         let scratch = SCRATCH.get_ptr_mut(0)?;
         // SAFETY: the kernel hands the program a live context.
         let length = unsafe { (*skb).len }.min(SCRATCH_SIZE);
-        // Compared again behind LLVM's back, which would make one comparison of the two: the verifier has to
-        // see both bounds where the length is used.
-        let length = opaque(length as usize);
-        if length == 0 {
-            return None;
-        }
-        let length = opaque(length);
-        (length <= SCRATCH_SIZE as usize).then_some(Self { scratch, length: length as u32 })
+        // A mask and an addition, not comparisons: before Linux 6.8 the verifier learns from `!= 0` nothing about
+        // the least value, and the copy may not be of 0 octets. A length of 0, which no buffer has, becomes one that
+        // the kernel cannot copy.
+        let length = opaque(length.wrapping_sub(1) as usize) as u32 % SCRATCH_SIZE + 1;
+        Some(Self { scratch, length })
     }
 }
 
