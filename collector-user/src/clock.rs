@@ -1,19 +1,12 @@
 //! The only place that reads clocks. Everything else takes a time.
 
 use jiff::Timestamp;
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::event::Time;
 
 /// The wall clock now.
 pub fn wall() -> Time {
     Time::new(Timestamp::now())
-}
-
-/// `CLOCK_BOOTTIME` now, in nanoseconds: what the programs stamp records with.
-pub fn boot_ns() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// Ties the programs' ticks to the boot clock, and that to the wall clock. Taken anew at each drain, so that neither a

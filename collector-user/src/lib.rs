@@ -13,6 +13,7 @@
 //! - [`config`]: the configuration file.
 //! - [`daemon`]: the only module that knows all stages.
 //! - [`cli`]: the command line.
+#![deny(unsafe_code)]
 
 pub mod aggregate;
 pub mod cli;

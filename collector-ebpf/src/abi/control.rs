@@ -31,6 +31,12 @@ impl Control {
         word as u32 >> 1
     }
 
+    /// How many swaps came before, 32 bits: no two epochs in memory have the same number.
+    #[inline(always)]
+    pub const fn swaps(word: u64) -> u32 {
+        (word >> 32) as u32
+    }
+
     /// The word of an epoch: the parity of the swaps is the epoch's number.
     #[inline(always)]
     pub const fn word(swaps: u32, generation: u32) -> u64 {

@@ -150,13 +150,13 @@ layout!(Ledger, 152, {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fill {
-    /// The control word of the epoch that was counted.
-    pub word: u64,
+    /// The swap that began the epoch which was counted.
+    pub swap: u64,
     /// Entries that this CPU has added in it.
     pub entries: u64,
 }
 
-layout!(Fill, 16, { word: 0, entries: 8 });
+layout!(Fill, 16, { swap: 0, entries: 8 });
 
 #[cfg(test)]
 mod tests {

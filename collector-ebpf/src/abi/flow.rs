@@ -258,8 +258,8 @@ pub struct Identity {
     pub fins: u64,
     /// The configuration generation that the processing unit was found under.
     pub generation: u32,
-    /// The count epoch in which it was written, bit 0; tells a flow that is alive in a later one.
-    pub epoch: u32,
+    /// The swap that began the epoch in which it was written; tells a flow that is alive in a later one.
+    pub swap: u32,
     /// Index of the processing unit.
     pub pu: u16,
     /// Bits of [`how`].
@@ -271,7 +271,7 @@ pub struct Identity {
 }
 
 layout!(Identity, 32, {
-    first_ns: 0, fins: 8, generation: 16, epoch: 20, pu: 24, how: 26, ended: 27, _pad: 28,
+    first_ns: 0, fins: 8, generation: 16, swap: 20, pu: 24, how: 26, ended: 27, _pad: 28,
 });
 
 #[cfg(test)]

@@ -250,7 +250,9 @@ impl Flows {
             *flow = new();
         }
         flow.add(delta, first, last);
-        if delta.id.protocol == TCP {
+        // Where the beginning was heard of, so will be the end; and the flags of a delta that began a connection may be
+        // those of the one before it.
+        if delta.id.protocol == TCP && (delta.begun == 0 || !flow.first_is_exact) {
             flow.end_by_flags(last);
         }
     }
@@ -258,8 +260,11 @@ impl Flows {
     /// Learns at once that a flow began or ended; what it counted comes with the next drain.
     pub fn learn(&mut self, news: &FlowNews, mut emit: impl FnMut(&FlowId, &Flow)) {
         if news.kind == kind::START {
-            let new =
-                || Flow::new(&news.id, news.how, news.pu, news.interface, news.boot_ns, self.lives.report);
+            let report = self.lives.report;
+            let new = || Flow {
+                first_is_exact: true,
+                ..Flow::new(&news.id, news.how, news.pu, news.interface, news.boot_ns, report)
+            };
             if let Some(flow) = self.known.get_mut(&news.id) {
                 if flow.ended != Ended::Live && news.boot_ns >= flow.ended_at {
                     // The same ends once more: what is left of the connection before is told before it is forgotten.

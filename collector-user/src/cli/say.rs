@@ -1,6 +1,6 @@
 //! What goes to standard error: logs, the lines that tell where the collector stands, and errors.
 
-use std::error::Error;
+use std::{error::Error, io::Write as _};
 
 use tracing_subscriber::{EnvFilter, fmt, util::SubscriberInitExt as _};
 
@@ -12,7 +12,12 @@ const LINES: usize = 16;
 /// Sends logs to standard error: warnings, or what `RUST_LOG` asks for.
 pub(super) fn logs() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    let logs = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).finish();
+    let logs = fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .log_internal_errors(false)
+        .finish();
     // Whoever embeds this may have a subscriber of its own, which then stays.
     let _ = logs.try_init();
 }
@@ -55,9 +60,9 @@ fn attached(interfaces: &[InterfaceStatus]) -> String {
     format!("attached to {}", attached.join(", "))
 }
 
-#[expect(clippy::print_stderr, reason = "the one place that writes to standard error")]
+/// A standard error that is closed is nobody's fault here, and nobody's to tell.
 fn line(text: &str) {
-    eprintln!("{text}");
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 #[cfg(test)]

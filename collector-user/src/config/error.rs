@@ -76,11 +76,23 @@ pub enum Fault {
     EmptyId,
     /// The id belongs to a unit that is always there.
     #[error(
-        "processing unit {id:?}: the id is the collector's own; expected another than host, forwarded and unknown"
+        "processing unit {id:?}: the id is the collector's own; expected another than host, forwarded, unknown and overlay"
     )]
     ReservedId {
         /// The id.
         id: String,
+    },
+    /// A number that is too small or too great.
+    #[error("{key} = {given}: expected a number from {least} to {most}")]
+    Range {
+        /// The key.
+        key: &'static str,
+        /// What was given.
+        given: u32,
+        /// The least that is meant.
+        least: u32,
+        /// The most that is meant.
+        most: u32,
     },
     /// Two units have one id.
     #[error(

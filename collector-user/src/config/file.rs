@@ -64,8 +64,9 @@ pub(super) fn read(text: &str) -> Result<Config, Wrong> {
     }
     if let Some(limits) = raw.limits {
         config.limits = *limits.get_ref();
-        if let Some(key) = config.limits.zero() {
-            return Err(wrong(limits.span(), Fault::Zero { key }));
+        if let Some((key, given, range)) = config.limits.out_of_range() {
+            let (least, most) = range.into_inner();
+            return Err(wrong(limits.span(), Fault::Range { key, given, least, most }));
         }
     }
     config.pu = pu::check(raw.pu, text)?;

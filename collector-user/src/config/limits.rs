@@ -1,5 +1,7 @@
 //! How much the kernel side may hold.
 
+use std::ops::RangeInclusive;
+
 use serde::Deserialize;
 
 /// How much room tables take, and how fast they may fill. None of them is 0.
@@ -26,14 +28,14 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The first key whose value is 0, which means nothing.
-    pub(super) fn zero(&self) -> Option<&'static str> {
+    /// The first key whose value is out of its range, with the value and the range.
+    pub(super) fn out_of_range(&self) -> Option<(&'static str, u32, RangeInclusive<u32>)> {
         [
-            ("limits.flow_slots", self.flow_slots),
-            ("limits.flows", self.flows),
-            ("limits.new_flows_per_second", self.new_flows_per_second),
+            ("limits.flow_slots", self.flow_slots, 64..=1 << 26),
+            ("limits.flows", self.flows, 64..=1 << 24),
+            ("limits.new_flows_per_second", self.new_flows_per_second, 1..=u32::MAX),
         ]
         .into_iter()
-        .find_map(|(key, value)| (value == 0).then_some(key))
+        .find(|(_, value, range)| !range.contains(value))
     }
 }

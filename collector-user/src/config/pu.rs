@@ -99,7 +99,7 @@ impl Unit {
         let id = || self.id.clone();
         match (self.id.as_str(), first) {
             ("", _) => Some(Fault::EmptyId),
-            ("host" | "forwarded" | "unknown", _) => Some(Fault::ReservedId { id: id() }),
+            ("host" | "forwarded" | "unknown" | "overlay", _) => Some(Fault::ReservedId { id: id() }),
             (_, Some(first)) => Some(Fault::DuplicateId { id: id(), first }),
             _ => None,
         }

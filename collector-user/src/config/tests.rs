@@ -80,8 +80,8 @@ fn the_form_of_the_checks_is_understood() {
     assert_eq!(parse("[[pu]]\nid = \"web\"\ninterface = [\"vc0\"]\n").unwrap().pu.len(), 1);
     assert_eq!(parse("mark_mask = 0xFFFC0000").unwrap().mark_mask, DEFAULT_MARK_MASK);
     assert_eq!(parse("mark-mask = 0").unwrap().mark_mask, 0);
-    let config = parse("[limits]\nflows = 7").unwrap();
-    assert_eq!(config.limits, Limits { flows: 7, ..Limits::default() });
+    let config = parse("[limits]\nflows = 70").unwrap();
+    assert_eq!(config.limits, Limits { flows: 70, ..Limits::default() });
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn every_wrong_value_has_its_place_and_what_was_expected() {
         ("counter-interval = \"0s\"", "c.toml:1:20: counter-interval: \"0s\" is not above zero"),
         ("duration = \"-1s\"", "c.toml:1:12: duration: \"-1s\" is not above zero"),
         ("mark-mask = 5", "c.toml:1:13: mark-mask 0x00000005 has holes"),
-        ("[limits]\nflows = 0", "c.toml:1:1: limits.flows is 0: expected a number from 1 on"),
+        ("[limits]\nflows = 0", "c.toml:1:1: limits.flows = 0: expected a number from 64 to 16777216"),
         ("[limits]\nslots = 1", "c.toml:2:1: unknown field `slots`, expected one of `flow_slots`, `flows`, "),
         ("[[pu]]\ncidr = []", "c.toml:1:1: missing field `id`"),
         (&format!("{pu}name = 1"), "c.toml:3:1: unknown field `name`, expected one of `id`, `namespace`, "),
@@ -176,7 +176,7 @@ fn units_do_not_get_in_each_others_way() {
         "{message}"
     );
     assert!(matches!(fault, Fault::ClaimedTwice { .. }));
-    for id in ["host", "forwarded", "unknown"] {
+    for id in ["host", "forwarded", "unknown", "overlay"] {
         let (message, fault) = error(&format!("[[pu]]\nid = \"{id}\"\ninterface = [\"x\"]"));
         assert!(
             message.starts_with("c.toml:2:6: ") && matches!(fault, Fault::ReservedId { .. }),

@@ -16,7 +16,7 @@ use crate::{
         attach::{AttachError, Left, Mechanism},
         filters,
     },
-    pu::role::{self, Decision, Said},
+    pu::role::{self, Chosen, Decision, Said},
 };
 
 /// What is known of the interfaces.
@@ -88,18 +88,21 @@ impl Daemon<'_> {
                 ));
                 continue;
             };
+            let attached = self.attachments.mechanism(link.index).is_some();
+            if attached && interface.role.is_none() {
+                // Before its role is forgotten: a packet in between would be nobody's.
+                self.detach(link.index).await;
+            }
             changed |= self.follow_role(link.index, interface.role)?;
             self.scribe.interfaces.insert(interface.number, link.name.as_str().into());
-            match (interface.role, self.attachments.mechanism(link.index)) {
-                (Some(_), None) => match self.attach(link).await {
+            if interface.role.is_some() && !attached {
+                match self.attach(link).await {
                     Ok(sentence) => missing.extend(sentence),
                     Err(error) => {
                         missing.push(format!("{error}: {}", root_cause(&error)));
                         failed.push(error);
                     }
-                },
-                (None, Some(_)) => self.detach(link.index).await,
-                _ => {}
+                }
             }
             self.watched.interfaces.insert(link.index, interface);
         }
@@ -133,7 +136,7 @@ impl Daemon<'_> {
         let known = self.watched.interfaces.get(&link.index).map(|interface| interface.number);
         let number = known.or_else(|| self.watched.numbers.take())?;
         let unit = self.units.of_interface(&link.name);
-        let decision = role::decide(link, links, Said { unit, selected: self.selected(&link.name) });
+        let decision = role::decide(link, links, Said { unit, chosen: self.chosen(&link.name) });
         let role = decision
             .is_attached()
             .then(|| role::for_programs(link, &decision, unit, Numbers::boundary(number), number));
@@ -157,7 +160,11 @@ impl Daemon<'_> {
     async fn attach(&mut self, link: &Link) -> Result<Option<String>, AttachError> {
         let preference = filters::free_preference(&self.netlink.handle, link.index).await;
         let Self { attachments, programs, options, .. } = self;
-        let mechanism = attachments.attach(programs, link.index, &link.name, options.attach, preference)?;
+        let result = attachments.attach(programs, link.index, &link.name, options.attach, preference);
+        if result.as_ref().is_err_and(|error| error.qdisc) {
+            filters::remove_qdisc(&self.netlink.handle, link.index).await;
+        }
+        let mechanism = result?;
         Ok((mechanism == Mechanism::Clsact && preference != 1).then(|| {
             format!(
                 "the first place on {}: filters of others come before ours there, and what they decide \
@@ -167,9 +174,17 @@ impl Daemon<'_> {
         }))
     }
 
-    fn selected(&self, name: &str) -> Option<bool> {
+    fn chosen(&self, name: &str) -> Chosen {
         let globs = &self.options.ifaces;
-        (!globs.is_empty()).then(|| globs.iter().any(|glob| glob.matches(name)))
+        if globs.is_empty() {
+            return Chosen::Unsaid;
+        }
+        let matching: Vec<&IfaceGlob> = globs.iter().filter(|glob| glob.matches(name)).collect();
+        match matching.as_slice() {
+            [] => Chosen::Others,
+            some if some.iter().any(|glob| glob.is_literal()) => Chosen::ByName,
+            _ => Chosen::ByPattern,
+        }
     }
 
     fn follow_addresses(&mut self, links: &BTreeMap<u32, Link>) -> Result<bool, DaemonError> {

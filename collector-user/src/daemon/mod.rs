@@ -8,6 +8,8 @@ mod reports;
 
 use std::{future::Future, io, time::Duration};
 
+use collector_ebpf::abi::pu::index;
+
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
@@ -147,7 +149,13 @@ pub async fn run(
     // A wrong name is told before anything that needs a privilege.
     interfaces::check_names(&options.ifaces, &links::list(&netlink.handle).await?)?;
     let mut daemon = Daemon::load(options, collector, netlink)?;
-    let missing = daemon.start().await?;
+    let missing = match daemon.start().await {
+        Ok(missing) => missing,
+        Err(error) => {
+            daemon.detach_all().await;
+            return Err(error);
+        }
+    };
     started(&Started { interfaces: daemon.interface_status(), missing });
     let result = daemon.serve(shutdown, changes).await;
     let finished = daemon.finish().await;
@@ -174,6 +182,8 @@ struct Daemon<'a> {
     moment: Moment,
     /// Records of the ring: read, and those of them that were not understood.
     records: [u64; 2],
+    /// Times that the lease ran out, and packets passed uncounted.
+    gaps: u64,
 }
 
 impl<'a> Daemon<'a> {
@@ -212,6 +222,7 @@ impl<'a> Daemon<'a> {
             hz,
             moment,
             records: [0; 2],
+            gaps: 0,
         })
     }
 
@@ -219,7 +230,9 @@ impl<'a> Daemon<'a> {
     async fn start(&mut self) -> Result<Vec<String>, DaemonError> {
         self.renew()?;
         self.remove_leftovers().await?;
-        self.reconcile(true).await
+        let mut missing = self.reconcile(true).await?;
+        missing.extend(self.lacking_marks());
+        Ok(missing)
     }
 
     async fn serve(
@@ -273,19 +286,38 @@ impl<'a> Daemon<'a> {
     async fn finish(&mut self) -> Result<Status, DaemonError> {
         let interfaces = self.interface_status();
         self.detach_all().await;
-        self.drain()?;
+        // Twice: a program that was running read the epoch before or after the first swap. And whatever fails, what was
+        // drained is told.
+        let drained = self.drain().and_then(|()| self.drain());
         let Self { flows, scribe, units, moment, collector, options, .. } = self;
         flows.cut_off(|id, flow| {
             if reports::is_wanted(flow, options) {
                 collector.collect_flow_event(&scribe.flow(id, flow, units, moment));
             }
         });
-        self.report_counters()?;
-        Ok(Status { interfaces, ledger: self.ledger()? })
+        let reported = self.report_counters();
+        let ledger = self.ledger();
+        drained.and(reported)?;
+        Ok(Status { interfaces, ledger: ledger? })
+    }
+
+    /// Units whose number does not fit into the mark's bits have none.
+    fn lacking_marks(&self) -> Option<String> {
+        let mask = self.options.settings.mark_mask;
+        let most = mask.checked_shr(mask.trailing_zeros()).unwrap_or(0);
+        let last = u32::from(self.units.last_index());
+        (mask != 0 && last > most && last >= u32::from(index::FIRST))
+            .then(|| format!("marks above {most}: the mark mask {mask:#x} has no room for them"))
     }
 
     fn renew(&mut self) -> Result<(), DaemonError> {
         self.moment = moment(&self.programs, self.hz)?;
+        if self.controller.lease_has_run_out(self.moment.jiffies) {
+            self.gaps += 1;
+            tracing::warn!(
+                "the collector was stopped for more than {LEASE_SECONDS} s: from then until now nothing was counted"
+            );
+        }
         let anchor = collector_ebpf::abi::control::Anchor {
             jiffies: self.moment.jiffies,
             boot_ns: self.moment.boot_ns,

@@ -13,10 +13,13 @@ impl Daemon<'_> {
         self.renew()?;
         let retired = self.controller.swap(&self.flow_maps)?;
         let drained = self.moment.boot_ns;
-        // What began before it was counted is known before it is added.
+        // What began before the swap is known before its counts are added; what began after it has its counts in the
+        // epoch that runs now.
         let mut news = Vec::new();
         self.events.drain(|record| news.push(record));
-        for record in news {
+        let (later, before): (Vec<_>, Vec<_>) =
+            news.into_iter().partition(|record| matches!(record, Ok(Some(news)) if news.boot_ns > drained));
+        for record in before {
             self.learn(record);
         }
         let Self { flow_maps, flows, scribe, units, moment, collector, options, .. } = self;
@@ -30,6 +33,9 @@ impl Daemon<'_> {
         });
         let over = flows.settle(moment.boot_ns, drained, emit);
         result?;
+        for record in later {
+            self.learn(record);
+        }
         self.flow_maps.forget(&over)?;
         Ok(())
     }
@@ -75,6 +81,7 @@ impl Daemon<'_> {
             reserve_failed: kernel.reserve_failed,
             identity_full: kernel.identity_full,
             no_role: kernel.no_role,
+            gaps: self.gaps,
             drained: read,
             lost: kernel.reported.saturating_sub(read),
             undecodable,

@@ -8,7 +8,7 @@
 use std::io;
 
 use collector_ebpf::abi::flow::{
-    FlowKey4, FlowKey6, Identity, RX, Slot4, Slot6, SlotCounts, TX, TableCounts, TableKey4, TableKey6,
+    FlowKey4, FlowKey6, Identity, Slot4, Slot6, SlotCounts, TableCounts, TableKey4, TableKey6,
 };
 
 use crate::{
@@ -94,7 +94,6 @@ impl FlowMaps {
 
 fn occupied(counts: &SlotCounts) -> bool {
     let [received, sent] = counts.skbs;
-    let _: [usize; 2] = [RX, TX];
     received | sent != 0
 }
 

@@ -35,6 +35,8 @@ pub struct Ledger {
     pub identity_full: u64,
     /// Socket buffers on an interface without a role, counted as `unknown`'s; nothing is lost by that.
     pub no_role: u64,
+    /// Times that the collector was stopped for so long that the programs counted nothing until it went on.
+    pub gaps: u64,
     /// Records that user space took from the kernel.
     pub drained: u64,
     /// Perf records that were overwritten before they were read.
@@ -70,6 +72,7 @@ impl Ledger {
             ("reserve_failed", self.reserve_failed),
             ("output_failed", self.output_failed),
             ("lost", self.lost),
+            ("gaps", self.gaps),
             ("undecodable", self.undecodable),
         ];
         let by_sink = [("queue_full", &self.queue_full), ("sink_failed", &self.sink_failed)];

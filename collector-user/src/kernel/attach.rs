@@ -15,6 +15,10 @@ use crate::kernel::{
     object::{EGRESS, INGRESS, Programs},
 };
 
+/// The handle of our filters where the clsact qdisc is ours as well: if we are killed, whoever removes them knows that
+/// it may go with them. Handles that the kernel allots are small.
+pub const OWN_QDISC: TcHandle = TcHandle::new(0xDA7A, 1);
+
 /// How a program hangs on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mechanism {
@@ -53,6 +57,8 @@ pub struct AttachError {
     pub interface: String,
     /// The mechanism that was tried last.
     pub mechanism: Mechanism,
+    /// A clsact qdisc was made for it, and stands there still.
+    pub qdisc: bool,
     /// What the kernel said.
     pub source: Box<ProgramError>,
 }
@@ -116,17 +122,18 @@ impl Attachments {
         mechanism: Mechanism,
         preference: u16,
     ) -> Result<Mechanism, AttachError> {
-        let failed = |program| {
-            move |source| AttachError {
-                program,
-                interface: name.to_owned(),
-                mechanism,
-                source: Box::new(source),
-            }
+        let failed = |program, qdisc, source| AttachError {
+            program,
+            interface: name.to_owned(),
+            mechanism,
+            qdisc,
+            source: Box::new(source),
         };
         let qdisc = match mechanism {
             Mechanism::Tcx => false,
-            Mechanism::Clsact => add_clsact(name).map_err(|source| failed(INGRESS)(source.into()))?,
+            Mechanism::Clsact => {
+                add_clsact(name).map_err(|source| failed(INGRESS, false, ProgramError::from(source)))?
+            }
         };
         let options = || match mechanism {
             // First on both hooks: a program of others that decides finally about a packet, be it by passing it, ends
@@ -134,12 +141,12 @@ impl Attachments {
             Mechanism::Tcx => TcAttachOptions::TcxOrder(LinkOrder::first()),
             Mechanism::Clsact => TcAttachOptions::Netlink(NlOptions {
                 priority: preference,
-                handle: TcHandle::AUTO_ASSIGN,
+                handle: if qdisc { OWN_QDISC } else { TcHandle::AUTO_ASSIGN },
                 classid: None,
             }),
         };
-        let ingress =
-            one(programs, INGRESS, name, TcAttachType::Ingress, options()).map_err(failed(INGRESS))?;
+        let ingress = one(programs, INGRESS, name, TcAttachType::Ingress, options())
+            .map_err(|source| failed(INGRESS, qdisc, source))?;
         match one(programs, EGRESS, name, TcAttachType::Egress, options()) {
             Ok(egress) => {
                 self.links
@@ -150,7 +157,7 @@ impl Attachments {
                 if let Ok(program) = programs.classifier(INGRESS) {
                     let _ = program.detach(ingress);
                 }
-                Err(failed(EGRESS)(source))
+                Err(failed(EGRESS, qdisc, source))
             }
         }
     }

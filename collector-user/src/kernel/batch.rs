@@ -135,10 +135,7 @@ fn uninit<T>(count: usize) -> Vec<MaybeUninit<T>> {
 fn call(map: &impl AsFd, command: libc::c_long, batch: &mut Batch) -> io::Result<()> {
     batch.map_fd = map.as_fd().as_raw_fd() as u32;
     // SAFETY: the attribute is as large as it says, and the buffers that it names are as large as `count` entries.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, ptr_of(batch), size_of::<Batch>()) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(batch), size_of::<Batch>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-fn ptr_of(batch: &mut Batch) -> *mut Batch {
-    batch
 }

@@ -3,7 +3,7 @@
 //! A swap of the count epoch is what a drain begins with: the new epoch is stored, then a barrier waits for every
 //! program that may still have seen the old one; from then on nobody writes to what the old epoch counted.
 
-use std::{net::IpAddr, sync::atomic::Ordering};
+use std::{cell::Cell, net::IpAddr, sync::atomic::Ordering};
 
 use aya::maps::{MapError, lpm_trie::Key};
 use collector_ebpf::abi::{
@@ -24,6 +24,7 @@ pub struct Controller {
     maps: ControlMaps,
     swaps: u32,
     generation: u32,
+    lease: Cell<u64>,
     hz: u32,
 }
 
@@ -34,7 +35,7 @@ impl Controller {
     ///
     /// [`KernelError::Map`] where the role of interfaces without one cannot be written.
     pub fn new(maps: ControlMaps, hz: u32) -> Result<Self, KernelError> {
-        let mut controller = Self { maps, swaps: 0, generation: 0, hz };
+        let mut controller = Self { maps, swaps: 0, generation: 0, lease: Cell::new(0), hz };
         // Entry 0 is no interface's: it stands for those that nothing was said about.
         let unknown = Role { ifindex: 0, pu: index::UNKNOWN, flags: role::UPLINK, ..Role::default() };
         controller.maps.roles.set(0, unknown, 0).map_err(failed("ROLES", "written"))?;
@@ -44,7 +45,13 @@ impl Controller {
     /// Lets the programs count for another [`LEASE_SECONDS`] from `now` on.
     pub fn renew_lease(&self, now: &Anchor) {
         let until = now.jiffies + u64::from(LEASE_SECONDS) * u64::from(self.hz);
+        self.lease.set(until);
         self.store(std::mem::offset_of!(Control, lease), until);
+    }
+
+    /// Whether a lease was given and has run out: packets have passed uncounted since.
+    pub fn lease_has_run_out(&self, jiffies: u64) -> bool {
+        (1..=jiffies).contains(&self.lease.get())
     }
 
     /// Makes the programs count into the other epoch, and waits until none of them can still write to the one before;
@@ -79,7 +86,10 @@ impl Controller {
         let entry = role.ifindex % ROLES;
         let holder = self.maps.roles.get(&entry, 0).map_err(failed("ROLES", "read"))?;
         if entry != 0 && (holder.ifindex == 0 || holder.ifindex == role.ifindex) {
-            return self.maps.roles.set(entry, role, 0).map_err(failed("ROLES", "written"));
+            self.maps.roles.set(entry, role, 0).map_err(failed("ROLES", "written"))?;
+            // It may have found its entry taken before.
+            return absent_is_fine(self.maps.roles_more.remove(&role.ifindex))
+                .map_err(failed("ROLES_MORE", "written"));
         }
         self.maps.roles_more.insert(role.ifindex, role, 0).map_err(failed("ROLES_MORE", "written"))
     }
@@ -93,7 +103,7 @@ impl Controller {
         let entry = ifindex % ROLES;
         let holder = self.maps.roles.get(&entry, 0).map_err(failed("ROLES", "read"))?;
         if entry != 0 && holder.ifindex == ifindex {
-            return self.maps.roles.set(entry, Role::default(), 0).map_err(failed("ROLES", "written"));
+            self.maps.roles.set(entry, Role::default(), 0).map_err(failed("ROLES", "written"))?;
         }
         absent_is_fine(self.maps.roles_more.remove(&ifindex)).map_err(failed("ROLES_MORE", "written"))
     }

@@ -20,16 +20,20 @@ use rtnetlink::Handle;
 
 use crate::{
     host::links::Link,
-    kernel::object::{EGRESS, INGRESS},
+    kernel::{
+        attach::OWN_QDISC,
+        object::{EGRESS, INGRESS},
+    },
 };
 
 /// Removes the leftovers on an interface; how many there were.
 ///
 /// Interfaces without filters, or whose filters the kernel does not list, have none.
-pub async fn remove(handle: &Handle, link: &Link, now: &Anchor) -> usize {
+pub async fn remove(netlink: &Handle, link: &Link, now: &Anchor) -> usize {
     let mut removed = 0;
+    let mut qdisc = false;
     for (hook, name) in [(TcAttachType::Ingress, INGRESS), (TcAttachType::Egress, EGRESS)] {
-        for filter in filters(handle, link.index, hook).await {
+        for filter in filters(netlink, link.index, hook).await.unwrap_or_default() {
             let Some((handle, program)) = ours(&filter, name) else { continue };
             let preference = preference(&filter);
             if !is_abandoned(program, now) {
@@ -38,8 +42,12 @@ pub async fn remove(handle: &Handle, link: &Link, now: &Anchor) -> usize {
             let link = SchedClassifierLink::attached(&link.name, hook, preference, handle, None);
             if link.is_ok_and(|link| link.detach().is_ok()) {
                 removed += 1;
+                qdisc |= handle == OWN_QDISC;
             }
         }
+    }
+    if qdisc {
+        remove_qdisc(netlink, link.index).await;
     }
     removed
 }
@@ -49,15 +57,20 @@ pub async fn remove(handle: &Handle, link: &Link, now: &Anchor) -> usize {
 pub async fn free_preference(handle: &Handle, ifindex: u32) -> u16 {
     let mut taken: Vec<u16> = Vec::new();
     for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
-        taken.extend(filters(handle, ifindex, hook).await.iter().map(preference));
+        taken.extend(filters(handle, ifindex, hook).await.iter().flatten().map(preference));
     }
     (1..u16::MAX).find(|preference| !taken.contains(preference)).unwrap_or(u16::MAX)
 }
 
-/// Whether no filter hangs on either hook of an interface's clsact qdisc.
-pub async fn is_bare(handle: &Handle, ifindex: u32) -> bool {
-    filters(handle, ifindex, TcAttachType::Ingress).await.is_empty()
-        && filters(handle, ifindex, TcAttachType::Egress).await.is_empty()
+/// Whether no filter hangs on either hook of an interface's clsact qdisc; `false` where the kernel does not say.
+async fn is_bare(handle: &Handle, ifindex: u32) -> bool {
+    for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
+        match filters(handle, ifindex, hook).await {
+            Ok(filters) if filters.is_empty() => {}
+            _ => return false,
+        }
+    }
+    true
 }
 
 /// Removes the clsact qdisc of an interface, unless somebody has a filter there.
@@ -72,7 +85,11 @@ pub async fn remove_qdisc(handle: &Handle, ifindex: u32) {
     }
 }
 
-async fn filters(handle: &Handle, ifindex: u32, hook: TcAttachType) -> Vec<TcMessage> {
+async fn filters(
+    handle: &Handle,
+    ifindex: u32,
+    hook: TcAttachType,
+) -> Result<Vec<TcMessage>, rtnetlink::Error> {
     let mut handle = handle.traffic_filter(ifindex as i32);
     let request = match hook {
         TcAttachType::Egress => handle.get().egress(),
@@ -80,13 +97,13 @@ async fn filters(handle: &Handle, ifindex: u32, hook: TcAttachType) -> Vec<TcMes
     };
     let mut filters = Vec::new();
     let mut messages = std::pin::pin!(request.execute());
-    while let Ok(Some(message)) = messages.try_next().await {
+    while let Some(message) = messages.try_next().await? {
         // Each chain begins with a message that has no handle: the preference by itself.
         if u32::from(message.header.handle) != 0 {
             filters.push(message);
         }
     }
-    filters
+    Ok(filters)
 }
 
 /// The preference of a filter: those with a lesser one come before it.

@@ -27,6 +27,8 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/datapat
 
 /// The oldest supported kernel.
 const OLDEST: (u32, u32) = (5, 10);
+/// From here on maps count against the memory of the control group, not against `RLIMIT_MEMLOCK`.
+const COUNTED_BY_MEMCG: (u32, u32) = (5, 11);
 
 /// What an operator can bound, and what a host decides.
 #[derive(Clone, Debug)]
@@ -294,7 +296,7 @@ impl CounterMaps {
 fn explain(error: EbpfError) -> KernelError {
     match error {
         EbpfError::MapError(MapError::CreateError { name, io_error })
-            if io_error.raw_os_error() == Some(libc::EPERM) =>
+            if io_error.raw_os_error() == Some(libc::EPERM) && kernel_version() < COUNTED_BY_MEMCG =>
         {
             KernelError::LockedMemory { map: name }
         }
@@ -323,11 +325,16 @@ fn check_object(bytes: &[u8]) -> Result<(), KernelError> {
 }
 
 fn check_kernel() -> Result<(), KernelError> {
+    let release = || rustix::system::uname().release().to_string_lossy().into_owned();
+    if kernel_version() < OLDEST { Err(KernelError::KernelTooOld { release: release() }) } else { Ok(()) }
+}
+
+/// Major and minor version of the running kernel.
+fn kernel_version() -> (u32, u32) {
     let uname = rustix::system::uname();
-    let release = uname.release().to_string_lossy().into_owned();
-    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if found < OLDEST { Err(KernelError::KernelTooOld { release }) } else { Ok(()) }
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 fn check_privileges() -> Result<(), KernelError> {

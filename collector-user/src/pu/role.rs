@@ -82,38 +82,51 @@ const OVERLAYS: [&str; 16] = [
     "gtp",
 ];
 
+/// Whether an interface was chosen on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chosen {
+    /// Nothing was said of any.
+    Unsaid,
+    /// Others were.
+    Others,
+    /// A pattern matches it: it is what the list says, among those that match.
+    ByPattern,
+    /// By its name: it is watched whatever it is.
+    ByName,
+}
+
 /// What the command line and the configuration say of an interface.
 #[derive(Clone, Copy, Debug)]
 pub struct Said<'a> {
     /// The unit that declares it.
     pub unit: Option<&'a Unit>,
-    /// `Some(true)`: named or matched; `Some(false)`: others are; `None`: nothing was said of any.
-    pub selected: Option<bool>,
+    /// Whether it was chosen.
+    pub chosen: Chosen,
 }
 
 /// Decides what an interface is.
 pub fn decide(link: &Link, links: &BTreeMap<u32, Link>, said: Said<'_>) -> Decision {
-    if said.selected == Some(false) {
+    if said.chosen == Chosen::Others {
         return Decision::new(Kind::NotSelected, "not named by --iface");
     }
     let routable = link.addresses.iter().any(|address| address.routable);
     if link.loopback {
-        return match said.selected {
-            Some(true) => Decision::new(Kind::Loopback, "named"),
+        return match said.chosen {
+            Chosen::ByName => Decision::new(Kind::Loopback, "named"),
             _ => Decision::new(Kind::NotSelected, "loopback is watched only when named"),
         };
     }
     if let Some(unit) = said.unit {
         return Decision::new(Kind::Declared, format!("declared by {}", unit.id));
     }
-    if OVERLAYS.contains(&link.kind.as_str()) {
+    let named = said.chosen == Chosen::ByName;
+    let tunnel = OVERLAYS.contains(&link.kind.as_str());
+    if tunnel && named {
+        return Decision::new(Kind::Overlay, "named");
+    }
+    if tunnel || link.kind == "tun" && link.raw_ip && routable {
         return overlay(link, routable);
     }
-    let tun = link.kind == "tun";
-    if tun && link.raw_ip && routable {
-        return overlay(link, routable);
-    }
-    let named = said.selected == Some(true);
     if STACKED.contains(&link.kind.as_str()) && !named {
         return Decision::new(
             Kind::Stacked,
@@ -181,7 +194,7 @@ mod tests {
 
     use collector_ebpf::abi::pu::{index, role};
 
-    use super::{Decision, Kind, Said, decide, for_programs};
+    use super::{Chosen, Decision, Kind, Said, decide, for_programs};
     use crate::host::links::{Address, Link};
 
     fn link(kind: &str) -> Link {
@@ -193,31 +206,42 @@ mod tests {
         link
     }
 
-    fn kind(link: &Link, selected: Option<bool>) -> Kind {
-        decide(link, &BTreeMap::new(), Said { unit: None, selected }).kind
+    fn kind(link: &Link, chosen: Chosen) -> Kind {
+        decide(link, &BTreeMap::new(), Said { unit: None, chosen }).kind
     }
 
     #[test]
     fn the_list_in_its_order() {
-        assert_eq!(kind(&link("bridge"), None), Kind::Stacked);
-        assert_eq!(kind(&with_address(link("bridge")), None), Kind::Stacked, "even with an address");
-        assert_eq!(kind(&with_address(link("wireguard")), None), Kind::Overlay);
-        assert_eq!(kind(&link("vxlan"), None), Kind::Stacked);
-        assert_eq!(kind(&with_address(link("veth")), None), Kind::Uplink);
-        assert_eq!(kind(&link("veth"), None), Kind::Unknown);
-        assert_eq!(kind(&Link { bus: "pci".into(), ..link("") }, None), Kind::Uplink);
-        assert_eq!(kind(&Link { raw_ip: true, ..with_address(link("tun")) }, None), Kind::Overlay);
-        assert_eq!(kind(&link("tun"), None), Kind::Unknown, "a tap of a virtual machine");
+        assert_eq!(kind(&link("bridge"), Chosen::Unsaid), Kind::Stacked);
+        assert_eq!(
+            kind(&with_address(link("bridge")), Chosen::Unsaid),
+            Kind::Stacked,
+            "even with an address"
+        );
+        assert_eq!(kind(&with_address(link("wireguard")), Chosen::Unsaid), Kind::Overlay);
+        assert_eq!(kind(&link("vxlan"), Chosen::Unsaid), Kind::Stacked);
+        assert_eq!(kind(&with_address(link("veth")), Chosen::Unsaid), Kind::Uplink);
+        assert_eq!(kind(&link("veth"), Chosen::Unsaid), Kind::Unknown);
+        assert_eq!(kind(&Link { bus: "pci".into(), ..link("") }, Chosen::Unsaid), Kind::Uplink);
+        assert_eq!(kind(&Link { raw_ip: true, ..with_address(link("tun")) }, Chosen::Unsaid), Kind::Overlay);
+        assert_eq!(kind(&link("tun"), Chosen::Unsaid), Kind::Unknown, "a tap of a virtual machine");
     }
 
     #[test]
     fn what_is_named_is_attached_and_nothing_else() {
-        assert_eq!(kind(&with_address(link("bridge")), Some(true)), Kind::Uplink);
-        assert_eq!(kind(&link("bridge"), Some(true)), Kind::Uplink);
-        assert_eq!(kind(&with_address(link("veth")), Some(false)), Kind::NotSelected);
+        assert_eq!(kind(&with_address(link("bridge")), Chosen::ByName), Kind::Uplink);
+        assert_eq!(kind(&link("bridge"), Chosen::ByName), Kind::Uplink);
+        assert_eq!(kind(&with_address(link("veth")), Chosen::Others), Kind::NotSelected);
         let lo = Link { loopback: true, ..with_address(link("")) };
-        assert_eq!(kind(&lo, None), Kind::NotSelected);
-        assert_eq!(kind(&lo, Some(true)), Kind::Loopback);
+        assert_eq!(kind(&lo, Chosen::Unsaid), Kind::NotSelected);
+        assert_eq!(kind(&lo, Chosen::ByName), Kind::Loopback);
+    }
+
+    #[test]
+    fn a_pattern_takes_no_packet_twice() {
+        assert_eq!(kind(&with_address(link("bridge")), Chosen::ByPattern), Kind::Stacked);
+        assert_eq!(kind(&with_address(link("veth")), Chosen::ByPattern), Kind::Uplink);
+        assert_eq!(kind(&link("vxlan"), Chosen::ByName), Kind::Overlay, "named, and so watched");
     }
 
     #[test]
@@ -225,11 +249,11 @@ mod tests {
         let upper = Link { lower: Some(3), ..with_address(link("macvlan")) };
         let lower = Link { index: 3, name: "eth0".into(), ..Link::default() };
         let links = BTreeMap::from([(3, lower)]);
-        let decision = decide(&upper, &links, Said { unit: None, selected: None });
+        let decision = decide(&upper, &links, Said { unit: None, chosen: Chosen::Unsaid });
         assert_eq!(decision, Decision::new(Kind::Stacked, "above eth0"));
         // Inside a container the parent is in another namespace, and the macvlan is all there is.
         let alone = Link { lower_elsewhere: true, ..upper };
-        assert_eq!(decide(&alone, &links, Said { unit: None, selected: None }).kind, Kind::Uplink);
+        assert_eq!(decide(&alone, &links, Said { unit: None, chosen: Chosen::Unsaid }).kind, Kind::Uplink);
     }
 
     #[test]

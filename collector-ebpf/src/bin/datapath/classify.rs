@@ -9,10 +9,10 @@ use aya_ebpf::btf_maps::lpm_trie::Key as Prefix;
 
 use crate::{
     Skb,
-    cold::Packet,
     family::Key,
     maps::{CIDRS, LOCALS},
     packet::forget,
+    read::Packet,
 };
 
 /// A processing unit and how it was found.
@@ -49,6 +49,10 @@ fn in_order<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
         let by = if role.pu >= index::FIRST { how::BY_INTERFACE } else { how::BY_ADDRESS };
         return Attribution { pu: role.pu, by };
     }
+    // Both ends are this host, and both directions are the one unit's.
+    if role.flags & role::LOOPBACK != 0 {
+        return Attribution { pu: role.pu, by: how::BY_ADDRESS };
+    }
     let uplink = role.flags & role::UPLINK != 0;
     // SAFETY: the kernel hands the program a live context.
     let from_elsewhere = uplink && packet.egress && unsafe { (*skb).ingress_ifindex } != 0;
@@ -58,9 +62,6 @@ fn in_order<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
     let local = packet.key::<K>().local();
     if let Some(pu) = CIDRS.get(&Prefix::new(ADDRESS_BITS, local)) {
         return Attribution { pu: *pu as u16, by: how::BY_CIDR };
-    }
-    if role.flags & role::LOOPBACK != 0 {
-        return Attribution { pu: role.pu, by: how::BY_ADDRESS };
     }
     if !uplink {
         return Attribution { pu: role.pu, by: how::BY_VETH };

@@ -11,8 +11,8 @@ use collector_ebpf::abi::{
 
 use crate::{
     atomic,
-    maps::{CACHE4, CACHE6, FILL, LIVE4, LIVE6, NEW4, NEW6, TABLES4, TABLES6},
-    report,
+    fill::Filling,
+    maps::{CACHE4, CACHE6, LIVE4, LIVE6, NEW4, NEW6, TABLES4, TABLES6},
     settings::{CPUS, HASH_SEED, HIGH_WATER_4, HIGH_WATER_6, SLOTS_4, SLOTS_6},
 };
 
@@ -37,6 +37,9 @@ pub(crate) trait Key: Copy + 'static {
     /// Whether the local end is the lesser of the two: by address (any order will do), or by port where that
     /// is the same. Tells the two directions of a loopback flow apart.
     fn is_in_order(&self) -> bool;
+
+    /// Both ends are the same, so that only what a packet says tells its direction.
+    fn is_symmetric(&self) -> bool;
 
     /// The slot that this flow would have on `cpu` in `epoch`.
     fn slot(&self, epoch: u32, cpu: u32) -> Option<Slot<Self>>;
@@ -132,6 +135,11 @@ impl Key for FlowKey4 {
     }
 
     #[inline(always)]
+    fn is_symmetric(&self) -> bool {
+        self.local == self.remote && self.local_port == self.remote_port
+    }
+
+    #[inline(always)]
     fn slot(&self, epoch: u32, cpu: u32) -> Option<Slot<Self>> {
         let [addresses, rest] = words4(self);
         let hash = mix(mix(HASH_SEED.load(), addresses, MIX_1), rest, MIX_2);
@@ -207,6 +215,11 @@ impl Key for FlowKey6 {
     }
 
     #[inline(always)]
+    fn is_symmetric(&self) -> bool {
+        self.local == self.remote && self.local_port == self.remote_port
+    }
+
+    #[inline(always)]
     fn slot(&self, epoch: u32, cpu: u32) -> Option<Slot<Self>> {
         let [l0, l1, r0, r1, rest] = words6(self);
         let hash = mix(mix(HASH_SEED.load(), l0 ^ r0.rotate_left(17), MIX_1), l1 ^ r1.rotate_left(29), MIX_2);
@@ -268,46 +281,19 @@ fn add<T>(table: &HashMap<T, TableCounts, 1>, key: &T, counts: &SlotCounts, fill
         unsafe { merge(entry, counts) };
         return true;
     }
-    // Without preemption the entry cannot have come meanwhile: its key names this CPU. It is inserted empty,
-    // from memory that is not the stack, of which there is too little for a copy.
-    if table.insert(key, &NOTHING, u64::from(BPF_NOEXIST)).is_err() {
-        return false;
-    }
+    // Inserted empty, from memory that is not the stack, of which there is too little for a copy. The entry can have
+    // come meanwhile only where softirqs are preempted: its key names this CPU.
+    let inserted = table.insert(key, &NOTHING, u64::from(BPF_NOEXIST)).is_ok();
     let Some(entry) = table.get_ptr_mut(key) else { return false };
     // SAFETY: as above.
     unsafe {
-        (*entry).first = counts.first;
+        if inserted {
+            (*entry).first = counts.first;
+        }
         merge(entry, counts);
     }
     filling.count();
     true
-}
-
-/// A table that gets another entry.
-struct Filling {
-    word: u64,
-    /// The index in `FILL`.
-    table: u32,
-    high_water: u32,
-}
-
-impl Filling {
-    /// Counts the entry, and asks for a drain when this CPU's share of the table is nearly used up.
-    #[inline(always)]
-    fn count(&self) {
-        let Some(fill) = FILL.get_ptr_mut(self.table) else { return };
-        // SAFETY: this CPU's own entry.
-        unsafe {
-            if (*fill).word != self.word {
-                (*fill).word = self.word;
-                (*fill).entries = 0;
-            }
-            (*fill).entries += 1;
-            if (*fill).entries == u64::from(self.high_water) {
-                report::pressure();
-            }
-        }
-    }
 }
 
 static NOTHING: TableCounts = TableCounts {

@@ -10,19 +10,15 @@ use collector_ebpf::{
         flow::{Identity, how},
         report::kind,
     },
-    wire::{
-        tcp,
-        transport::{Echo, Transport},
-    },
+    wire::tcp,
 };
 
 use crate::{
-    Skb,
-    account::{ledger, unit},
-    atomic,
+    Skb, atomic,
     classify::{self, Attribution},
-    cold::Packet,
+    count::{ledger, unit},
     family::Key,
+    read::Packet,
     settings::{FLOWS_BURST, FLOWS_PER_TICK},
 };
 
@@ -66,22 +62,6 @@ impl Who {
     }
 }
 
-/// Who opened a flow that begins with this packet, if the local end sent it, and by what that is known.
-#[inline(always)]
-pub(crate) fn initiator(transport: &Transport) -> u8 {
-    let (opened_by_sender, evidence) = match transport.tcp_flags & (tcp::SYN | tcp::ACK) {
-        tcp::SYN => (true, how::BY_SYN),
-        flags if flags == tcp::SYN | tcp::ACK => (false, how::BY_SYN),
-        _ => match transport.echo {
-            Echo::Request => (true, how::BY_ECHO),
-            Echo::Reply => (false, how::BY_ECHO),
-            Echo::None => (true, how::BY_FIRST_PACKET),
-        },
-    };
-    let local = if opened_by_sender { how::LOCAL_INITIATED } else { 0 };
-    local | evidence << how::INITIATOR_SHIFT
-}
-
 /// Finds the flow's identity, or makes it.
 #[inline(never)]
 pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u32 {
@@ -99,9 +79,9 @@ pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u32 {
             return who.pack();
         }
     }
-    // SAFETY: the entry is live for the run; evicted meanwhile, it is another flow's and what is written
-    // lands in an entry about to be overwritten. What several CPUs write at once is either the same or added
-    // atomically.
+    // SAFETY: the entry is memory of the map for the run. It may be evicted and given to another flow meanwhile:
+    // then that flow's unit or end is wrong until its configuration changes or it ends, which takes an eviction
+    // within these few instructions. What several CPUs write at once is either the same or added atomically.
     unsafe {
         if (*identity).generation != Control::generation(packet.word) {
             // The configuration has changed since.
@@ -137,7 +117,7 @@ unsafe fn settle_down<K: Key>(packet: &Packet, identity: *mut Identity) {
     // SAFETY: the caller's entry is live.
     let mut settled = unsafe { *identity };
     let answered = packet.sent() != (settled.how & how::LOCAL_INITIATED != 0);
-    if answered || settled.epoch != Control::epoch(packet.word) {
+    if answered || settled.swap != Control::swaps(packet.word) {
         settled.how &= !how::NEWCOMER;
         match K::lived().insert(packet.key(), &settled, u64::from(BPF_NOEXIST)) {
             Ok(()) => {
@@ -213,7 +193,7 @@ fn begin<K: Key>(skb: Skb, packet: &Packet) -> (Attribution, Begun) {
         first_ns: unsafe { bpf_ktime_get_boot_ns() },
         fins: 0,
         generation: Control::generation(packet.word),
-        epoch: Control::epoch(packet.word),
+        swap: Control::swaps(packet.word),
         pu: attribution.pu,
         how: attributed(packet.initiator | how::NEWCOMER, attribution),
         ended: 0,
@@ -227,8 +207,13 @@ fn begin<K: Key>(skb: Skb, packet: &Packet) -> (Attribution, Begun) {
     match K::newcomers().insert(packet.key(), &identity, u64::from(BPF_NOEXIST)) {
         Ok(()) => {}
         Err(EEXIST) => return (attribution, Begun::Lost),
-        // A full LRU hash makes room; should it fail all the same, that is a fault.
-        Err(error) => warn!(&TcContext::new(skb), "a new flow cannot be remembered: error {}", error),
+        // A full LRU hash makes room; should it fail all the same, that is a fault. The packet is counted, and
+        // that the flow began is not said, since its next miss would say it again.
+        Err(error) => {
+            warn!(&TcContext::new(skb), "a new flow cannot be remembered: error {}", error);
+            ledger(|ledger| ledger.identity_full += 1);
+            return (attribution, Begun::Lost);
+        }
     }
     spend(attribution.pu);
     (attribution, Begun::Kept)

@@ -1,10 +1,10 @@
 //! The programs: entry points, nothing else.
 //!
-//! A packet's way: [`packet`] shows its bytes, [`account`] counts it where its flow holds its slot of the
-//! CPU's cache, and [`cold`] does all that is rarer: any kind of packet, [`identity`] (and [`classify`], once
-//! a flow), [`slot`], and [`report`], which tells user space of flows that begin and end. Programs at TC only
-//! ever let a packet pass on (`TC_ACT_UNSPEC`: the next program sees it too), and write nothing to it but its
-//! mark.
+//! A packet's way: [`packet`] shows its bytes, [`read`] what they say; [`account`] counts it where its flow
+//! holds its slot of the CPU's cache, and [`cold`] does all that is rarer: any kind of packet, [`identity`]
+//! (and [`classify`], once a flow), [`slot`], [`fill`], and [`report`], which tells user space of flows that
+//! begin and end. Programs at TC only ever let a packet pass on (`TC_ACT_UNSPEC`: the next program sees it
+//! too), and write nothing to it but its mark.
 //!
 //! On the host this file is an empty program, so that the bodies are linted by the stable toolchain.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
@@ -30,10 +30,13 @@ mod account;
 mod atomic;
 mod classify;
 mod cold;
+mod count;
 mod family;
+mod fill;
 mod identity;
 mod maps;
 mod packet;
+mod read;
 mod reference;
 mod report;
 mod settings;

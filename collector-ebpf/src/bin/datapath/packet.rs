@@ -115,11 +115,14 @@ pub(crate) fn wire(skb: Skb, headers: u32, jumbo: bool) -> Wire {
     // SAFETY: the kernel hands the program a live context.
     let (length, gso_size) = unsafe { ((*skb).len, (*skb).gso_size) };
     let tag = if metadata_vlan(skb).is_some() { TAG } else { 0 };
-    if gso_size == 0 || headers == 0 {
+    if gso_size == 0 {
         return Wire { packets: 1, bytes: u64::from(length + tag) };
     }
     // SAFETY: as above.
     let mut segments = unsafe { (*skb).gso_segs };
+    if headers == 0 {
+        return Wire { packets: segments.max(1), bytes: u64::from(length + tag) };
+    }
     let taken_off = if jumbo { JUMBO_HEADER } else { 0 };
     let length = length.saturating_sub(taken_off);
     let headers = headers.saturating_sub(taken_off);

@@ -1,14 +1,14 @@
 //! What user space is told at once: flows that begin and end, and the clock.
 
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns};
-use collector_ebpf::abi::report::{FlowEvent, kind};
+use collector_ebpf::abi::report::FlowEvent;
 
 use crate::{
-    account,
-    cold::Packet,
+    count,
     family::{Key, Rest},
     identity::Who,
     maps::{ANCHOR, EVENTS},
+    read::Packet,
 };
 
 /// Reports that the packet's flow began or ended, where `who` says so.
@@ -19,7 +19,7 @@ pub(crate) fn flow<K: Key>(packet: &Packet, who: u32) -> u32 {
         return 0;
     }
     let Some(mut entry) = EVENTS.reserve(0) else {
-        account::ledger(|ledger| ledger.reserve_failed += 1);
+        count::ledger(|ledger| ledger.reserve_failed += 1);
         return 0;
     };
     let key = packet.key::<K>();
@@ -42,38 +42,9 @@ pub(crate) fn flow<K: Key>(packet: &Packet, who: u32) -> u32 {
         tcp_flags: packet.tcp_flags,
     });
     entry.submit(0);
-    account::ledger(|ledger| ledger.reported += 1);
+    count::ledger(|ledger| ledger.reported += 1);
     0
 }
-
-/// Asks for a drain before its time.
-#[inline(always)]
-pub(crate) fn pressure() {
-    let Some(mut entry) = EVENTS.reserve(0) else {
-        account::ledger(|ledger| ledger.reserve_failed += 1);
-        return;
-    };
-    entry.write(PRESSURE);
-    entry.submit(0);
-    account::ledger(|ledger| ledger.reported += 1);
-}
-
-static PRESSURE: FlowEvent = FlowEvent {
-    boot_ns: 0,
-    local: [0; 16],
-    remote: [0; 16],
-    local_port: 0,
-    remote_port: 0,
-    boundary: 0,
-    protocol: 0,
-    ports: 0,
-    pu: 0,
-    interface: 0,
-    kind: kind::PRESSURE,
-    how: 0,
-    family: 4,
-    tcp_flags: 0,
-};
 
 /// Writes down one moment on both clocks.
 #[inline(always)]

@@ -1,13 +1,28 @@
 //! Who holds a cache slot, and where its counts go when another flow takes its place.
 
-use collector_ebpf::abi::flow::{FLUSH_AT, RX, SlotCounts, TX};
+use collector_ebpf::{
+    abi::flow::{FLUSH_AT, RX, SlotCounts, TX},
+    wire::tcp,
+};
 
 use crate::{
-    account::{self, unit},
-    cold::Packet,
-    family::Key,
+    count::{self, unit},
+    family::{Key, Slot},
     identity::Who,
+    read::Packet,
 };
+
+/// Whether the flow holds the slot, and the packet only has to be added there.
+#[inline(always)]
+#[expect(clippy::indexing_slicing, reason = "a direction is RX or TX; a panic would be refused at load")]
+pub(crate) fn holds<K: Key>(slot: &Slot<K>, key: &K, direction: usize, tcp_flags: u8) -> bool {
+    if tcp_flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0 {
+        return false;
+    }
+    // SAFETY: the slot is live, and this CPU's alone while softirqs are off. The second comparison covers two
+    // rare cases: nothing counted in this direction yet, and no room for more.
+    unsafe { (*slot.key).is(key) && (*slot.counts).packets[direction].wrapping_sub(1) < FLUSH_AT - 1 }
+}
 
 /// Gives the slot to the packet's flow, with its identity as it is now; the counts of another flow, or counts
 /// that have no room left, move to the table. 1.
@@ -61,7 +76,7 @@ pub(crate) fn into_table<K: Key>(packet: &Packet, who: u32, packets: u32, bytes:
     };
     let in_flow = packet.key::<K>().add_to_table(packet.word, packet.cpu, &counts);
     if !in_flow {
-        account::ledger(|ledger| ledger.table_full += 1);
+        count::ledger(|ledger| ledger.table_full += 1);
     }
     u32::from(in_flow)
 }
@@ -74,7 +89,7 @@ fn flush<K: Key>(key: &K, word: u64, cpu: u32, counts: &SlotCounts) -> u32 {
     if key.add_to_table(word, cpu, counts) {
         return 0;
     }
-    account::ledger(|ledger| ledger.table_full += u64::from(counts.skbs[RX]) + u64::from(counts.skbs[TX]));
+    count::ledger(|ledger| ledger.table_full += u64::from(counts.skbs[RX]) + u64::from(counts.skbs[TX]));
     if let Some(unit) = unit(counts.pu) {
         for direction in [RX, TX] {
             // SAFETY: this CPU's own entry.

@@ -92,6 +92,7 @@ fn the_end_comes_at_once_and_once() {
     let mut flows = Flows::new(Lives::default(), 10);
     let id = id(TCP, 40000);
     flows.learn(&news(id, kind::START, SECOND), never);
+    flows.learn(&news(id, kind::END_FIN, 2 * SECOND), never);
     flows.add(&syn(id, [SYN | ACK | FIN, SYN | ACK | FIN], 1), SECOND, 2 * SECOND, never);
     assert_eq!(settle(&mut flows, 3 * SECOND), [([1, 1], 1, Ended::Fin)]);
     // The last acknowledgement: counted, and the connection is not begun again.
@@ -100,6 +101,39 @@ fn the_end_comes_at_once_and_once() {
     assert_eq!(settle(&mut flows, 5 * SECOND), []);
     let over = flows.settle(30 * SECOND, 30 * SECOND, never);
     assert_eq!((over, flows.len()), (vec![id], 0));
+}
+
+#[test]
+fn flags_tell_the_end_where_the_ring_lost_it() {
+    let mut flows = Flows::new(Lives::default(), 10);
+    flows.add(&syn(id(TCP, 1), [SYN | ACK | FIN, SYN | FIN], 1), SECOND, 2 * SECOND, never);
+    assert_eq!(settle(&mut flows, 3 * SECOND), [([1, 1], 1, Ended::Fin)]);
+}
+
+#[test]
+fn flags_of_the_connection_before_do_not_end_the_one_that_began_after_it() {
+    let mut flows = Flows::new(Lives::default(), 10);
+    let id = id(TCP, 40000);
+    flows.learn(&news(id, kind::START, SECOND), never);
+    flows.learn(&news(id, kind::END_FIN, 2 * SECOND), never);
+    let mut emitted = Vec::new();
+    flows.learn(&news(id, kind::START, 3 * SECOND), |_, flow| emitted.push(told(flow)));
+    assert_eq!(emitted, [([0, 0], 0, Ended::Fin)]);
+    // Both connections, counted in one slot.
+    flows.add(&syn(id, [SYN | ACK | FIN, SYN | ACK | FIN], 2), SECOND, 3 * SECOND, never);
+    assert_eq!(settle(&mut flows, 9 * SECOND), [([1, 1], 2, Ended::Live)]);
+}
+
+#[test]
+fn the_first_packet_is_known_to_the_nanosecond_where_it_was_reported() {
+    let mut flows = Flows::new(Lives::default(), 10);
+    flows.learn(&news(id(TCP, 1), kind::START, SECOND + 5), never);
+    flows.add(&syn(id(TCP, 1), [0, SYN], 1), SECOND, SECOND, never);
+    flows.add(&syn(id(TCP, 2), [0, SYN], 1), SECOND, SECOND, never);
+    flows.learn(&news(id(TCP, 2), kind::START, SECOND + 5), never);
+    let mut first = Vec::new();
+    flows.cut_off(|_, flow| first.push(flow.first));
+    assert_eq!(first, [SECOND + 5; 2]);
 }
 
 #[test]
@@ -158,6 +192,7 @@ fn the_same_ends_again_are_another_connection() {
     let id = id(TCP, 40000);
     flows.learn(&news(id, kind::START, SECOND), never);
     flows.add(&syn(id, [SYN | ACK | FIN, SYN | FIN], 1), SECOND, 2 * SECOND, never);
+    flows.learn(&news(id, kind::END_FIN, 2 * SECOND), never);
     let mut emitted = Vec::new();
     flows.learn(&news(id, kind::START, 3 * SECOND), |_, flow| emitted.push(told(flow)));
     assert_eq!(emitted, [([1, 1], 1, Ended::Fin)], "what was left of the first is told");

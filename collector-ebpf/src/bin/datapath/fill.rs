@@ -1,0 +1,69 @@
+//! How far the tables are filled in the current epoch; a drain before its time is asked for when little room is left.
+
+use collector_ebpf::abi::{
+    control::Control,
+    report::{FlowEvent, kind},
+};
+
+use crate::{
+    count::ledger,
+    maps::{EVENTS, FILL},
+};
+
+/// A table that gets another entry.
+pub(crate) struct Filling {
+    /// The control word of the epoch.
+    pub(crate) word: u64,
+    /// The index in `FILL`.
+    pub(crate) table: u32,
+    /// Entries of one CPU at which a drain is due.
+    pub(crate) high_water: u32,
+}
+
+impl Filling {
+    /// Counts the entry, and asks for a drain when this CPU's share of the table is nearly used up.
+    #[inline(always)]
+    pub(crate) fn count(&self) {
+        let Some(fill) = FILL.get_ptr_mut(self.table) else { return };
+        // SAFETY: this CPU's own entry.
+        unsafe {
+            if (*fill).swap != u64::from(Control::swaps(self.word)) {
+                (*fill).swap = u64::from(Control::swaps(self.word));
+                (*fill).entries = 0;
+            }
+            (*fill).entries += 1;
+            if (*fill).entries == u64::from(self.high_water) {
+                pressure();
+            }
+        }
+    }
+}
+
+/// Asks for a drain before its time.
+#[inline(always)]
+fn pressure() {
+    let Some(mut entry) = EVENTS.reserve(0) else {
+        ledger(|ledger| ledger.reserve_failed += 1);
+        return;
+    };
+    entry.write(PRESSURE);
+    entry.submit(0);
+    ledger(|ledger| ledger.reported += 1);
+}
+
+static PRESSURE: FlowEvent = FlowEvent {
+    boot_ns: 0,
+    local: [0; 16],
+    remote: [0; 16],
+    local_port: 0,
+    remote_port: 0,
+    boundary: 0,
+    protocol: 0,
+    ports: 0,
+    pu: 0,
+    interface: 0,
+    kind: kind::PRESSURE,
+    how: 0,
+    family: 4,
+    tcp_flags: 0,
+};

@@ -1,0 +1,305 @@
+//! What is read of a packet: the interface's role, the headers, the key of its flow.
+
+use core::ptr;
+
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
+use collector_ebpf::{
+    abi::{
+        counter::Unparsed,
+        flow::{FlowKey4, FlowKey6, TX, how},
+        pu::{ROLES as ROLE_ENTRIES, Role, role},
+    },
+    wire::{
+        Frame, Link,
+        ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Layer2, VLAN_ID},
+        ipv4::{self, Ipv4},
+        ipv6::{self, Ipv6},
+        tcp,
+        transport::{Echo, Transport},
+    },
+};
+
+use crate::{
+    Skb,
+    count::ledger,
+    family::Key,
+    maps::{ROLES, ROLES_MORE},
+    packet::{Copied, Linear, metadata_vlan},
+};
+
+/// A packet that was read. The key lies in as many of the words as its family needs.
+#[repr(C)]
+pub(crate) struct Packet {
+    key: [u64; 5],
+    pub(crate) role: &'static Role,
+    pub(crate) now: u64,
+    /// The control word: epoch and generation.
+    pub(crate) word: u64,
+    pub(crate) cpu: u32,
+    /// Where the transport header ends.
+    pub(crate) headers: u32,
+    pub(crate) tcp_flags: u8,
+    /// `LOCAL_INITIATED` and the evidence, if the flow begins with this packet.
+    pub(crate) initiator: u8,
+    /// `RX` or `TX`, as the local side sees it.
+    direction: u8,
+    /// Seen at an interface's egress.
+    pub(crate) egress: bool,
+    pub(crate) jumbo: bool,
+    pub(crate) family: u8,
+    _pad: [u8; 2],
+}
+
+impl Packet {
+    /// A packet of which only the circumstances are known.
+    #[inline(always)]
+    pub(crate) fn unread<const EGRESS: bool>(role: &'static Role, word: u64, now: u64) -> Self {
+        Self {
+            key: [0; 5],
+            role,
+            now,
+            word,
+            // SAFETY: no arguments, no memory.
+            cpu: unsafe { bpf_get_smp_processor_id() },
+            headers: 0,
+            tcp_flags: 0,
+            initiator: 0,
+            direction: 0,
+            egress: EGRESS,
+            jumbo: false,
+            family: 0,
+            _pad: [0; 2],
+        }
+    }
+
+    /// The key, as the family that it was read for.
+    #[inline(always)]
+    pub(crate) fn key<K: Key>(&self) -> &K {
+        // SAFETY: both keys are words without padding, and the greater fills the array.
+        unsafe { &*ptr::from_ref(&self.key).cast::<K>() }
+    }
+
+    /// `RX` or `TX`. Masked, for the verifier does not know what was written to memory.
+    #[inline(always)]
+    pub(crate) fn direction(&self) -> usize {
+        usize::from(self.direction & 1)
+    }
+
+    /// The local side sent the packet.
+    #[inline(always)]
+    pub(crate) fn sent(&self) -> bool {
+        self.direction() == TX
+    }
+
+    /// What was read, as if the local end had sent it.
+    #[inline(always)]
+    fn set<K: Key>(&mut self, key: K, transport: &Transport, jumbo: bool) {
+        // SAFETY: both keys are words without padding, and the greater fills the array.
+        unsafe { ptr::from_mut(&mut self.key).cast::<K>().write(key) };
+        self.headers = transport.headers;
+        self.tcp_flags = transport.tcp_flags;
+        self.initiator = initiator(transport);
+        self.family = K::FAMILY;
+        self.jumbo = jumbo;
+    }
+
+    /// Exchanges the ends where the local one did not send the packet. On loopback both are local, and the
+    /// lesser stands for it, so that both directions meet in one flow.
+    #[inline(always)]
+    pub(crate) fn orient<K: Key, const EGRESS: bool>(&mut self) {
+        // SAFETY: as above.
+        let key = unsafe { &mut *ptr::from_mut(&mut self.key).cast::<K>() };
+        let sent = if self.role.flags & role::LOOPBACK != 0 {
+            // An echo to oneself has the same ends both ways: its request is what was sent.
+            if key.is_symmetric() { self.initiator & how::LOCAL_INITIATED != 0 } else { key.is_in_order() }
+        } else {
+            unit_sent::<EGRESS>(self.role)
+        };
+        self.direction = u8::from(sent);
+        if !sent {
+            key.turn();
+            self.initiator ^= how::LOCAL_INITIATED;
+        }
+    }
+}
+
+/// Who opened a flow that begins with this packet, if the local end sent it, and by what that is known.
+#[inline(always)]
+pub(crate) fn initiator(transport: &Transport) -> u8 {
+    let (opened_by_sender, evidence) = match transport.tcp_flags & (tcp::SYN | tcp::ACK) {
+        tcp::SYN => (true, how::BY_SYN),
+        flags if flags == tcp::SYN | tcp::ACK => (false, how::BY_SYN),
+        _ => match transport.echo {
+            Echo::Request => (true, how::BY_ECHO),
+            Echo::Reply => (false, how::BY_ECHO),
+            Echo::None => (true, how::BY_FIRST_PACKET),
+        },
+    };
+    let local = if opened_by_sender { how::LOCAL_INITIATED } else { 0 };
+    local | evidence << how::INITIATOR_SHIFT
+}
+
+/// What user space said about the interface that the packet crosses. Entry 0, which is no interface's, stands
+/// for those that it said nothing about.
+#[inline(always)]
+pub(crate) fn role_of<const COUNT: bool>(skb: Skb) -> Option<&'static Role> {
+    // SAFETY: the kernel hands the program a live context.
+    let ifindex = unsafe { (*skb).ifindex };
+    if let Some(role) = ROLES.get(ifindex % ROLE_ENTRIES)
+        && role.ifindex == ifindex
+    {
+        return Some(role);
+    }
+    // SAFETY: only user space writes to this map; a torn role lasts for one packet.
+    if let Some(role) = unsafe { ROLES_MORE.get(&ifindex) } {
+        return Some(role);
+    }
+    if COUNT {
+        ledger(|ledger| ledger.no_role += 1);
+    }
+    ROLES.get(0)
+}
+
+/// Whether the processing unit behind the boundary sent the packet: what comes in at the host-side end of a
+/// container was sent by the container.
+#[inline(always)]
+pub(crate) fn unit_sent<const EGRESS: bool>(role: &Role) -> bool {
+    EGRESS != (role.flags & role::FAR != 0)
+}
+
+/// Reads a whole TCP or UDP packet over IPv4, in place: its transport header, and the key of its flow as if
+/// the local end had sent it.
+#[inline(always)]
+pub(crate) fn read4(skb: Skb, role: &Role) -> Option<(FlowKey4, Transport)> {
+    let bytes = Linear::of(skb);
+    let (layer2, boundary) = layer2(skb, role, &bytes)?;
+    if layer2.ethertype != ETHERTYPE_IPV4 {
+        return None;
+    }
+    let ip = ipv4::parse::<false>(&bytes, layer2.next, frame(skb)).ok()?;
+    Some((key4(boundary, &ip), ip.transport))
+}
+
+/// The same for IPv6.
+#[inline(always)]
+pub(crate) fn read6(skb: Skb, role: &Role) -> Option<(FlowKey6, Transport)> {
+    let bytes = Linear::of(skb);
+    let (layer2, boundary) = layer2(skb, role, &bytes)?;
+    if layer2.ethertype != ETHERTYPE_IPV6 {
+        return None;
+    }
+    let ip = ipv6::parse::<false>(&bytes, layer2.next, frame(skb)).ok()?;
+    Some((key6(boundary, &ip), ip.transport))
+}
+
+/// Layer 2, and the boundary that the frame crosses. `None` where layer 2 is not understood.
+#[inline(always)]
+fn layer2(skb: Skb, role: &Role, bytes: &Linear) -> Option<(Layer2, u16)> {
+    let layer2 = ethernet::parse::<false>(bytes, link(role)).ok()?;
+    Some((layer2, boundary(skb, role, &layer2)))
+}
+
+#[inline(never)]
+pub(crate) fn common4(skb: Skb, packet: &mut Packet) -> u32 {
+    let Some((key, transport)) = read4(skb, packet.role) else { return 0 };
+    packet.set(key, &transport, false);
+    1
+}
+
+#[inline(never)]
+pub(crate) fn common6(skb: Skb, packet: &mut Packet) -> u32 {
+    let Some((key, transport)) = read6(skb, packet.role) else { return 0 };
+    packet.set(key, &transport, false);
+    1
+}
+
+/// Reads all that the parser knows, from a copy, for headers may lie behind the linear part. 0, or one more
+/// than the index of the reason why the frame is not understood.
+#[inline(never)]
+pub(crate) fn general(skb: Skb, packet: &mut Packet) -> u32 {
+    let result = Copied::of(skb)
+        .ok_or(Unparsed::Truncated)
+        .and_then(|bytes| ethernet::parse::<true>(&bytes, link(packet.role)));
+    match result {
+        Err(reason) => reason as u32 + 1,
+        Ok(layer2) => {
+            let boundary = boundary(skb, packet.role, &layer2);
+            match layer2.ethertype {
+                ETHERTYPE_IPV4 => general4(skb, packet, layer2.next, boundary),
+                ETHERTYPE_IPV6 => general6(skb, packet, layer2.next, boundary),
+                other => ethernet::refuse(other) as u32 + 1,
+            }
+        }
+    }
+}
+
+#[inline(never)]
+fn general4(skb: Skb, packet: &mut Packet, next: u32, boundary: u16) -> u32 {
+    let Some(bytes) = Copied::again(skb) else { return Unparsed::Truncated as u32 + 1 };
+    match ipv4::parse::<true>(&bytes, next, frame(skb)) {
+        Ok(ip) => {
+            packet.set(key4(boundary, &ip), &ip.transport, false);
+            0
+        }
+        Err(reason) => reason as u32 + 1,
+    }
+}
+
+#[inline(never)]
+fn general6(skb: Skb, packet: &mut Packet, next: u32, boundary: u16) -> u32 {
+    let Some(bytes) = Copied::again(skb) else { return Unparsed::Truncated as u32 + 1 };
+    match ipv6::parse::<true>(&bytes, next, frame(skb)) {
+        Ok(ip) => {
+            packet.set(key6(boundary, &ip), &ip.transport, ip.jumbo);
+            0
+        }
+        Err(reason) => reason as u32 + 1,
+    }
+}
+
+/// What frames on the interface start with.
+#[inline(always)]
+pub(crate) fn link(role: &Role) -> Link {
+    if role.flags & role::RAW_IP != 0 { Link::RawIp } else { Link::Ethernet }
+}
+
+/// The boundary for the flow's key: at an uplink the VLAN id, of the tag that the kernel keeps beside the
+/// frame or of the first one in it.
+#[inline(always)]
+pub(crate) fn boundary(skb: Skb, role: &Role, layer2: &Layer2) -> u16 {
+    if role.flags & role::UPLINK != 0 {
+        metadata_vlan(skb).map_or(layer2.vlan, |tag| tag & VLAN_ID)
+    } else {
+        role.boundary
+    }
+}
+
+/// What the bytes do not say.
+#[inline(always)]
+pub(crate) fn frame(skb: Skb) -> Frame {
+    // SAFETY: the kernel hands the program a live context.
+    unsafe { Frame { length: (*skb).len, gso: (*skb).gso_size != 0 } }
+}
+
+/// The key of an IPv4 flow, as if the local end had sent the packet.
+#[inline(always)]
+pub(crate) fn key4(boundary: u16, ip: &Ipv4) -> FlowKey4 {
+    let (local_port, remote_port) = ports(&ip.transport);
+    let Transport { protocol, kind: ports, .. } = ip.transport;
+    FlowKey4 { local: ip.source, remote: ip.destination, local_port, remote_port, boundary, protocol, ports }
+}
+
+/// The key of an IPv6 flow, as if the local end had sent the packet.
+#[inline(always)]
+pub(crate) fn key6(boundary: u16, ip: &Ipv6) -> FlowKey6 {
+    let (local_port, remote_port) = ports(&ip.transport);
+    let Transport { protocol, kind: ports, .. } = ip.transport;
+    FlowKey6 { local: ip.source, remote: ip.destination, local_port, remote_port, boundary, protocol, ports }
+}
+
+/// Source and destination port, in network byte order.
+#[inline(always)]
+fn ports(transport: &Transport) -> (u16, u16) {
+    let [s0, s1, d0, d1] = transport.ports;
+    (u16::from_ne_bytes([s0, s1]), u16::from_ne_bytes([d0, d1]))
+}
