@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use aya::{
     maps::{Array, Map, MapData, MapInfo},
     programs::loaded_programs,
@@ -6,15 +8,22 @@ use collector_ebpf::abi::control::Control;
 
 use crate::process::{Wire, json};
 
-/// The control maps of programs that count, by program name; those of other processes too.
-fn controls() -> Vec<Array<MapData, Control>> {
+/// The loaded programs that count what comes in; those of other collectors on this machine too.
+fn programs() -> BTreeSet<u32> {
     let programs = loaded_programs().filter_map(Result::ok);
-    let ours = programs.filter(|program| program.name_as_str() == Some("tc_ingress"));
-    ours.filter_map(|program| program.map_ids().ok().flatten())
-        .flatten()
-        .filter(|id| MapInfo::from_id(*id).is_ok_and(|info| info.name_as_str() == Some("CONTROL")))
-        .filter_map(|id| Map::from_map_data(MapData::from_id(id).ok()?).ok()?.try_into().ok())
+    programs
+        .filter(|program| program.name_as_str() == Some("tc_ingress"))
+        .map(|program| program.id())
         .collect()
+}
+
+/// The control map of a program.
+fn control_of(id: u32) -> Option<Array<MapData, Control>> {
+    let program = loaded_programs().filter_map(Result::ok).find(|program| program.id() == id)?;
+    let maps = program.map_ids().ok()??;
+    let is_control = |id: &u32| MapInfo::from_id(*id).is_ok_and(|info| info.name_as_str() == Some("CONTROL"));
+    let map = maps.into_iter().find(is_control)?;
+    Map::from_map_data(MapData::from_id(map).ok()?).ok()?.try_into().ok()
 }
 
 /// Our filters on the ingress hook.
@@ -22,18 +31,33 @@ fn ingress_filters(wire: &Wire) -> usize {
     wire.filters().lines().filter(|line| line.contains("tc_ingress")).count()
 }
 
+/// Lets the lease of the collector whose filters these are run out: not waited for, written.
+fn expire(filters: &str) {
+    let line = filters.lines().find(|line| line.contains("tc_ingress")).expect("its filter stands there");
+    let id = line
+        .split(" id ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next())
+        .expect("tc prints the program's id");
+    let mut orphan = control_of(id.parse().expect("an id is a number")).expect("its program is still loaded");
+    let expired = Control { lease: 0, ..orphan.get(&0, 0).expect("the map is readable") };
+    orphan.set(0, expired, 0).expect("the map is writable");
+}
+
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn tcx_links_go_with_their_owner() {
     let wire = Wire::new();
-    let before = controls().len();
+    let before = programs();
     let running = wire.start(&["--output", "json", "--attach", "tcx"]);
-    assert_eq!(controls().len(), before + 1);
+    let new: Vec<u32> = programs().difference(&before).copied().collect();
+    assert!(!new.is_empty());
     running.signal("KILL");
     let (code, ..) = running.end();
     assert_eq!(code, None, "killed");
     wire.ping(3);
-    assert_eq!(controls().len(), before, "the programs are gone");
+    let left = programs();
+    assert!(new.iter().any(|id| !left.contains(id)), "the program is gone");
 }
 
 #[test]
@@ -47,7 +71,6 @@ fn clsact_filters_of_a_killed_collector_are_removed_at_the_next_start() {
          tc -n {near} filter add dev {interface} ingress pref 100 handle 800::800 protocol ip u32 match u32 0 0 classid 1:1"
     ));
     let foreign = wire.filters();
-    let known = controls().len();
     let running = wire.start(&["--output", "json", "--attach", "clsact"]);
     running.signal("KILL");
     running.end();
@@ -65,14 +88,7 @@ fn clsact_filters_of_a_killed_collector_are_removed_at_the_next_start() {
     assert_eq!(second.end().0, Some(0));
     assert_eq!(wire.filters(), left, "it has removed its own");
 
-    // The lease runs out: not waited for, written.
-    let mut orphans = controls();
-    assert_eq!(orphans.len(), known + 1);
-    let orphan =
-        orphans.iter_mut().find(|control| control.get(&0, 0).is_ok_and(|control| control.lease != 0));
-    let orphan = orphan.expect("a lease was given");
-    let expired = Control { lease: 0, ..orphan.get(&0, 0).expect("the map is readable") };
-    orphan.set(0, expired, 0).expect("the map is writable");
+    expire(&left);
     let third = wire.start(&["--output", "json", "--attach", "clsact"]);
     assert_eq!(ingress_filters(&wire), 1, "only the one that runs");
     wire.ping(4);
@@ -82,4 +98,20 @@ fn clsact_filters_of_a_killed_collector_are_removed_at_the_next_start() {
     let flow = lines.iter().map(|line| json(line)).find(|event| event["type"] == "flow").expect("a flow");
     assert_eq!(flow["record"]["packets"], 4);
     assert_eq!(wire.filters(), foreign, "what is not ours is as it was");
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_qdisc_of_our_own_goes_with_the_filters() {
+    let wire = Wire::new();
+    let qdiscs = || crate::process::sh(&format!("tc -n {} qdisc show dev {}", wire.near, wire.interface));
+    let killed = wire.start(&["--output", "json", "--attach", "clsact"]);
+    killed.signal("KILL");
+    killed.end();
+    assert!(qdiscs().contains("clsact"), "it outlives its process");
+    expire(&wire.filters());
+    let next = wire.start(&["--output", "json", "--attach", "tcx"]);
+    assert!(!qdiscs().contains("clsact"), "{}", qdiscs());
+    next.signal("INT");
+    assert_eq!(next.end().0, Some(0));
 }

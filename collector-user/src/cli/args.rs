@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
 
 use crate::config::{Attach, Config, IfaceGlob, Interval, Output};
 
-/// Shows who talks to whom on this host: flows, drops and counters per processing unit, from the kernel's datapath.
+/// Shows who talks to whom on this host: flows and counters per processing unit, from the kernel's datapath.
 #[derive(Debug, Parser)]
 #[command(name = "collector", version, propagate_version = true)]
 pub struct Cli {
