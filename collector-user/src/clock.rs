@@ -9,6 +9,9 @@ pub fn wall() -> Time {
     Time::new(Timestamp::now())
 }
 
+/// What the wall clock may differ by, in nanoseconds, before it counts as set anew.
+const LEAST_STEP_NS: i64 = 1_000_000;
+
 /// Ties the programs' ticks to the boot clock, and that to the wall clock. Taken anew at each drain, so that neither a
 /// stepped wall clock nor a suspend moves a record's time by more than one drain.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +35,15 @@ impl Moment {
         self.boot_ns.saturating_add_signed(-ns)
     }
 
+    /// The same moment, with the wall clock as `before` had it unless it was stepped since: reading two clocks takes
+    /// some time, and a flow's first packet must have one time in all its records.
+    #[must_use]
+    pub fn in_step_with(self, before: &Self) -> Self {
+        let expected = before.wall_ns + (self.boot_ns as i64 - before.boot_ns as i64);
+        let is_step = (self.wall_ns - expected).abs() > LEAST_STEP_NS;
+        Self { wall_ns: if is_step { self.wall_ns } else { expected }, ..self }
+    }
+
     /// The wall time of a boot time.
     pub fn wall_of_boot(&self, boot_ns: u64) -> Time {
         Time::from_unix_nanos(self.wall_ns + (boot_ns as i64 - self.boot_ns as i64))
@@ -51,6 +63,17 @@ mod tests {
         assert_eq!(MOMENT.boot_of_tick(4), 99_996_000_000);
         assert_eq!(MOMENT.boot_of_tick(u32::MAX), 99_976_000_000);
         assert_eq!(MOMENT.boot_of_tick(6), 100_004_000_000);
+    }
+
+    #[test]
+    fn only_a_step_of_the_wall_clock_is_followed() {
+        let later = Moment { boot_ns: MOMENT.boot_ns + 10, ..MOMENT };
+        assert_eq!(
+            Moment { wall_ns: MOMENT.wall_ns + 999_000, ..later }.in_step_with(&MOMENT).wall_ns,
+            MOMENT.wall_ns + 10
+        );
+        let stepped = MOMENT.wall_ns + 5_000_000_000;
+        assert_eq!(Moment { wall_ns: stepped, ..later }.in_step_with(&MOMENT).wall_ns, stepped);
     }
 
     #[test]

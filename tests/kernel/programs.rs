@@ -221,7 +221,8 @@ fn a_frame_that_is_understood_is_counted_in_its_flow_and_unit_and_gets_the_mark(
                 packets: at(direction, 1),
                 bytes: at(direction, frame.len() as u64),
                 skbs: at(direction, 1),
-                begun: 1,
+                // A TCP connection that is met without its SYN began before anyone looked.
+                begun: u64::from(packet.tcp_flags == 0 || packet.tcp_flags & SYN != 0),
                 pu: UNIT,
                 interface: INTERFACE,
                 tcp_flags: at(direction, packet.tcp_flags),

@@ -48,6 +48,7 @@ fn no_order_of_events_loses_a_packet_or_tells_one_twice() {
             tcp: 20 * SECOND,
             other: 4 * SECOND,
             icmp: 3 * SECOND,
+            at_once: usize::MAX,
         };
         let most = 1 + numbers.below(4) as usize;
         let mut flows = Flows::new(lives, most);

@@ -28,6 +28,7 @@ const LIVES: Lives = Lives {
     tcp: 3600 * SECOND,
     other: 120 * SECOND,
     icmp: 30 * SECOND,
+    at_once: usize::MAX,
 };
 
 /// Flows and what was recorded of them.

@@ -32,7 +32,7 @@ pub struct PuCounters {
     pub flows: u64,
     /// Packets of flows that were refused an entry because the unit's budget of new flows was spent.
     pub rate_limited: u64,
-    /// New flows that the budget still allows on this CPU.
+    /// New flows that the budget still allows on this CPU, in 1,024ths.
     pub budget: u32,
     /// Low 32 bits of `jiffies64` when the budget was last refilled.
     pub refilled: u32,

@@ -26,6 +26,8 @@ const ICMP: [u8; 2] = [1, 58];
 pub struct Lives {
     /// Between two records of a flow that lives.
     pub report: u64,
+    /// Records at one drain: fewer than the queue of an output holds.
+    pub at_once: usize,
     /// After the last packet of a TCP connection that has ended, so that its stragglers are still its own.
     pub ended: u64,
     /// Without a packet: an open TCP connection.
@@ -40,6 +42,7 @@ impl Default for Lives {
     fn default() -> Self {
         Self {
             report: 5 * SECOND,
+            at_once: 50_000,
             ended: 10 * SECOND,
             tcp: 3600 * SECOND,
             other: 120 * SECOND,
@@ -294,12 +297,17 @@ impl Flows {
         }
     }
 
-    /// Emits what has fallen due, and returns the flows that are over. All that was counted before `drained` has been
+    /// Emits what has fallen due, at most [`Lives::at_once`] records, and returns the flows that are over; what has to
+    /// wait falls due at the next call. All that was counted before `drained` has been
     /// added; `now` is not before it.
     pub fn settle(&mut self, now: u64, drained: u64, mut emit: impl FnMut(&FlowId, &Flow)) -> Vec<FlowId> {
         let lives = self.lives;
         let mut over = Vec::new();
+        let mut room = lives.at_once;
         self.known.retain(|id, flow| {
+            if room == 0 {
+                return true;
+            }
             let ended = flow.ended != Ended::Live && flow.ended_at <= drained;
             let idle = now.saturating_sub(flow.last);
             let timed_out = !ended && flow.ended == Ended::Live && idle >= lives.of(id, flow);
@@ -312,6 +320,7 @@ impl Flows {
                     flow.refine_end();
                 }
                 emit(id, flow);
+                room -= 1;
                 flow.end_told |= ended || timed_out;
                 flow.clear();
                 flow.due = now.saturating_add(lives.report);

@@ -7,6 +7,7 @@ use std::{
 };
 
 use jiff::tz::TimeZone;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{args::RunArgs, say};
@@ -62,6 +63,7 @@ impl RunError {
 pub(super) fn run(args: &RunArgs) -> Result<(), RunError> {
     let mut config = args.config.as_deref().map(Config::load).transpose()?.unwrap_or_default();
     args.apply(&mut config);
+    raise_descriptor_limit();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
     let (output, writer) = output(&config)?;
@@ -69,7 +71,7 @@ pub(super) fn run(args: &RunArgs) -> Result<(), RunError> {
     // Whatever happened, what was handed over is written; and what the daemon says weighs more than the output.
     let closed = writer.close(GRACE);
     let mut status = result?;
-    let closed = closed?;
+    let closed = closed.inspect_err(|_| say::losses(&output.counts()))?;
     let counts = closed.counts();
     let name = format(config.output).to_owned();
     status.ledger.delivered.insert(name.clone(), counts.delivered);
@@ -78,9 +80,17 @@ pub(super) fn run(args: &RunArgs) -> Result<(), RunError> {
     Ok(closed.finish(status, GRACE)?)
 }
 
+/// Two descriptors an interface: the soft limit is for programs that use select(2).
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it may not be raised, an interface too many is told when it comes.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
 async fn serve(config: &Config, output: &Queue, writer: &Writer) -> Result<crate::event::Status, RunError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Runtime)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Runtime)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(RunError::Runtime)?;
     let duration = config.duration.map(Interval::get);
     let shutdown = async {
         let time_is_up = async {
@@ -92,6 +102,7 @@ async fn serve(config: &Config, output: &Queue, writer: &Writer) -> Result<crate
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
             () = writer.closed() => {}
             () = time_is_up => {}
         }
@@ -154,6 +165,8 @@ fn options(config: &Config) -> Options {
             identities_4: limits.flows,
             identities_6: limits.flows / 4,
             new_flows_per_second: limits.new_flows_per_second,
+            // Two seconds' worth.
+            new_flows_burst: limits.new_flows_per_second.saturating_mul(2),
             mark_mask: config.mark_mask,
             ..Settings::default()
         },

@@ -1,10 +1,13 @@
 //! What goes to standard error: logs, the lines that tell where the collector stands, and errors.
 
-use std::{error::Error, io::Write as _};
+use std::{
+    error::Error,
+    io::{IsTerminal as _, Write as _},
+};
 
 use tracing_subscriber::{EnvFilter, fmt, util::SubscriberInitExt as _};
 
-use crate::{daemon::Started, event::InterfaceStatus};
+use crate::{daemon::Started, event::InterfaceStatus, sink::queue::SinkCounts};
 
 /// Lines of an error at most: the verifier's log may have thousands, and its last words say why.
 const LINES: usize = 16;
@@ -17,6 +20,7 @@ pub(super) fn logs() {
         .with_writer(std::io::stderr)
         .with_target(false)
         .log_internal_errors(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .finish();
     // Whoever embeds this may have a subscriber of its own, which then stays.
     let _ = logs.try_init();
@@ -30,6 +34,14 @@ pub(super) fn started(started: &Started) {
     } else {
         line(&format!("missing: {}", started.missing.join("; ")));
     }
+}
+
+/// What became of the events of an output that failed: there is no last line to say it.
+pub(super) fn losses(counts: &SinkCounts) {
+    let SinkCounts { delivered, queue_full, failed } = counts;
+    line(&format!(
+        "output: {delivered} events delivered, {queue_full} refused by its full queue, {failed} given up"
+    ));
 }
 
 /// The error and its causes on one line, the verifier's words below.
@@ -52,7 +64,10 @@ fn attached(interfaces: &[InterfaceStatus]) -> String {
     let attached: Vec<String> = interfaces
         .iter()
         .filter(|interface| !interface.mechanism.is_empty())
-        .map(|interface| format!("{} ({}) by {}", interface.name, interface.role, interface.mechanism))
+        // A name may hold any octets; none of them moves the reader's terminal.
+        .map(|interface| {
+            format!("{} ({}) by {}", interface.name.escape_debug(), interface.role, interface.mechanism)
+        })
         .collect();
     if attached.is_empty() {
         return "attached to nothing yet: no interface matches".to_owned();

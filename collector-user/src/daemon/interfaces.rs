@@ -76,8 +76,8 @@ impl Daemon<'_> {
     pub(super) async fn reconcile(&mut self, at_start: bool) -> Result<Vec<String>, DaemonError> {
         let links = links::list(&self.netlink.handle).await?;
         self.forget_gone(&links)?;
-        let mut changed = self.follow_addresses(&links)?;
         let mut missing = Vec::new();
+        let mut changed = self.follow_addresses(&links, &mut missing)?;
         let mut failed = Vec::new();
         for link in links.values() {
             let Some(interface) = self.describe(link, &links) else {
@@ -96,6 +96,8 @@ impl Daemon<'_> {
             changed |= self.follow_role(link.index, interface.role)?;
             self.scribe.interfaces.insert(interface.number, link.name.as_str().into());
             if interface.role.is_some() && !attached {
+                // Many interfaces take longer than a lease runs.
+                self.renew()?;
                 match self.attach(link).await {
                     Ok(sentence) => missing.extend(sentence),
                     Err(error) => {
@@ -187,11 +189,22 @@ impl Daemon<'_> {
         }
     }
 
-    fn follow_addresses(&mut self, links: &BTreeMap<u32, Link>) -> Result<bool, DaemonError> {
+    /// Tells the programs the host's addresses; `true` where flows that are known have to be attributed anew.
+    fn follow_addresses(
+        &mut self,
+        links: &BTreeMap<u32, Link>,
+        missing: &mut Vec<String>,
+    ) -> Result<bool, DaemonError> {
         let addresses = links.values().flat_map(|link| &link.addresses);
         let now: BTreeSet<IpAddr> = addresses.map(|address| address.ip).collect();
         for address in now.difference(&self.watched.locals) {
-            self.controller.add_local(*address)?;
+            if let Err(error) = self.controller.add_local(*address) {
+                missing.push(format!(
+                    "{address} and other addresses of this host, whose packets count as forwarded: {}",
+                    root_cause(&error)
+                ));
+                break;
+            }
         }
         for address in self.watched.locals.difference(&now) {
             self.controller.remove_local(*address)?;

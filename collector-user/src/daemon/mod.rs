@@ -149,7 +149,13 @@ pub async fn run(
     // A wrong name is told before anything that needs a privilege.
     interfaces::check_names(&options.ifaces, &links::list(&netlink.handle).await?)?;
     let mut daemon = Daemon::load(options, collector, netlink)?;
-    let missing = match daemon.start().await {
+    let mut shutdown = std::pin::pin!(shutdown);
+    let start = tokio::select! {
+        start = daemon.start() => start,
+        // Attaching to many interfaces takes its time; what is attached already has counted.
+        () = &mut shutdown => return daemon.finish().await,
+    };
+    let missing = match start {
         Ok(missing) => missing,
         Err(error) => {
             daemon.detach_all().await;
@@ -157,7 +163,7 @@ pub async fn run(
         }
     };
     started(&Started { interfaces: daemon.interface_status(), missing });
-    let result = daemon.serve(shutdown, changes).await;
+    let result = daemon.serve(&mut shutdown, changes).await;
     let finished = daemon.finish().await;
     result.and(finished)
 }
@@ -202,7 +208,7 @@ impl<'a> Daemon<'a> {
             controller.add_range(range.network(), range.prefix_len(), index)?;
         }
         let lives = Lives { report: nanos(options.flow_interval), ..Lives::default() };
-        let moment = moment(&programs, hz)?;
+        let moment = moment(&programs, hz, None)?;
         Ok(Self {
             options,
             collector,
@@ -237,10 +243,9 @@ impl<'a> Daemon<'a> {
 
     async fn serve(
         &mut self,
-        shutdown: impl Future<Output = ()>,
+        mut shutdown: impl Future<Output = ()> + Unpin,
         changes: impl futures_util::Stream<Item = ()> + Unpin,
     ) -> Result<(), DaemonError> {
-        let mut shutdown = std::pin::pin!(shutdown);
         // One answer to a burst of messages: each answer lists everything.
         let mut changes = changes.ready_chunks(1024);
         let mut drain = ticks(self.options.drain_interval);
@@ -311,7 +316,7 @@ impl<'a> Daemon<'a> {
     }
 
     fn renew(&mut self) -> Result<(), DaemonError> {
-        self.moment = moment(&self.programs, self.hz)?;
+        self.moment = moment(&self.programs, self.hz, Some(&self.moment))?;
         if self.controller.lease_has_run_out(self.moment.jiffies) {
             self.gaps += 1;
             tracing::warn!(
@@ -358,10 +363,11 @@ fn tell<T>(result: Result<T, DaemonError>) -> Option<T> {
         .ok()
 }
 
-fn moment(programs: &Programs, hz: u32) -> Result<Moment, KernelError> {
+fn moment(programs: &Programs, hz: u32, before: Option<&Moment>) -> Result<Moment, KernelError> {
     let anchor = programs.anchor()?;
     let wall_ns = i64::try_from(clock::wall().as_unix_nanos()).unwrap_or(i64::MAX);
-    Ok(Moment { jiffies: anchor.jiffies, boot_ns: anchor.boot_ns, wall_ns, hz })
+    let moment = Moment { jiffies: anchor.jiffies, boot_ns: anchor.boot_ns, wall_ns, hz };
+    Ok(before.map_or(moment, |before| moment.in_step_with(before)))
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -160,7 +160,9 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let (slots_4, slots_6) = (slots_of_one(settings.slots_4, cpus), slots_of_one(settings.slots_6, cpus));
     let (entries_4, entries_6) = (2 * cpus * slots_4, 2 * cpus * slots_6);
     let hz = ticks_per_second()?;
-    let per_tick = settings.new_flows_per_second.div_ceil(hz);
+    // In 1,024ths of a flow.
+    let per_tick = scaled(u64::from(settings.new_flows_per_second) * 1024 / u64::from(hz)).max(1);
+    let burst = scaled(u64::from(settings.new_flows_burst) * 1024);
     let seed = random()?;
     let (mark_mask, mark_shift) = (settings.mark_mask, settings.mark_mask.trailing_zeros() & 31);
     let no_cache = u32::from(settings.no_cache || is_preempt_rt());
@@ -175,7 +177,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         .override_global("SLOTS_6", &slots_6, true)
         .override_global("HASH_SEED", &seed, true)
         .override_global("FLOWS_PER_TICK", &per_tick, true)
-        .override_global("FLOWS_BURST", &settings.new_flows_burst, true)
+        .override_global("FLOWS_BURST", &burst, true)
         .override_global("MARK_MASK", &mark_mask, true)
         .override_global("MARK_SHIFT", &mark_shift, true)
         .override_global("NO_CACHE", &no_cache, true)
@@ -374,6 +376,11 @@ pub fn ticks_per_second() -> Result<u32, KernelError> {
         .ok()
         .and_then(|tick| 1_000_000_000_u32.checked_div(tick))
         .ok_or(KernelError::Host { what: "the length of a tick", source: io::ErrorKind::InvalidData.into() })
+}
+
+/// A number that is as good as no limit where it does not fit.
+fn scaled(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// Whether softirqs can be preempted here; see `NO_CACHE` in the programs' settings.

@@ -237,7 +237,7 @@ fn can_afford(pu: u16, now: u32) -> bool {
         let gained = elapsed * u64::from(FLOWS_PER_TICK.load()) + u64::from((*unit).budget);
         (*unit).budget = gained.min(u64::from(FLOWS_BURST.load())) as u32;
         (*unit).refilled = now;
-        if (*unit).budget != 0 {
+        if (*unit).budget >= ONE_FLOW {
             return true;
         }
         (*unit).rate_limited += 1;
@@ -246,13 +246,16 @@ fn can_afford(pu: u16, now: u32) -> bool {
     false
 }
 
+/// Budgets are in 1,024ths of a flow: a tick may bring less than one.
+const ONE_FLOW: u32 = 1024;
+
 /// Takes one new flow from the unit's budget on this CPU.
 #[inline(always)]
 fn spend(pu: u16) {
     let Some(unit) = unit(pu) else { return };
     // SAFETY: this CPU's own entry.
     unsafe {
-        (*unit).budget = (*unit).budget.saturating_sub(1);
+        (*unit).budget = (*unit).budget.saturating_sub(ONE_FLOW);
         (*unit).flows += 1;
     }
 }

@@ -1,7 +1,7 @@
 //! Every map, with who writes it. Sizes that depend on the host are set by user space at load.
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
@@ -16,6 +16,8 @@ use collector_ebpf::abi::{
 use crate::untyped::{HASH, PERCPU_ARRAY, Untyped};
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+/// Most hosts have a handful of addresses, some have thousands.
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 /// What user space tells every run. Written by user space through shared memory.
 #[btf_map]
@@ -89,7 +91,7 @@ pub(crate) static FILL: PerCpuArray<Fill, 2> = PerCpuArray::new();
 
 /// Addresses of this host, IPv4 as `::ffff:a.b.c.d`. Written by user space.
 #[btf_map]
-pub(crate) static LOCALS: HashMap<[u8; 16], u32, 4096> = HashMap::new();
+pub(crate) static LOCALS: HashMap<[u8; 16], u32, 65536, NO_PREALLOC> = HashMap::new();
 
 /// Declared address ranges to processing units; IPv4 below `::ffff:0:0/96`. Written by user space.
 #[btf_map]

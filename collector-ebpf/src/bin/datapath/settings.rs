@@ -31,13 +31,13 @@ pub(crate) static HIGH_WATER_6: Global<u32> = Global::new(u32::MAX);
 #[unsafe(no_mangle)]
 pub(crate) static HASH_SEED: Global<u64> = Global::new(0);
 
-/// New flows that a processing unit gains on each CPU per tick.
+/// New flows that a processing unit gains on each CPU per tick, in 1,024ths.
 #[unsafe(no_mangle)]
-pub(crate) static FLOWS_PER_TICK: Global<u32> = Global::new(1000);
+pub(crate) static FLOWS_PER_TICK: Global<u32> = Global::new(400 << 10);
 
-/// New flows that a processing unit can have saved up on each CPU.
+/// New flows that a processing unit can have saved up on each CPU, in 1,024ths.
 #[unsafe(no_mangle)]
-pub(crate) static FLOWS_BURST: Global<u32> = Global::new(100_000);
+pub(crate) static FLOWS_BURST: Global<u32> = Global::new(100_000 << 10);
 
 /// The bits of `skb->mark` that hold a processing unit's mark; 0 writes none.
 #[unsafe(no_mangle)]

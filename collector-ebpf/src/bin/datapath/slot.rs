@@ -46,9 +46,15 @@ pub(crate) fn take<K: Key>(key: *mut K, counts: *mut SlotCounts, packet: &Packet
         }
         (*counts).pu = pu;
         (*counts).how = how;
-        (*counts).begun += u8::from(who.began());
+        (*counts).begun += u8::from(begins(packet, who));
     }
     1
+}
+
+/// Whether a connection begins with the packet. One of TCP that is met without its SYN began before anyone looked.
+#[inline(always)]
+fn begins(packet: &Packet, who: Who) -> bool {
+    who.began() && (packet.tcp_flags == 0 || packet.tcp_flags & tcp::SYN != 0)
 }
 
 /// Counts a packet on a CPU without slots straight in the table; 0 where that is full.
@@ -71,7 +77,7 @@ pub(crate) fn into_table<K: Key>(packet: &Packet, who: u32, packets: u32, bytes:
         pu,
         interface,
         tcp_flags: [flags * received as u8, flags * sent as u8],
-        begun: u8::from(who.began()),
+        begun: u8::from(begins(packet, who)),
         how,
     };
     let in_flow = packet.key::<K>().add_to_table(packet.word, packet.cpu, &counts);
