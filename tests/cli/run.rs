@@ -107,3 +107,29 @@ fn an_interface_that_comes_later_is_attached() {
         .sum();
     assert!(late >= 10, "{lines:?}");
 }
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn many_interfaces_are_attached_one_after_another() {
+    let wire = Wire::new();
+    let Wire { near, far, .. } = &wire;
+    sh(&format!(
+        "for i in $(seq 60); do ip link add q$i netns {near} type veth peer name r$i netns {far}; done"
+    ));
+    let running = wire.start(&["--output", "json", "--duration", "8s"]);
+    wire.ping(20);
+    let (code, lines, errors) = running.end();
+    assert_eq!(code, Some(0), "{errors}");
+    let status = json(lines.last().expect("there is a last line"))["record"].clone();
+    let interfaces = status["interfaces"].as_array().expect("a list");
+    let attached = interfaces.iter().filter(|interface| interface["mechanism"] == "tcx").count();
+    assert_eq!(attached, 61, "{errors}");
+    assert_eq!(status["ledger"]["gaps"], 0);
+    let packets: u64 = lines
+        .iter()
+        .map(|line| json(line))
+        .filter(|event| event["type"] == "flow" && event["record"]["l4_protocol"] == 1)
+        .filter_map(|event| event["record"]["packets"].as_u64())
+        .sum();
+    assert_eq!(packets, 20, "the first interface counts while the others are attached");
+}

@@ -3,9 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
+    time::Duration,
 };
 
 use collector_ebpf::abi::{control::Anchor, flow::FIRST_BOUNDARY, pu::Role};
+
+use tokio::time::Instant;
 
 use super::{Daemon, DaemonError};
 use crate::{
@@ -24,7 +27,15 @@ pub(super) struct Watched {
     interfaces: BTreeMap<u32, Interface>,
     locals: BTreeSet<IpAddr>,
     numbers: Numbers,
+    /// Interfaces still have to be attached.
+    pub(super) unfinished: bool,
+    /// Those that could not be; tried again when something changes.
+    pub(super) refused: BTreeSet<u32>,
 }
+
+/// How long interfaces are attached at a stretch. A TCX link takes the kernel some 17 ms; a host may have hundreds of
+/// interfaces, and the drain, the signals and the first line on standard error do not wait for all of them.
+const STRETCH: Duration = Duration::from_millis(200);
 
 struct Interface {
     name: String,
@@ -36,7 +47,13 @@ struct Interface {
 
 impl Watched {
     pub(super) fn new() -> Self {
-        Self { interfaces: BTreeMap::new(), locals: BTreeSet::new(), numbers: Numbers::default() }
+        Self {
+            interfaces: BTreeMap::new(),
+            locals: BTreeSet::new(),
+            numbers: Numbers::default(),
+            unfinished: false,
+            refused: BTreeSet::new(),
+        }
     }
 }
 
@@ -79,6 +96,8 @@ impl Daemon<'_> {
         let mut missing = Vec::new();
         let mut changed = self.follow_addresses(&links, &mut missing)?;
         let mut failed = Vec::new();
+        let mut waiting = 0;
+        let begun = Instant::now();
         for link in links.values() {
             let Some(interface) = self.describe(link, &links) else {
                 missing.push(format!(
@@ -95,12 +114,14 @@ impl Daemon<'_> {
             }
             changed |= self.follow_role(link.index, interface.role)?;
             self.scribe.interfaces.insert(interface.number, link.name.as_str().into());
-            if interface.role.is_some() && !attached {
-                // Many interfaces take longer than a lease runs.
-                self.renew()?;
+            let wanted = interface.role.is_some() && !attached && !self.watched.refused.contains(&link.index);
+            if wanted && begun.elapsed() > STRETCH {
+                waiting += 1;
+            } else if wanted {
                 match self.attach(link).await {
                     Ok(sentence) => missing.extend(sentence),
                     Err(error) => {
+                        self.watched.refused.insert(link.index);
                         missing.push(format!("{error}: {}", root_cause(&error)));
                         failed.push(error);
                     }
@@ -110,6 +131,10 @@ impl Daemon<'_> {
         }
         if changed {
             self.controller.next_generation();
+        }
+        self.watched.unfinished = waiting != 0;
+        if at_start && waiting != 0 {
+            missing.push(format!("{waiting} interfaces so far, which are being attached one after another"));
         }
         let nothing = self.attachments.interfaces().is_empty();
         let tried = failed.len();

@@ -266,7 +266,16 @@ impl<'a> Daemon<'a> {
                     tell(self.remove_leftovers().await);
                 }
                 Some(_) = changes.next() => {
+                    self.watched.refused.clear();
                     // A list that was cut short by changes is asked for again at the next of them.
+                    for sentence in tell(self.reconcile(false).await).unwrap_or_default() {
+                        tracing::warn!("{sentence}");
+                    }
+                }
+                // At once, but never instead of the others: they are asked in random order.
+                () = std::future::ready(()), if self.watched.unfinished => {
+                    // Set again where there is more to do, not where nothing can be done.
+                    self.watched.unfinished = false;
                     for sentence in tell(self.reconcile(false).await).unwrap_or_default() {
                         tracing::warn!("{sentence}");
                     }
