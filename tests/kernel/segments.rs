@@ -27,6 +27,12 @@ fn cases() -> Vec<Case> {
     let mut without_length_6 = six.clone();
     without_length_6[18..20].fill(0);
     let datagrams = ENDS_4.frame(UDP, &udp(ENDS_4.ports(), 3000));
+    let inside =
+        ethernet(&[], IPV4, &ipv4((ONE_4, TWO_4), &[], 0x4000, TCP, &tcp(ENDS_4.ports(), ACK, &[], 3000)));
+    let vxlan = [&[8, 0, 0, 0, 0, 0, 42, 0][..], &inside].concat();
+    let length = (vxlan.len() as u16 + 8).to_be_bytes();
+    let vxlan = [&[0xC0, 0, 0x12, 0xB5, length[0], length[1], 0, 0][..], &vxlan].concat();
+    let vxlan = ethernet(&[], IPV4, &ipv4((ONE_4, TWO_4), &[], 0, UDP, &vxlan));
     vec![
         ("a packet", four.clone(), 0, 0, 1, 0),
         ("a packet that says so", four.clone(), 0, 1, 1, 0),
@@ -40,6 +46,7 @@ fn cases() -> Vec<Case> {
         ("TCP over IPv6", six.clone(), 1428, 3, 3, 86),
         ("TCP over IPv6, not counted", six, 1428, 0, 3, 86),
         ("UDP", datagrams, 1000, 3, 3, 42),
+        ("VXLAN", vxlan, 1400, 3, 3, 42 + 8 + 14 + 20 + 20),
         ("SCTP by fragments", ENDS_4.frame(SCTP, &chunks), 0xFFFF, 2, 2, 46),
         ("BIG TCP, no length", without_length, 1448, 3, 3, 66),
         ("BIG TCP over IPv6, no length", without_length_6, 1428, 3, 3, 86),

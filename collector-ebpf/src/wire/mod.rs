@@ -19,6 +19,7 @@ pub mod ipv6;
 pub mod sctp;
 pub mod tcp;
 pub mod transport;
+pub mod tunnel;
 pub mod udp;
 
 use crate::abi::counter::Unparsed;

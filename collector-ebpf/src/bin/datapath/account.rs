@@ -10,7 +10,7 @@ use collector_ebpf::{
         flow::{RX, TX},
         pu::{Role, role},
     },
-    wire::transport::Transport,
+    wire::{transport::Transport, tunnel},
 };
 
 use crate::{
@@ -119,6 +119,10 @@ fn hit<K: Key>(
     // SAFETY: the slot is live, and this CPU's alone while softirqs are off.
     unsafe {
         let wire = wire(skb, transport.headers, false);
+        if wire.packets != 1 && tunnel::is_tunnel(transport) {
+            // Its segments repeat headers that lie deeper than was read.
+            return false;
+        }
         add(slot.counts, direction, wire, now, role.interface, transport.tcp_flags);
         let pu = (*slot.counts).pu;
         count_unit(pu, direction, wire, true);

@@ -16,6 +16,7 @@ use collector_ebpf::{
         ipv6::{self, Ipv6},
         tcp,
         transport::{Echo, Transport},
+        tunnel,
     },
 };
 
@@ -202,6 +203,9 @@ fn layer2(skb: Skb, role: &Role, bytes: &Linear) -> Option<(Layer2, u16)> {
 #[inline(never)]
 pub(crate) fn common4(skb: Skb, packet: &mut Packet) -> u32 {
     let Some((key, transport)) = read4(skb, packet.role) else { return 0 };
+    if frame(skb).gso && tunnel::is_tunnel(&transport) {
+        return 0;
+    }
     packet.set(key, &transport, false);
     1
 }
@@ -209,6 +213,9 @@ pub(crate) fn common4(skb: Skb, packet: &mut Packet) -> u32 {
 #[inline(never)]
 pub(crate) fn common6(skb: Skb, packet: &mut Packet) -> u32 {
     let Some((key, transport)) = read6(skb, packet.role) else { return 0 };
+    if frame(skb).gso && tunnel::is_tunnel(&transport) {
+        return 0;
+    }
     packet.set(key, &transport, false);
     1
 }
@@ -225,12 +232,31 @@ pub(crate) fn general(skb: Skb, packet: &mut Packet) -> u32 {
         Ok(layer2) => {
             let boundary = boundary(skb, packet.role, &layer2);
             match layer2.ethertype {
-                ETHERTYPE_IPV4 => general4(skb, packet, layer2.next, boundary),
-                ETHERTYPE_IPV6 => general6(skb, packet, layer2.next, boundary),
+                ETHERTYPE_IPV4 => {
+                    general4(skb, packet, layer2.next, boundary) + inner::<FlowKey4>(skb, packet)
+                }
+                ETHERTYPE_IPV6 => {
+                    general6(skb, packet, layer2.next, boundary) + inner::<FlowKey6>(skb, packet)
+                }
                 other => ethernet::refuse(other) as u32 + 1,
             }
         }
     }
+}
+
+/// Moves the end of the headers of a tunnel's super-packet to where its segments' headers end. 0.
+#[inline(never)]
+fn inner<K: Key>(skb: Skb, packet: &mut Packet) -> u32 {
+    if !frame(skb).gso || packet.family != K::FAMILY {
+        return 0;
+    }
+    if let Some(bytes) = Copied::again(skb) {
+        let rest = packet.key::<K>().rest();
+        // The key is as the sender has it: the remote port is the destination's.
+        packet.headers =
+            tunnel::innermost(&bytes, rest.protocol, u16::from_be(rest.remote_port), packet.headers);
+    }
+    0
 }
 
 #[inline(never)]
