@@ -1,8 +1,7 @@
 //! What the kernel side and the user side agree on, and the packet logic that needs no kernel.
 //!
 //! - [`abi`]: every byte that crosses the border between the programs and user space: map keys and values,
-//!   ring
-//!   records, their sizes, offsets and version.
+//!   ring records, their sizes, offsets and version.
 //! - [`wire`]: one protocol a file; [`wire::parse`] turns the bytes of a frame into what a flow is made of.
 //!
 //! Nothing here knows aya's kernel side or a file descriptor: the same source runs in the programs

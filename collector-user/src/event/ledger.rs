@@ -39,7 +39,7 @@ pub struct Ledger {
     pub gaps: u64,
     /// Records that user space took from the kernel.
     pub drained: u64,
-    /// Perf records that were overwritten before they were read.
+    /// Records that the programs wrote and that nobody read: written to the ring, less those drained.
     pub lost: u64,
     /// Records that could not be decoded.
     pub undecodable: u64,

@@ -18,7 +18,7 @@ pub struct Status {
 pub struct InterfaceStatus {
     /// Its name.
     pub name: String,
-    /// What it is: `uplink`, `container`, ...
+    /// What it is: `uplink`, `declared`, `unknown`, `overlay`, ...
     pub role: String,
     /// Why it is that.
     pub reason: String,
