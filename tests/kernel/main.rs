@@ -6,6 +6,8 @@
 mod programs;
 // Who a flow belongs to, by what the programs are told.
 mod attribution;
+// The same once an answer leaves, and by sockets of this host.
+mod deciding;
 // How many packets and octets of the wire a super-packet stands for.
 mod segments;
 // Caches and tables: swaps, collisions, tables that are full, flows beyond the budget.

@@ -190,7 +190,8 @@ fn expected(hook: Hook, packet: &Packet) -> (usize, FlowId, u8) {
         ports: packet.kind,
     };
     let bits = (if local_initiated { how::LOCAL_INITIATED } else { 0 })
-        | how::NEWCOMER
+        // A program that is run by hand sees what comes in nowhere: a socket of this host sends it.
+        | if hook == Hook::Egress { how::HOST_END } else { 0 }
         | evidence << how::INITIATOR_SHIFT
         | how::BY_INTERFACE << how::ATTRIBUTION_SHIFT;
     (direction, id, bits)

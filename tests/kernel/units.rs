@@ -73,7 +73,7 @@ fn declared_addresses_are_their_units_and_the_rest_of_an_uplink_is_the_hosts() -
         assert_eq!(&*record.context_id, unit, "{to}");
         let destination = record.destination.clone().unwrap_or_default();
         assert_eq!((&*destination.id, destination.r#type), (unit, EndPointType::Pu), "{to}");
-        let by = if unit == "web" { AttributedBy::Declared } else { AttributedBy::Address };
+        let by = if unit == "web" { AttributedBy::Declared } else { AttributedBy::Socket };
         assert_eq!(record.attributed_by, by, "{to}");
         if unit == "web" {
             assert_eq!(&*record.namespace, "/lab", "{to}");

@@ -84,6 +84,12 @@ pub fn unit(events: &[Event], unit: &str) -> [u64; 4] {
     ["rx_packets", "rx_bytes", "tx_packets", "tx_bytes"].map(|name| counter(events, unit, name))
 }
 
+/// The same of what a unit's sockets exchanged on this host.
+pub fn local(events: &[Event], unit: &str) -> [u64; 4] {
+    ["local_rx_packets", "local_rx_bytes", "local_tx_packets", "local_tx_bytes"]
+        .map(|name| counter(events, unit, name))
+}
+
 /// The same over all units.
 pub fn all_units(events: &[Event]) -> [u64; 4] {
     ["rx_packets", "rx_bytes", "tx_packets", "tx_bytes"].map(|name| counter_of_all(events, name))

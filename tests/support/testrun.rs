@@ -12,7 +12,7 @@ use collector_ebpf::abi::{
     pu::{Role, index, role},
 };
 use collector_user::{
-    drain::decode::{FlowId, FlowNews, flow_event},
+    drain::decode::{FlowDelta, FlowId, FlowNews, flow_event},
     kernel::{
         control::Controller,
         object::{self, CounterMaps, EGRESS, FlowMaps, INGRESS, Loaded, Programs, Settings},
@@ -219,6 +219,14 @@ impl Datapath {
         Ok(all)
     }
 
+    /// Ends the epoch and takes out what it counted, as it comes: a flow that changed its unit comes more than once.
+    pub fn deltas(&mut self) -> Result<Vec<FlowDelta>> {
+        let epoch = self.controller.swap(&self.flows)?;
+        let mut all = Vec::new();
+        self.flows.drain(epoch, |delta| all.push(*delta))?;
+        Ok(all)
+    }
+
     /// Takes out what one flow counted; fails where there is another number of flows.
     pub fn drain_one(&mut self) -> Result<(FlowId, Counted)> {
         let all = self.drain()?;
@@ -257,7 +265,8 @@ impl Datapath {
     pub fn unit(&self, pu: u16) -> Result<PuCounters> {
         let mut unit = self.counters.unit(pu)?.context("no counters of this unit")?;
         let before = self.units_before.get(&pu).copied().unwrap_or_default();
-        for (direction, before) in unit.direction.iter_mut().zip(before.direction) {
+        let both = unit.direction.iter_mut().chain(&mut unit.local);
+        for (direction, before) in both.zip(before.direction.iter().chain(&before.local)) {
             direction.packets -= before.packets;
             direction.bytes -= before.bytes;
             direction.skbs -= before.skbs;
@@ -275,6 +284,7 @@ impl Datapath {
         let before = self.ledger_before;
         ledger.seen -= before.seen;
         ledger.looped -= before.looped;
+        ledger.second_pass -= before.second_pass;
         ledger.table_full -= before.table_full;
         ledger.rate_limited -= before.rate_limited;
         ledger.reserve_failed -= before.reserve_failed;
@@ -293,5 +303,9 @@ const UNITS: [u16; 4] = [index::HOST, index::FORWARDED, index::UNKNOWN, UNIT];
 
 /// The buffers in the ledger that no flow has, but that are explained.
 pub fn explained_without_flow(ledger: &Ledger) -> u64 {
-    ledger.looped + ledger.table_full + ledger.rate_limited + ledger.unparsed.iter().sum::<u64>()
+    ledger.looped
+        + ledger.second_pass
+        + ledger.table_full
+        + ledger.rate_limited
+        + ledger.unparsed.iter().sum::<u64>()
 }

@@ -1,6 +1,7 @@
 //! Sums over records are the totals of what was counted, whatever happens meanwhile: news that come early, late or never,
 //! ends, the same ports again, intervals, silence, a table that is full.
 
+use crate::nobody;
 use collector_ebpf::{
     abi::{
         flow::{how, ports},
@@ -38,6 +39,12 @@ impl Sum {
     }
 }
 
+fn add(into: &mut [u64; 2], packets: [u64; 2]) {
+    for (into, packets) in into.iter_mut().zip(packets) {
+        *into += packets;
+    }
+}
+
 #[test]
 fn no_order_of_events_loses_a_packet_or_tells_one_twice() {
     for seed in 0..2_000 {
@@ -49,11 +56,17 @@ fn no_order_of_events_loses_a_packet_or_tells_one_twice() {
             other: 4 * SECOND,
             icmp: 3 * SECOND,
             at_once: usize::MAX,
+            undecided: SECOND,
         };
         let most = 1 + numbers.below(4) as usize;
         let mut flows = Flows::new(lives, most);
         let (mut counted, mut told) = (Sum::default(), Sum::default());
-        let mut emit = |_: &FlowId, flow: &Flow| told.add(flow.packets, flow.bytes, flow.begun);
+        // By unit: what the programs count at once, and what the records say.
+        let (mut at_once, mut told_of) = ([[0; 2]; 3], [[0; 2]; 3]);
+        let mut emit = |_: &FlowId, flow: &Flow| {
+            told.add(flow.packets, flow.bytes, flow.begun);
+            add(&mut told_of[usize::from(flow.pu)], flow.packets);
+        };
         let mut history = Vec::new();
         let mut now = SECOND;
         for _ in 0..30 {
@@ -75,6 +88,12 @@ fn no_order_of_events_loses_a_packet_or_tells_one_twice() {
                     let mut flag = || flags[numbers.below(5) as usize];
                     let tcp_flags = if id.protocol == 6 { [flag(), flag()] } else { [0; 2] };
                     let begun = numbers.below(2);
+                    // Each flow is decided for one unit, or guessed to be that unit's, now and then.
+                    let pu = 1 + id.remote_port % 2;
+                    let provisional = numbers.below(2) as u8 * how::PROVISIONAL;
+                    if provisional == 0 {
+                        add(&mut at_once[usize::from(pu)], packets);
+                    }
                     let delta = FlowDelta {
                         id,
                         bytes: packets.map(|packets| packets * 60),
@@ -83,14 +102,14 @@ fn no_order_of_events_loses_a_packet_or_tells_one_twice() {
                         begun,
                         first: 0,
                         last: 0,
-                        pu: 1,
+                        pu,
                         interface: 1,
                         tcp_flags,
-                        how: how::LOCAL_INITIATED,
+                        how: how::LOCAL_INITIATED | provisional,
                     };
                     history.push(format!("{now}: add {delta:?}"));
                     counted.add(delta.packets, delta.bytes, delta.begun);
-                    flows.add(&delta, now, now, &mut emit);
+                    flows.add(&delta, now, now, nobody, &mut emit);
                 }
                 3 | 4 => {
                     let kinds = [
@@ -102,19 +121,32 @@ fn no_order_of_events_loses_a_packet_or_tells_one_twice() {
                     ];
                     let kind = kinds[numbers.below(5) as usize];
                     let boot_ns = now - numbers.below(SECOND);
-                    let news = FlowNews { id, boot_ns, pu: 1, interface: 1, kind, how: how::LOCAL_INITIATED };
+                    let news = FlowNews {
+                        id,
+                        boot_ns,
+                        pu: 1 + id.remote_port % 2,
+                        interface: 1,
+                        kind,
+                        how: how::LOCAL_INITIATED,
+                    };
                     history.push(format!("{now}: learn {news:?}"));
-                    flows.learn(&news, &mut emit);
+                    flows.learn(&news, nobody, &mut emit);
                 }
                 _ => {
                     let drained = now - numbers.below(SECOND);
                     history.push(format!("{now}: settle, drained {drained}"));
-                    flows.settle(now, drained, &mut emit);
+                    flows.settle(now, drained, nobody, &mut emit);
                 }
             }
         }
-        flows.cut_off(&mut emit);
-        flows.cut_off(&mut emit);
+        flows.cut_off(nobody, &mut emit);
+        flows.cut_off(nobody, &mut emit);
+        for pu in [1, 2] {
+            let given = flows.credits().of(pu).boundary.map(|direction| direction.packets);
+            let mut all = at_once[usize::from(pu)];
+            add(&mut all, given);
+            assert_eq!(all, told_of[usize::from(pu)], "seed {seed}, unit {pu}: {history:#?}");
+        }
         assert_eq!(told, counted, "seed {seed}, at most {most} flows: {history:#?}");
     }
 }

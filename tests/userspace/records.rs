@@ -1,5 +1,6 @@
 //! What was counted becomes records: one an interval, one at the end, and their sums are the totals.
 
+use crate::nobody;
 use collector_ebpf::{
     abi::{
         flow::{how, ports},
@@ -29,6 +30,7 @@ const LIVES: Lives = Lives {
     other: 120 * SECOND,
     icmp: 30 * SECOND,
     at_once: usize::MAX,
+    undecided: SECOND,
 };
 
 /// Flows and what was recorded of them.
@@ -44,23 +46,23 @@ impl Desk {
 
     fn add(&mut self, delta: &FlowDelta, at: u64) {
         let Self { flows, records } = self;
-        flows.add(delta, at, at, |id, flow| records.push(record(id, flow)));
+        flows.add(delta, at, at, nobody, |id, flow| records.push(record(id, flow)));
     }
 
     fn learn(&mut self, id: FlowId, kind: u8, how: u8, at: u64) {
         let Self { flows, records } = self;
         let news = FlowNews { id, boot_ns: at, pu: 1, interface: 1, kind, how };
-        flows.learn(&news, |id, flow| records.push(record(id, flow)));
+        flows.learn(&news, nobody, |id, flow| records.push(record(id, flow)));
     }
 
     fn settle(&mut self, now: u64) -> Vec<FlowId> {
         let Self { flows, records } = self;
-        flows.settle(now, now, |id, flow| records.push(record(id, flow)))
+        flows.settle(now, now, nobody, |id, flow| records.push(record(id, flow)))
     }
 
     fn cut_off(&mut self) {
         let Self { flows, records } = self;
-        flows.cut_off(|id, flow| records.push(record(id, flow)));
+        flows.cut_off(nobody, |id, flow| records.push(record(id, flow)));
     }
 
     /// What was recorded since this was asked last.
@@ -72,7 +74,7 @@ impl Desk {
 fn record(id: &FlowId, flow: &collector_user::aggregate::flows::Flow) -> FlowRecord {
     let registry = Registry::new(&[]).unwrap();
     let moment = Moment { jiffies: 0, boot_ns: 0, wall_ns: 1_000 * SECOND as i64, hz: 250 };
-    Scribe::default().flow(id, flow, &registry, &moment)
+    Scribe::default().flow(id, flow, None, &registry, &moment)
 }
 
 fn id(protocol: u8) -> FlowId {

@@ -26,8 +26,11 @@ layout!(DirectionCounters, 40, { packets: 0, bytes: 8, skbs: 16, flowless_packet
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PuCounters {
-    /// By direction: `RX`, `TX`.
+    /// What crossed the unit's boundary, by direction: `RX`, `TX`.
     pub direction: [DirectionCounters; 2],
+    /// What the unit's sockets on this host exchanged without crossing an uplink, by direction. Here: what loopback
+    /// carried. The rest (the host's end of a container's flow) user space takes from the flows.
+    pub local: [DirectionCounters; 2],
     /// Flows that began.
     pub flows: u64,
     /// Packets of flows that were refused an entry because the unit's budget of new flows was spent.
@@ -38,7 +41,9 @@ pub struct PuCounters {
     pub refilled: u32,
 }
 
-layout!(PuCounters, 104, { direction: 0, flows: 80, rate_limited: 88, budget: 96, refilled: 100 });
+layout!(PuCounters, 184, {
+    direction: 0, local: 80, flows: 160, rate_limited: 168, budget: 176, refilled: 180,
+});
 
 /// Processing units in one chunk of counters; chunks are inner maps, so this is fixed.
 pub const PUS_PER_CHUNK: u32 = 256;
@@ -113,7 +118,7 @@ impl Unparsed {
 
 /// What became of every socket buffer that a CPU's programs were run on, and of every record they wrote.
 ///
-/// `seen = looped + the sum of unparsed + table_full + rate_limited + the buffers of all drained flows`, at
+/// `seen = looped + second_pass + the sum of unparsed + table_full + rate_limited + the buffers of all drained flows`, at
 /// any quiet moment: the last term is counted by user space, apart from these.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,6 +128,8 @@ pub struct Ledger {
     /// Own multicast that came back at the ingress of the interface it left by, and what loopback delivers: counted when
     /// it was sent.
     pub looped: u64,
+    /// Buffers that leave an interface for the second time, behind an ifb: counted the first time.
+    pub second_pass: u64,
     /// Buffers whose flow lost its slot and found no room in a full flow table: in the totals of their unit,
     /// in no flow.
     pub table_full: u64,
@@ -141,9 +148,9 @@ pub struct Ledger {
     pub unparsed: [u64; UNPARSED_REASONS],
 }
 
-layout!(Ledger, 152, {
-    seen: 0, looped: 8, table_full: 16, rate_limited: 24, reserve_failed: 32, reported: 40, identity_full: 48,
-    no_role: 56, unparsed: 64,
+layout!(Ledger, 160, {
+    seen: 0, looped: 8, second_pass: 16, table_full: 24, rate_limited: 32, reserve_failed: 40, reported: 48,
+    identity_full: 56, no_role: 64, unparsed: 72,
 });
 
 /// How far a CPU has filled a table in the current epoch.

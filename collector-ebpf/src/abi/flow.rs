@@ -115,19 +115,27 @@ pub const FLUSH_AT: u32 = 1 << 31;
 pub mod how {
     /// The local end opened the flow; else the remote end did.
     pub const LOCAL_INITIATED: u8 = 1;
-    /// The identity still lies in the LRU hash of newcomers.
-    pub const NEWCOMER: u8 = 1 << 1;
+    /// One end is a socket of this host, beside the boundary's unit: of a container's flow the other end, of an
+    /// overlay's the local one.
+    pub const HOST_END: u8 = 1 << 1;
 
     /// Where the initiator's evidence lies.
     pub const INITIATOR_SHIFT: u8 = 2;
     /// The mask of the initiator's evidence, shifted down.
-    pub const INITIATOR_MASK: u8 = 7;
+    pub const INITIATOR_MASK: u8 = 3;
     /// The sender of the first packet that was seen.
     pub const BY_FIRST_PACKET: u8 = 0;
     /// A TCP SYN (its sender) or SYN-ACK (its receiver).
     pub const BY_SYN: u8 = 1;
     /// An ICMP echo request (its sender) or reply (its receiver).
     pub const BY_ECHO: u8 = 2;
+    /// A socket of this host that listens where a TCP connection was met whose beginning nobody saw.
+    pub const BY_LISTENER: u8 = 3;
+
+    /// The unit is a guess until a packet goes the other way: what came in may have been translated (NAT) to
+    /// somebody else. The programs have not counted the flow's packets for any unit; user space does, once it is
+    /// decided.
+    pub const PROVISIONAL: u8 = 1 << 4;
 
     /// Where the attribution's method lies.
     pub const ATTRIBUTION_SHIFT: u8 = 5;
@@ -145,6 +153,10 @@ pub mod how {
     pub const BY_ROUTE: u8 = 4;
     /// By the host-side end that the packet crossed.
     pub const BY_VETH: u8 = 5;
+    /// By a socket of this host.
+    pub const BY_SOCKET: u8 = 6;
+    /// By nothing: it came to an address of this host's where no socket waits for it, and nobody answered.
+    pub const BY_SILENCE: u8 = 7;
 
     /// The initiator's evidence in `how`.
     #[inline(always)]
@@ -194,11 +206,13 @@ pub struct TableKey4 {
     pub flow: FlowKey4,
     /// The CPU whose cache gave the counts up.
     pub cpu: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// Index of the processing unit that the packets were counted for: a flow may change its unit.
+    pub pu: u16,
+    /// 1 if the unit was [provisional](how::PROVISIONAL).
+    pub provisional: u16,
 }
 
-layout!(TableKey4, 24, { flow: 0, cpu: 16, _pad: 20 });
+layout!(TableKey4, 24, { flow: 0, cpu: 16, pu: 20, provisional: 22 });
 
 /// The key of the table behind the IPv6 caches; fields as in [`TableKey4`].
 #[repr(C, align(8))]
@@ -208,11 +222,13 @@ pub struct TableKey6 {
     pub flow: FlowKey6,
     /// The CPU whose cache gave the counts up.
     pub cpu: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// Index of the processing unit that the packets were counted for.
+    pub pu: u16,
+    /// 1 if the unit was [provisional](how::PROVISIONAL).
+    pub provisional: u16,
 }
 
-layout!(TableKey6, 48, { flow: 0, cpu: 40, _pad: 44 });
+layout!(TableKey6, 48, { flow: 0, cpu: 40, pu: 44, provisional: 46 });
 
 /// What a table counts for a flow and a CPU in one epoch.
 #[repr(C)]
@@ -230,8 +246,6 @@ pub struct TableCounts {
     pub first: u32,
     /// Low 32 bits of `jiffies64` at the last packet.
     pub last: u32,
-    /// Index of the processing unit that the flow belongs to.
-    pub pu: u16,
     /// The number of the interface that the last packet crossed.
     pub interface: u16,
     /// TCP flags seen, joined by OR, by direction.
@@ -239,12 +253,11 @@ pub struct TableCounts {
     /// Bits of [`how`].
     pub how: u8,
     /// Zero.
-    pub _pad: u8,
+    pub _pad: [u8; 3],
 }
 
 layout!(TableCounts, 72, {
-    bytes: 0, packets: 16, skbs: 32, begun: 48, first: 56, last: 60, pu: 64, interface: 66, tcp_flags: 68,
-    how: 70, _pad: 71,
+    bytes: 0, packets: 16, skbs: 32, begun: 48, first: 56, last: 60, interface: 64, tcp_flags: 66, how: 68, _pad: 69,
 });
 
 /// Who a flow belongs to and how it began: lives as long as the flow, is read at a cache miss.
@@ -266,12 +279,16 @@ pub struct Identity {
     pub how: u8,
     /// 1 once an end of the TCP connection was reported.
     pub ended: u8,
+    /// 1 while the identity lies in the LRU hash of newcomers.
+    pub newcomer: u8,
+    /// 1 once a packet that leaves this host has shown where the flow's own packets come from.
+    pub decided: u8,
     /// Zero.
-    pub _pad: u32,
+    pub _pad: u16,
 }
 
 layout!(Identity, 32, {
-    first_ns: 0, fins: 8, generation: 16, swap: 20, pu: 24, how: 26, ended: 27, _pad: 28,
+    first_ns: 0, fins: 8, generation: 16, swap: 20, pu: 24, how: 26, ended: 27, newcomer: 28, decided: 29, _pad: 30,
 });
 
 #[cfg(test)]
@@ -282,7 +299,8 @@ mod tests {
     fn the_bits_of_how_do_not_meet() {
         let parts = [
             how::LOCAL_INITIATED,
-            how::NEWCOMER,
+            how::HOST_END,
+            how::PROVISIONAL,
             how::INITIATOR_MASK << how::INITIATOR_SHIFT,
             how::ATTRIBUTION_MASK << how::ATTRIBUTION_SHIFT,
         ];
@@ -291,16 +309,15 @@ mod tests {
 
     #[test]
     fn how_gives_back_what_was_put_in() {
-        for initiator in [how::BY_FIRST_PACKET, how::BY_SYN, how::BY_ECHO] {
-            for attribution in
-                [how::BY_NONE, how::BY_INTERFACE, how::BY_CIDR, how::BY_ADDRESS, how::BY_ROUTE, how::BY_VETH]
-            {
-                for rest in [0, how::LOCAL_INITIATED, how::NEWCOMER, how::LOCAL_INITIATED | how::NEWCOMER] {
+        const REST: u8 = how::LOCAL_INITIATED | how::HOST_END | how::PROVISIONAL;
+        for initiator in how::BY_FIRST_PACKET..=how::BY_LISTENER {
+            for attribution in how::BY_NONE..=how::BY_SILENCE {
+                for rest in [0, how::LOCAL_INITIATED, how::HOST_END, how::PROVISIONAL, REST] {
                     let bits =
                         rest | initiator << how::INITIATOR_SHIFT | attribution << how::ATTRIBUTION_SHIFT;
                     assert_eq!(how::initiator_by(bits), initiator);
                     assert_eq!(how::attributed_by(bits), attribution);
-                    assert_eq!(bits & (how::LOCAL_INITIATED | how::NEWCOMER), rest);
+                    assert_eq!(bits & REST, rest);
                 }
             }
         }

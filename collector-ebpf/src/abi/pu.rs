@@ -51,6 +51,15 @@ pub mod role {
     pub const RAW_IP: u16 = 1 << 3;
     /// The loopback device: every packet crosses it twice, once each way.
     pub const LOOPBACK: u16 = 1 << 4;
+    /// Not attached: a device (a bridge, mostly) on whose way into the host lie host-side ends. What is routed to it
+    /// or came in by it is counted there.
+    pub const INSIDE: u16 = 1 << 5;
+    /// An uplink that is a port of such a bridge: frames for others are switched on.
+    pub const SWITCHED: u16 = 1 << 6;
+    /// Not attached: an ifb, which hands packets back to the interface that they were leaving by.
+    pub const IFB: u16 = 1 << 7;
+    /// There is such a device on the host: look where packets come from.
+    pub const MIRRORED: u16 = 1 << 8;
 }
 
 /// Entries of the array `ROLES`; a power of two.
@@ -62,7 +71,17 @@ mod tests {
 
     #[test]
     fn flags_are_bits_of_their_own() {
-        let flags = [role::FAR, role::OWN, role::UPLINK, role::RAW_IP, role::LOOPBACK];
+        let flags = [
+            role::FAR,
+            role::OWN,
+            role::UPLINK,
+            role::RAW_IP,
+            role::LOOPBACK,
+            role::INSIDE,
+            role::SWITCHED,
+            role::IFB,
+            role::MIRRORED,
+        ];
         assert!(flags.iter().all(|it| it.is_power_of_two()));
         assert_eq!(flags.iter().sum::<u16>(), flags.iter().fold(0, |all, it| all | it));
     }

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use collector_ebpf::abi::counter::{Ledger, PuCounters, Unparsed};
+use collector_ebpf::abi::counter::{DirectionCounters, Ledger, PuCounters, Unparsed};
 
 use crate::{
+    aggregate::booking::Credit,
     event::{CounterReport, Counters, Text},
     pu::registry::Unit,
 };
 
 /// The names of a unit's counters, in the order of its reports.
-const UNIT: [&str; 12] = [
+///
+/// What crossed the unit's boundary comes first; `local` is what its sockets exchanged on this host, with a container or
+/// by loopback, without crossing an uplink.
+const UNIT: [&str; 18] = [
     "rx_packets",
     "rx_bytes",
     "tx_packets",
@@ -23,12 +27,19 @@ const UNIT: [&str; 12] = [
     "tx_flowless_bytes",
     "flows",
     "rate_limited",
+    "local_rx_packets",
+    "local_rx_bytes",
+    "local_tx_packets",
+    "local_tx_bytes",
+    "local_rx_skbs",
+    "local_tx_skbs",
 ];
 
 /// The names of the datapath's own counters that come before the unparsed frames by reason.
-const DATAPATH: [&str; 8] = [
+const DATAPATH: [&str; 9] = [
     "seen",
     "looped",
+    "second_pass",
     "table_full",
     "rate_limited",
     "reserve_failed",
@@ -59,9 +70,10 @@ impl Default for Differences {
 }
 
 impl Differences {
-    /// The report of a unit that has counted `now` in all.
-    pub fn unit(&mut self, unit: &Unit, now: &PuCounters) -> CounterReport {
-        let [rx, tx] = now.direction;
+    /// The report of a unit for which the programs have counted `now` in all, and the flows have given `credit`.
+    pub fn unit(&mut self, unit: &Unit, now: &PuCounters, credit: &Credit) -> CounterReport {
+        let [rx, tx] = sum(&now.direction, &credit.boundary);
+        let [local_rx, local_tx] = sum(&now.local, &credit.local);
         let now = [
             rx.packets,
             rx.bytes,
@@ -75,6 +87,12 @@ impl Differences {
             tx.flowless_bytes,
             now.flows,
             now.rate_limited,
+            local_rx.packets,
+            local_rx.bytes,
+            local_tx.packets,
+            local_tx.bytes,
+            local_rx.skbs,
+            local_tx.skbs,
         ];
         let before = self.units.insert(unit.index, now).unwrap_or_default();
         CounterReport {
@@ -89,6 +107,7 @@ impl Differences {
         let rows = [
             now.seen,
             now.looped,
+            now.second_pass,
             now.table_full,
             now.rate_limited,
             now.reserve_failed,
@@ -106,6 +125,16 @@ impl Differences {
     }
 }
 
+fn sum(one: &[DirectionCounters; 2], other: &[DirectionCounters; 2]) -> [DirectionCounters; 2] {
+    let mut sum = *one;
+    for (into, from) in sum.iter_mut().zip(other) {
+        into.packets += from.packets;
+        into.bytes += from.bytes;
+        into.skbs += from.skbs;
+    }
+    sum
+}
+
 fn differences(names: &[Text], before: &[u64], now: &[u64]) -> Vec<Counters> {
     let before = before.iter().copied().chain(std::iter::repeat(0));
     let values = now.iter().zip(before).map(|(now, before)| now.wrapping_sub(before));
@@ -117,7 +146,7 @@ mod tests {
     use collector_ebpf::abi::counter::{Ledger, PuCounters};
 
     use super::Differences;
-    use crate::pu::registry::Registry;
+    use crate::{aggregate::booking::Credit, pu::registry::Registry};
 
     #[test]
     fn reports_are_differences_in_a_fixed_order() {
@@ -126,13 +155,27 @@ mod tests {
         let mut differences = Differences::default();
         let mut counters = PuCounters::default();
         counters.direction[0].packets = 5;
-        let report = differences.unit(host, &counters);
+        let report = differences.unit(host, &counters, &Credit::default());
         let names: Vec<_> = report.counters.iter().map(|counter| &*counter.name).collect();
         assert_eq!(names[..4], ["rx_packets", "rx_bytes", "tx_packets", "tx_bytes"]);
         assert_eq!((report.counters[0].value, report.counters[1].value), (5, 0));
         counters.direction[0].packets = 7;
-        assert_eq!(differences.unit(host, &counters).counters[0].value, 2);
-        assert_eq!(differences.unit(host, &counters).counters[0].value, 0);
+        assert_eq!(differences.unit(host, &counters, &Credit::default()).counters[0].value, 2);
+        assert_eq!(differences.unit(host, &counters, &Credit::default()).counters[0].value, 0);
+    }
+
+    #[test]
+    fn what_the_flows_give_is_added_to_what_the_programs_count() {
+        let registry = Registry::new(&[]).unwrap();
+        let host = registry.get(1).unwrap();
+        let (mut counters, mut credit) = (PuCounters::default(), Credit::default());
+        counters.direction[0].packets = 5;
+        counters.local[1].bytes = 100;
+        credit.boundary[0].packets = 2;
+        credit.local[1].bytes = 11;
+        let report = Differences::default().unit(host, &counters, &credit);
+        let value = |name: &str| report.counters.iter().find(|it| &*it.name == name).map(|it| it.value);
+        assert_eq!((value("rx_packets"), value("local_tx_bytes")), (Some(7), Some(111)));
     }
 
     #[test]
@@ -142,16 +185,16 @@ mod tests {
         let mut differences = Differences::default();
         let mut counters = PuCounters::default();
         counters.direction[1].bytes = u64::MAX - 9;
-        differences.unit(host, &counters);
+        differences.unit(host, &counters, &Credit::default());
         counters.direction[1].bytes = 90;
-        assert_eq!(differences.unit(host, &counters).counters[3].value, 100);
+        assert_eq!(differences.unit(host, &counters, &Credit::default()).counters[3].value, 100);
     }
 
     #[test]
     fn the_datapath_reports_every_reason() {
         let mut differences = Differences::default();
         let report = differences.datapath(&Ledger { seen: 3, unparsed: [1; 11], ..Ledger::default() });
-        assert_eq!((report.counters.len(), &*report.context_id), (19, ""));
-        assert_eq!((&*report.counters[10].name, report.counters[10].value), ("unparsed_arp", 1));
+        assert_eq!((report.counters.len(), &*report.context_id), (20, ""));
+        assert_eq!((&*report.counters[11].name, report.counters[11].value), ("unparsed_arp", 1));
     }
 }

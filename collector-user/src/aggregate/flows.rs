@@ -5,14 +5,17 @@ use std::collections::HashMap;
 
 use collector_ebpf::{
     abi::{
-        flow::{RX, TX},
+        flow::{FIRST_BOUNDARY, RX, TX, how},
         report::kind,
     },
     wire::tcp,
 };
 
 use crate::{
-    aggregate::initiator::{self, Initiator},
+    aggregate::{
+        booking::{Credits, HostEnd, Open},
+        initiator::{self, Initiator},
+    },
     drain::decode::{FlowDelta, FlowId, FlowNews},
     event::{Ended, ResetBy},
 };
@@ -36,6 +39,8 @@ pub struct Lives {
     pub other: u64,
     /// Without a packet: ICMP.
     pub icmp: u64,
+    /// How long the counters of units wait for a flow's answer, which shows whose it is.
+    pub undecided: u64,
 }
 
 impl Default for Lives {
@@ -47,6 +52,7 @@ impl Default for Lives {
             tcp: 3600 * SECOND,
             other: 120 * SECOND,
             icmp: 30 * SECOND,
+            undecided: 2 * SECOND,
         }
     }
 }
@@ -89,6 +95,8 @@ pub struct Flow {
     first_is_exact: bool,
     /// When its next record falls due while it lives.
     due: u64,
+    /// What it has counted and no unit has been given.
+    open: Open,
 }
 
 impl Flow {
@@ -111,6 +119,7 @@ impl Flow {
             end_told: false,
             first_is_exact: false,
             due: first.saturating_add(report),
+            open: Open::default(),
         }
     }
 
@@ -135,9 +144,31 @@ impl Flow {
             self.first = self.first.min(first);
         }
         self.last = self.last.max(last);
-        self.pu = delta.pu;
         self.interface = delta.interface;
-        self.how = delta.how;
+        // A CPU may go on guessing, until the end of its epoch, what another one knows.
+        if delta.how & how::PROVISIONAL == 0 || self.is_provisional() {
+            self.pu = delta.pu;
+            self.how = delta.how;
+        }
+        self.open.add(delta, delta.id.boundary < FIRST_BOUNDARY);
+    }
+
+    /// Its unit is a guess so far.
+    fn is_provisional(&self) -> bool {
+        self.how & how::PROVISIONAL != 0
+    }
+
+    /// Gives the counters what they are owed.
+    fn book(&mut self, id: &FlowId, credits: &mut Credits, host_end: &impl Fn(&FlowId) -> HostEnd) {
+        if !self.open.is_empty() {
+            let host_end = self.has_host_end().then(|| host_end(id));
+            credits.give(&mut self.open, self.pu, host_end);
+        }
+    }
+
+    /// A socket of this host is one end of it, beside the unit whose boundary it crosses.
+    pub fn has_host_end(&self) -> bool {
+        self.how & how::HOST_END != 0
     }
 
     fn end(&mut self, ended: Ended, reset_by_local: Option<bool>, at: u64) {
@@ -203,17 +234,23 @@ pub struct Flows {
     most: usize,
     known: HashMap<FlowId, Flow>,
     tally: Tally,
+    credits: Credits,
 }
 
 impl Flows {
     /// A table of at most `most` flows.
     pub fn new(lives: Lives, most: usize) -> Self {
-        Self { lives, most, known: HashMap::new(), tally: Tally::default() }
+        Self { lives, most, known: HashMap::new(), tally: Tally::default(), credits: Credits::default() }
     }
 
     /// What was done so far.
     pub fn tally(&self) -> Tally {
         self.tally
+    }
+
+    /// What the flows have given to the counters of units.
+    pub fn credits(&self) -> &Credits {
+        &self.credits
     }
 
     /// Whether a flow is remembered.
@@ -233,7 +270,16 @@ impl Flows {
 
     /// Adds what was drained; `first` and `last` are its packets' times. `emit` gets a record that cannot wait: that of a
     /// connection which a new one replaces, and that of a flow for which there is no room.
-    pub fn add(&mut self, delta: &FlowDelta, first: u64, last: u64, mut emit: impl FnMut(&FlowId, &Flow)) {
+    ///
+    /// `host_end` names the unit at the host's end of a flow at the boundary of another one.
+    pub fn add(
+        &mut self,
+        delta: &FlowDelta,
+        first: u64,
+        last: u64,
+        host_end: impl Fn(&FlowId) -> HostEnd,
+        mut emit: impl FnMut(&FlowId, &Flow),
+    ) {
         self.tally.skbs += delta.skbs.iter().sum::<u64>();
         let report = self.lives.report;
         let new = || Flow::new(&delta.id, delta.how, delta.pu, delta.interface, first, report);
@@ -241,12 +287,14 @@ impl Flows {
             self.tally.stateless += 1;
             let mut flow = new();
             flow.add(delta, first, last);
+            flow.book(&delta.id, &mut self.credits, &host_end);
             emit(&delta.id, &flow);
             return;
         }
         let flow = self.known.entry(delta.id).or_insert_with(new);
         if flow.end_told && delta.begun != 0 {
             // Another connection, whose beginning was not heard of; what is left of the one before is told first.
+            flow.book(&delta.id, &mut self.credits, &host_end);
             if flow.pending() {
                 emit(&delta.id, flow);
             }
@@ -261,7 +309,12 @@ impl Flows {
     }
 
     /// Learns at once that a flow began or ended; what it counted comes with the next drain.
-    pub fn learn(&mut self, news: &FlowNews, mut emit: impl FnMut(&FlowId, &Flow)) {
+    pub fn learn(
+        &mut self,
+        news: &FlowNews,
+        host_end: impl Fn(&FlowId) -> HostEnd,
+        mut emit: impl FnMut(&FlowId, &Flow),
+    ) {
         if news.kind == kind::START {
             let report = self.lives.report;
             let new = || Flow {
@@ -271,6 +324,7 @@ impl Flows {
             if let Some(flow) = self.known.get_mut(&news.id) {
                 if flow.ended != Ended::Live && news.boot_ns >= flow.ended_at {
                     // The same ends once more: what is left of the connection before is told before it is forgotten.
+                    flow.book(&news.id, &mut self.credits, &host_end);
                     if flow.pending() || !flow.end_told {
                         flow.refine_end();
                         emit(&news.id, flow);
@@ -300,11 +354,23 @@ impl Flows {
     /// Emits what has fallen due, at most [`Lives::at_once`] records, and returns the flows that are over; what has to
     /// wait falls due at the next call. All that was counted before `drained` has been
     /// added; `now` is not before it.
-    pub fn settle(&mut self, now: u64, drained: u64, mut emit: impl FnMut(&FlowId, &Flow)) -> Vec<FlowId> {
+    pub fn settle(
+        &mut self,
+        now: u64,
+        drained: u64,
+        host_end: impl Fn(&FlowId) -> HostEnd,
+        mut emit: impl FnMut(&FlowId, &Flow),
+    ) -> Vec<FlowId> {
         let lives = self.lives;
+        let credits = &mut self.credits;
         let mut over = Vec::new();
         let mut room = lives.at_once;
         self.known.retain(|id, flow| {
+            // A decided unit is given what it is owed at once. The host's end is known no sooner than the answer.
+            let at_uplink = id.boundary < FIRST_BOUNDARY;
+            if at_uplink && !flow.is_provisional() || now.saturating_sub(flow.first) >= lives.undecided {
+                flow.book(id, credits, &host_end);
+            }
             if room == 0 {
                 return true;
             }
@@ -319,6 +385,8 @@ impl Flows {
                 if ended {
                     flow.refine_end();
                 }
+                // The record says whose it is; the counters say the same.
+                flow.book(id, credits, &host_end);
                 emit(id, flow);
                 room -= 1;
                 flow.end_told |= ended || timed_out;
@@ -335,8 +403,9 @@ impl Flows {
     }
 
     /// Emits all that no record holds yet: the collector stops.
-    pub fn cut_off(&mut self, mut emit: impl FnMut(&FlowId, &Flow)) {
+    pub fn cut_off(&mut self, host_end: impl Fn(&FlowId) -> HostEnd, mut emit: impl FnMut(&FlowId, &Flow)) {
         for (id, flow) in &mut self.known {
+            flow.book(id, &mut self.credits, &host_end);
             if flow.pending() || flow.ended != Ended::Live && !flow.end_told {
                 flow.refine_end();
                 emit(id, flow);

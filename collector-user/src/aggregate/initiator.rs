@@ -19,6 +19,7 @@ pub fn decide(id: &FlowId, bits: u8) -> Initiator {
     let local = bits & how::LOCAL_INITIATED != 0;
     match how::initiator_by(bits) {
         how::BY_SYN => Initiator { local, by: InitiatorBy::Syn },
+        how::BY_LISTENER => Initiator { local, by: InitiatorBy::Listener },
         how::BY_ECHO => Initiator { local, by: InitiatorBy::IcmpRequest },
         _ if id.ports != ports::TRANSPORT => Initiator { local, by: InitiatorBy::FirstPacket },
         _ => match (is_service(id.local_port), is_service(id.remote_port)) {
@@ -72,6 +73,12 @@ mod tests {
     fn a_syn_is_believed_whatever_the_ports() {
         let initiator = decide(&id(443, 40000), bits(true, how::BY_SYN));
         assert_eq!(initiator, Initiator { local: true, by: InitiatorBy::Syn });
+    }
+
+    #[test]
+    fn a_socket_that_listens_is_believed_whatever_the_ports() {
+        let initiator = decide(&id(40000, 443), bits(false, how::BY_LISTENER));
+        assert_eq!(initiator, Initiator { local: false, by: InitiatorBy::Listener });
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! From what the programs counted to records: flows over their life, counters between two reports. Nothing here reads a
 //! clock or a descriptor.
 
+pub mod booking;
 pub mod counters;
 pub mod flows;
 pub mod initiator;

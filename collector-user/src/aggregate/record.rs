@@ -8,7 +8,7 @@ use collector_ebpf::abi::{
 };
 
 use crate::{
-    aggregate::flows::Flow,
+    aggregate::{booking::HostEnd, flows::Flow},
     clock::Moment,
     drain::decode::FlowId,
     event::{ActionType, AttributedBy, EndPoint, EndPointType, FlowRecord, ServiceType, Text},
@@ -32,12 +32,25 @@ impl Default for Scribe {
 
 impl Scribe {
     /// The record of what was counted for a flow since its last one.
-    pub fn flow(&self, id: &FlowId, flow: &Flow, units: &Registry, moment: &Moment) -> FlowRecord {
+    ///
+    /// `host_end` is the unit whose socket on this host is one end of the flow, where that is another than the flow's.
+    pub fn flow(
+        &self,
+        id: &FlowId,
+        flow: &Flow,
+        host_end: Option<HostEnd>,
+        units: &Registry,
+        moment: &Moment,
+    ) -> FlowRecord {
         let unit = units.get(flow.pu);
         let (local_port, remote_port) = shown_ports(id);
-        let local = EndPoint { ip: Some(id.local), port: local_port, ..self.own(unit) };
-        let remote =
-            EndPoint { ip: Some(id.remote), port: remote_port, ..self.other(units.of_address(id.remote)) };
+        let of_host =
+            |remote: bool| host_end.filter(|end| end.is_remote == remote).map(|end| units.get(end.pu));
+        let own = of_host(false).map_or_else(|| self.own(unit), |unit| self.own(unit));
+        let other =
+            of_host(true).map_or_else(|| self.other(units.of_address(id.remote)), |unit| self.own(unit));
+        let local = EndPoint { ip: Some(id.local), port: local_port, ..own };
+        let remote = EndPoint { ip: Some(id.remote), port: remote_port, ..other };
         let (source, destination, forth, back) =
             if flow.initiator.local { (local, remote, TX, RX) } else { (remote, local, RX, TX) };
         let [received, sent] = flow.tcp_flags;
@@ -125,6 +138,8 @@ fn attributed_by(bits: u8) -> AttributedBy {
         how::BY_ADDRESS => AttributedBy::Address,
         how::BY_ROUTE => AttributedBy::Route,
         how::BY_VETH => AttributedBy::Veth,
+        how::BY_SOCKET => AttributedBy::Socket,
+        how::BY_SILENCE => AttributedBy::Unanswered,
         _ => AttributedBy::None,
     }
 }

@@ -6,7 +6,11 @@ use std::{
     time::Duration,
 };
 
-use collector_ebpf::abi::{control::Anchor, flow::FIRST_BOUNDARY, pu::Role};
+use collector_ebpf::abi::{
+    control::Anchor,
+    flow::FIRST_BOUNDARY,
+    pu::{Role, role as flag},
+};
 
 use tokio::time::Instant;
 
@@ -27,6 +31,8 @@ pub(super) struct Watched {
     interfaces: BTreeMap<u32, Interface>,
     locals: BTreeSet<IpAddr>,
     numbers: Numbers,
+    /// Boundaries at which the host is the remote end. One that was, stays: a number is given once.
+    far: BTreeSet<u16>,
     /// Interfaces still have to be attached.
     pub(super) unfinished: bool,
     /// Those that could not be; tried again when something changes.
@@ -40,6 +46,7 @@ const STRETCH: Duration = Duration::from_millis(200);
 struct Interface {
     name: String,
     decision: Decision,
+    /// What the programs are told of it, attached or not.
     role: Option<Role>,
     /// Allotted once: what is counted under it must mean the same as long as the interface lives.
     number: u16,
@@ -51,9 +58,15 @@ impl Watched {
             interfaces: BTreeMap::new(),
             locals: BTreeSet::new(),
             numbers: Numbers::default(),
+            far: BTreeSet::new(),
             unfinished: false,
             refused: BTreeSet::new(),
         }
+    }
+
+    /// Whether a boundary is the host-side end of what lies behind it.
+    pub(super) fn is_far(&self, boundary: u16) -> bool {
+        self.far.contains(&boundary)
     }
 }
 
@@ -98,23 +111,34 @@ impl Daemon<'_> {
         let mut failed = Vec::new();
         let mut waiting = 0;
         let begun = Instant::now();
+        let mut described = BTreeMap::new();
         for link in links.values() {
-            let Some(interface) = self.describe(link, &links) else {
-                missing.push(format!(
+            match self.describe(link, &links) {
+                Some(interface) => drop(described.insert(link.index, interface)),
+                None => missing.push(format!(
                     "{} is not watched: {} interfaces are, and more cannot be told apart",
                     link.name,
                     Numbers::MOST
-                ));
-                continue;
-            };
+                )),
+            }
+        }
+        surround(&mut described, &links);
+        for (index, interface) in described {
+            let Some(link) = links.get(&index) else { continue };
+            let is_wanted = interface.decision.is_attached();
+            if let Some(Role { flags, boundary, .. }) = interface.role
+                && flags & flag::FAR != 0
+            {
+                self.watched.far.insert(boundary);
+            }
             let attached = self.attachments.mechanism(link.index).is_some();
-            if attached && interface.role.is_none() {
+            if attached && !is_wanted {
                 // Before its role is forgotten: a packet in between would be nobody's.
                 self.detach(link.index).await;
             }
             changed |= self.follow_role(link.index, interface.role)?;
             self.scribe.interfaces.insert(interface.number, link.name.as_str().into());
-            let wanted = interface.role.is_some() && !attached && !self.watched.refused.contains(&link.index);
+            let wanted = is_wanted && !attached && !self.watched.refused.contains(&link.index);
             if wanted && begun.elapsed() > STRETCH {
                 waiting += 1;
             } else if wanted {
@@ -278,6 +302,32 @@ impl Daemon<'_> {
             }
         };
         self.watched.interfaces.iter().map(status).collect()
+    }
+}
+
+/// Completes what the programs are told of each interface by what lies around it.
+fn surround(described: &mut BTreeMap<u32, Interface>, links: &BTreeMap<u32, Link>) {
+    let is_far = |index: u32| {
+        let role = described.get(&index).and_then(|interface| interface.role);
+        role.is_some_and(|role| role.flags & flag::FAR != 0)
+    };
+    let inside = role::inside(links, is_far);
+    let has_ifb = links.values().any(|link| link.kind == "ifb");
+    for (index, interface) in described {
+        let Some(link) = links.get(index) else { continue };
+        match &mut interface.role {
+            None => interface.role = role::for_others(link, &inside),
+            Some(role) => {
+                if has_ifb {
+                    role.flags |= flag::MIRRORED;
+                }
+                if role.flags & flag::UPLINK != 0
+                    && link.master.is_some_and(|master| inside.contains(&master))
+                {
+                    role.flags |= flag::SWITCHED;
+                }
+            }
+        }
     }
 }
 

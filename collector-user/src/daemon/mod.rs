@@ -41,6 +41,7 @@ use crate::{
     pu::registry::{Declared, Registry, TooMany},
 };
 use interfaces::Watched;
+use reports::Teller;
 
 /// What the daemon is asked to do.
 #[derive(Clone, Debug)]
@@ -303,12 +304,9 @@ impl<'a> Daemon<'a> {
         // Twice: a program that was running read the epoch before or after the first swap. And whatever fails, what was
         // drained is told.
         let drained = self.drain().and_then(|()| self.drain());
-        let Self { flows, scribe, units, moment, collector, options, .. } = self;
-        flows.cut_off(|id, flow| {
-            if reports::is_wanted(flow, options) {
-                collector.collect_flow_event(&scribe.flow(id, flow, units, moment));
-            }
-        });
+        let Self { flows, scribe, units, moment, collector, options, watched, .. } = self;
+        let teller = Teller { scribe, units, moment, collector: *collector, options, watched };
+        flows.cut_off(|id| teller.host_end(id), |id, flow| teller.tell(id, flow));
         let reported = self.report_counters();
         let ledger = self.ledger();
         drained.and(reported)?;
@@ -347,12 +345,9 @@ impl<'a> Daemon<'a> {
         match record {
             Ok(None) => return true,
             Ok(Some(news)) => {
-                let Self { flows, scribe, units, moment, collector, options, .. } = self;
-                flows.learn(&news, |id, flow| {
-                    if reports::is_wanted(flow, options) {
-                        collector.collect_flow_event(&scribe.flow(id, flow, units, moment));
-                    }
-                });
+                let Self { flows, scribe, units, moment, collector, options, watched, .. } = self;
+                let teller = Teller { scribe, units, moment, collector: *collector, options, watched };
+                flows.learn(&news, |id| teller.host_end(id), |id, flow| teller.tell(id, flow));
             }
             Err(error) => {
                 *undecodable += 1;

@@ -4,8 +4,15 @@ use std::collections::BTreeMap;
 
 use collector_ebpf::abi::{counter::Unparsed, pu::index};
 
-use super::{Daemon, DaemonError, Options};
-use crate::{aggregate::flows::Flow, event::Ledger};
+use super::{Daemon, DaemonError, Options, interfaces::Watched};
+use crate::{
+    aggregate::{booking::HostEnd, flows::Flow, record::Scribe},
+    clock::Moment,
+    collector::EventCollector,
+    drain::decode::FlowId,
+    event::Ledger,
+    pu::registry::Registry,
+};
 
 impl Daemon<'_> {
     /// Renews the lease, swaps the epoch, adds what the retired one counted, and reports what has fallen due.
@@ -22,16 +29,19 @@ impl Daemon<'_> {
         for record in before {
             self.learn(record);
         }
-        let Self { flow_maps, flows, scribe, units, moment, collector, options, .. } = self;
-        let emit = |id: &_, flow: &_| {
-            if is_wanted(flow, options) {
-                collector.collect_flow_event(&scribe.flow(id, flow, units, moment));
-            }
-        };
+        let Self { flow_maps, flows, scribe, units, moment, collector, options, watched, .. } = self;
+        let teller = Teller { scribe, units, moment, collector: *collector, options, watched };
+        let (host_end, emit) = (|id: &_| teller.host_end(id), |id: &_, flow: &_| teller.tell(id, flow));
         let result = flow_maps.drain(retired, |delta| {
-            flows.add(delta, moment.boot_of_tick(delta.first), moment.boot_of_tick(delta.last), emit);
+            flows.add(
+                delta,
+                moment.boot_of_tick(delta.first),
+                moment.boot_of_tick(delta.last),
+                host_end,
+                emit,
+            );
         });
-        let over = flows.settle(moment.boot_ns, drained, emit);
+        let over = flows.settle(moment.boot_ns, drained, host_end, emit);
         result?;
         for record in later {
             self.learn(record);
@@ -58,7 +68,8 @@ impl Daemon<'_> {
     pub(super) fn report_counters(&mut self) -> Result<(), DaemonError> {
         for unit in self.units.iter() {
             if let Some(counters) = self.counters.unit(unit.index)? {
-                self.collector.collect_counter_event(&self.differences.unit(unit, &counters));
+                let credit = self.flows.credits().of(unit.index);
+                self.collector.collect_counter_event(&self.differences.unit(unit, &counters, &credit));
             }
         }
         let ledger = self.counters.ledger()?;
@@ -76,6 +87,7 @@ impl Daemon<'_> {
             flows: self.flows.tally().skbs,
             unparsed: unparsed.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
             looped: kernel.looped,
+            second_pass: kernel.second_pass,
             table_full: kernel.table_full,
             rate_limited: kernel.rate_limited,
             reserve_failed: kernel.reserve_failed,
@@ -92,7 +104,30 @@ impl Daemon<'_> {
     }
 }
 
-/// Flows that only pass through are reported when asked for; they are counted all the same.
-pub(super) fn is_wanted(flow: &Flow, options: &Options) -> bool {
-    options.forwarded || flow.pu != index::FORWARDED
+/// Tells the collector of flows.
+pub(super) struct Teller<'a> {
+    pub(super) scribe: &'a Scribe,
+    pub(super) units: &'a Registry,
+    pub(super) moment: &'a Moment,
+    pub(super) collector: &'a dyn EventCollector,
+    pub(super) options: &'a Options,
+    pub(super) watched: &'a Watched,
+}
+
+impl Teller<'_> {
+    /// The unit at the host's end of a flow that crosses the boundary of another one: whoever declares its address, else
+    /// the host itself.
+    pub(super) fn host_end(&self, id: &FlowId) -> HostEnd {
+        let is_remote = self.watched.is_far(id.boundary);
+        let address = if is_remote { id.remote } else { id.local };
+        HostEnd { pu: self.units.of_address(address).map_or(index::HOST, |unit| unit.index), is_remote }
+    }
+
+    /// Hands a flow's record over. Flows that only pass through are told when asked for; they are counted all the same.
+    pub(super) fn tell(&self, id: &FlowId, flow: &Flow) {
+        if self.options.forwarded || flow.pu != index::FORWARDED {
+            let host_end = flow.has_host_end().then(|| self.host_end(id));
+            self.collector.collect_flow_event(&self.scribe.flow(id, flow, host_end, self.units, self.moment));
+        }
+    }
 }

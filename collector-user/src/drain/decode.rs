@@ -131,8 +131,8 @@ impl FlowDelta {
         }
     }
 
-    /// What a table entry holds.
-    pub fn of_table(id: FlowId, counts: &TableCounts) -> Self {
+    /// What a table entry holds; the unit stands in its key.
+    pub fn of_table(id: FlowId, pu: u16, counts: &TableCounts) -> Self {
         Self {
             id,
             bytes: counts.bytes,
@@ -141,7 +141,7 @@ impl FlowDelta {
             begun: counts.begun,
             first: counts.first,
             last: counts.last,
-            pu: counts.pu,
+            pu,
             interface: counts.interface,
             tcp_flags: counts.tcp_flags,
             how: counts.how,

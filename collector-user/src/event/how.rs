@@ -27,7 +27,7 @@ vocabulary! {
         None = "none",
         /// By a matcher of the configuration.
         Declared = "declared",
-        /// By the cgroup of a socket.
+        /// By a socket of this host's.
         Socket = "socket",
         /// By the host-side end of a container's interface.
         Veth = "veth",
@@ -35,6 +35,8 @@ vocabulary! {
         Address = "address",
         /// By the interface that it came in by before it left here: the host forwards it.
         Route = "route",
+        /// By nothing: it came to an address of this host's where no socket waits for it, and nobody answered.
+        Unanswered = "unanswered",
     }
 }
 

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// The ledger: counts since the collector started, that only grow.
 ///
-/// Packets: `seen` = `flows` + `looped` + `filtered` + `sampled` + `table_full` + `rate_limited` + all of `unparsed`,
-/// in socket buffers. Records of a sink: those it was handed = its `delivered` + its `queue_full` + its `sink_failed`.
+/// Packets: `seen` = `flows` + `looped` + `second_pass` + `filtered` + `sampled` + `table_full` + `rate_limited` + all
+/// of `unparsed`, in socket buffers. Records of a sink: those it was handed = its `delivered` + its `queue_full` + its `sink_failed`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Ledger {
@@ -19,6 +19,8 @@ pub struct Ledger {
     pub unparsed: BTreeMap<String, u64>,
     /// Own multicast that came back: already counted as sent.
     pub looped: u64,
+    /// Those that an ifb handed back to the interface that they were leaving by: already counted.
+    pub second_pass: u64,
     /// Those that a filter left out.
     pub filtered: u64,
     /// Those that sampling left out.
@@ -57,6 +59,7 @@ impl Ledger {
         let unparsed: u64 = self.unparsed.values().sum();
         self.flows
             + self.looped
+            + self.second_pass
             + self.filtered
             + self.sampled
             + self.table_full
@@ -101,11 +104,12 @@ mod tests {
             sampled: 6,
             table_full: 7,
             rate_limited: 8,
+            second_pass: 9,
             no_role: 100,
             identity_full: 100,
             ..Ledger::default()
         };
-        assert_eq!(ledger.explained(), 36);
+        assert_eq!(ledger.explained(), 45);
     }
 
     #[test]

@@ -22,10 +22,10 @@ impl CounterMaps {
         let mut sum = PuCounters::default();
         for cpu in cpus.iter() {
             for direction in [RX, TX] {
-                if let (Some(into), Some(from)) =
-                    (sum.direction.get_mut(direction), cpu.direction.get(direction))
-                {
-                    add(into, from);
+                for (sum, cpu) in [(&mut sum.direction, &cpu.direction), (&mut sum.local, &cpu.local)] {
+                    if let (Some(into), Some(from)) = (sum.get_mut(direction), cpu.get(direction)) {
+                        add(into, from);
+                    }
                 }
             }
             sum.flows += cpu.flows;
@@ -45,6 +45,7 @@ impl CounterMaps {
         for cpu in cpus.iter() {
             sum.seen += cpu.seen;
             sum.looped += cpu.looped;
+            sum.second_pass += cpu.second_pass;
             sum.table_full += cpu.table_full;
             sum.rate_limited += cpu.rate_limited;
             sum.reserve_failed += cpu.reserve_failed;

@@ -1,7 +1,10 @@
 //! What an interface is: the first that matches of the list that decides it. Never by device flags, which bonds set
 //! on their slaves.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use collector_ebpf::abi::pu::{Role, index, role};
 
@@ -165,6 +168,40 @@ fn is_far(link: &Link) -> bool {
     link.bus.is_empty() && !link.addresses.iter().any(|address| address.routable)
 }
 
+/// Devices on whose way into the host lie host-side ends: the bridges that those are ports of, and what stands above
+/// either. A packet that is routed to one, or came in by one, is counted at such an end.
+pub fn inside(links: &BTreeMap<u32, Link>, is_far: impl Fn(u32) -> bool) -> BTreeSet<u32> {
+    let mut inside = BTreeSet::new();
+    loop {
+        let before = inside.len();
+        for link in links.values() {
+            if is_far(link.index) || inside.contains(&link.index) {
+                inside.extend(link.master);
+            } else if link
+                .lower
+                .is_some_and(|lower| !link.lower_elsewhere && (is_far(lower) || inside.contains(&lower)))
+                && !matches!(link.kind.as_str(), "veth" | "netkit")
+            {
+                inside.insert(link.index);
+            }
+        }
+        if inside.len() == before {
+            return inside;
+        }
+    }
+}
+
+/// What the programs are told of an interface that they are not attached to, if it matters where packets come from or go
+/// to.
+pub fn for_others(link: &Link, inside: &BTreeSet<u32>) -> Option<Role> {
+    let flags = match link.kind.as_str() {
+        "ifb" => role::IFB,
+        _ if inside.contains(&link.index) => role::INSIDE,
+        _ => return None,
+    };
+    Some(Role { ifindex: link.index, flags, ..Role::default() })
+}
+
 /// What the programs are told of an attached interface. `boundary` is an index of its own from 4096 on, `number` names
 /// the interface in flow counts.
 pub fn for_programs(
@@ -190,11 +227,11 @@ pub fn for_programs(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use collector_ebpf::abi::pu::{index, role};
 
-    use super::{Chosen, Decision, Kind, Said, decide, for_programs};
+    use super::{Chosen, Decision, Kind, Said, decide, for_others, for_programs, inside};
     use crate::host::links::{Address, Link};
 
     fn link(kind: &str) -> Link {
@@ -254,6 +291,31 @@ mod tests {
         // Inside a container the parent is in another namespace, and the macvlan is all there is.
         let alone = Link { lower_elsewhere: true, ..upper };
         assert_eq!(decide(&alone, &links, Said { unit: None, chosen: Chosen::Unsaid }).kind, Kind::Uplink);
+    }
+
+    #[test]
+    fn what_is_routed_to_a_bridge_of_host_side_ends_is_inside() {
+        let link = |index, kind: &str, master, lower| {
+            (index, Link { index, kind: kind.into(), master, lower, ..Link::default() })
+        };
+        let links: BTreeMap<_, _> = [
+            link(1, "", None, None),
+            link(2, "bridge", None, None),
+            link(3, "veth", Some(2), Some(9)),
+            link(4, "vlan", None, Some(2)),
+            link(5, "bridge", None, None),
+            link(6, "", Some(5), None),
+            link(7, "macvlan", None, Some(1)),
+            link(8, "vrf", None, None),
+            link(9, "vlan", Some(8), Some(4)),
+        ]
+        .into();
+        let found = inside(&links, |index| index == 3);
+        assert_eq!(found, BTreeSet::from([2, 4, 8, 9]));
+        assert_eq!(for_others(&links[&2], &found).map(|role| role.flags), Some(role::INSIDE));
+        assert_eq!(for_others(&links[&5], &found), None);
+        let ifb = Link { index: 10, kind: "ifb".into(), ..Link::default() };
+        assert_eq!(for_others(&ifb, &found).map(|role| (role.ifindex, role.flags)), Some((10, role::IFB)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64};
 use collector_ebpf::{
     abi::{
         control::Control,
-        flow::{RX, TX},
+        flow::{RX, TX, how},
         pu::{Role, role},
     },
     wire::{transport::Transport, tunnel},
@@ -15,11 +15,11 @@ use collector_ebpf::{
 
 use crate::{
     Skb, cold,
-    count::{add, count_unit, mark},
+    count::{Counted, add, count_unit, ledger, mark},
     family::Key,
-    maps::{CONTROL, LEDGER},
+    maps::CONTROL,
     packet::wire,
-    read::{read4, read6, role_of, unit_sent},
+    read::{read4, read6, role_of_index, unit_sent},
     settings::NO_CACHE,
     slot::holds,
 };
@@ -30,39 +30,62 @@ const PACKET_LOOPBACK: u32 = 5;
 /// Counts one socket buffer.
 #[inline(always)]
 pub(crate) fn run<const EGRESS: bool>(skb: Skb) {
-    let Some(control) = CONTROL.get_ptr(0) else { return };
+    let Some((word, lease, now)) = told() else { return };
+    if now >= lease {
+        return;
+    }
+    ledger(|ledger| ledger.seen += 1);
+    // SAFETY: the kernel hands the program a live context.
+    if !EGRESS && unsafe { (*skb).pkt_type } == PACKET_LOOPBACK {
+        // It lost its Ethernet header on the way, and was counted when it was sent.
+        looped();
+        return;
+    }
+    // SAFETY: the kernel hands the program a live context.
+    let role = role_of_index(unsafe { (*skb).ifindex });
+    let counted = role.is_some_and(|role| {
+        if EGRESS && may_be_second_pass(skb, role) {
+            return false;
+        }
+        match hot4::<EGRESS>(skb, word, now, role) {
+            Hot::Counted => true,
+            Hot::Other => hot6::<EGRESS>(skb, word, now, role),
+            Hot::Missed => false,
+        }
+    });
+    if !counted {
+        if EGRESS {
+            cold::cold_egress(skb);
+        } else {
+            cold::cold_ingress(skb);
+        }
+    }
+}
+
+/// The control word, the tick at which the lease ends, and that of now.
+#[inline(always)]
+pub(crate) fn told() -> Option<(u64, u64, u64)> {
+    let control = CONTROL.get_ptr(0)?;
     // SAFETY: user space writes each word by one aligned store; a volatile read is one load.
     let (word, lease) = unsafe {
         ((&raw const (*control).word).read_volatile(), (&raw const (*control).lease).read_volatile())
     };
     // SAFETY: no arguments, no memory.
     let now = unsafe { bpf_jiffies64() };
-    if now >= lease {
-        return;
-    }
-    let Some(ledger) = LEDGER.get_ptr_mut(0) else { return };
-    // SAFETY: this CPU's own entry.
-    unsafe { (*ledger).seen += 1 };
+    Some((word, lease, now))
+}
+
+/// Whether an ifb may have handed the packet back, which was counted before it went there.
+#[inline(always)]
+pub(crate) fn may_be_second_pass(skb: Skb, role: &Role) -> bool {
     // SAFETY: the kernel hands the program a live context.
-    if !EGRESS && unsafe { (*skb).pkt_type } == PACKET_LOOPBACK {
-        // It lost its Ethernet header on the way, and was counted when it was sent.
-        // SAFETY: this CPU's own entry.
-        unsafe { (*ledger).looped += 1 };
-        return;
-    }
-    let Some(role) = role_of::<true>(skb) else { return };
-    let counted = match hot4::<EGRESS>(skb, word, now, role) {
-        Hot::Counted => true,
-        Hot::Other => hot6::<EGRESS>(skb, word, now, role),
-        Hot::Missed => false,
-    };
-    if !counted {
-        if EGRESS {
-            cold::cold_egress(skb, word, now);
-        } else {
-            cold::cold_ingress(skb, word, now);
-        }
-    }
+    role.flags & role::MIRRORED != 0 && unsafe { (*skb).ingress_ifindex } != 0
+}
+
+#[inline(never)]
+fn looped() -> u32 {
+    ledger(|ledger| ledger.looped += 1);
+    0
 }
 
 /// What the steady state made of a packet.
@@ -123,9 +146,10 @@ fn hit<K: Key>(
             // Its segments repeat headers that lie deeper than was read.
             return false;
         }
-        add(slot.counts, direction, wire, now, role.interface, transport.tcp_flags);
-        let pu = (*slot.counts).pu;
-        count_unit(pu, direction, wire, true);
+        let Counted { pu, how } = add(slot.counts, direction, wire, now, role.interface, transport.tcp_flags);
+        if how & how::PROVISIONAL == 0 {
+            count_unit(pu, direction, wire, true);
+        }
         mark(skb, pu);
     }
     true

@@ -1,86 +1,190 @@
-//! Who a flow belongs to: asked once, at its first packet.
+//! Who a flow belongs to: asked at its first packet, and once more when a packet leaves this host for it.
+//!
+//! What comes in shows where it wants to go, not where it ends: an address of this host's may be translated (NAT) to a
+//! container's. What leaves shows both: a socket of this host's sent it, or it came in by another interface.
 
+use core::num::NonZeroU16;
+
+use aya_ebpf::btf_maps::lpm_trie::Key as Prefix;
 use collector_ebpf::abi::{
     flow::how,
     pu::{index, role},
 };
-
-use aya_ebpf::btf_maps::lpm_trie::Key as Prefix;
 
 use crate::{
     Skb,
     family::Key,
     maps::{CIDRS, LOCALS},
     packet::forget,
-    read::Packet,
+    read::{Packet, role_of_index},
+    route,
+    socket::{self, Socket},
 };
 
 /// A processing unit and how it was found.
 #[derive(Clone, Copy)]
 pub(crate) struct Attribution {
     pub(crate) pu: u16,
-    /// One of the methods of [`how`].
-    pub(crate) by: u8,
+    /// Bits of [`how`]: the method, `HOST_END`, `PROVISIONAL`.
+    bits: u8,
 }
 
-/// `PACKET_BROADCAST` and `PACKET_MULTICAST` (`include/uapi/linux/if_packet.h`).
-const TO_ALL: [u32; 2] = [1, 2];
+impl Attribution {
+    const BITS: u8 = how::ATTRIBUTION_MASK << how::ATTRIBUTION_SHIFT | how::HOST_END | how::PROVISIONAL;
+
+    #[inline(always)]
+    const fn by(pu: u16, method: u8) -> Self {
+        Self { pu, bits: method << how::ATTRIBUTION_SHIFT }
+    }
+
+    #[inline(always)]
+    const fn with(self, bits: u8) -> Self {
+        Self { pu: self.pu, bits: self.bits | bits }
+    }
+
+    /// `how` with what was found instead of what was known before.
+    #[inline(always)]
+    pub(crate) const fn put_into(self, how: u8) -> u8 {
+        how & !Self::BITS | self.bits
+    }
+}
+
+/// `pkt_type` (`include/uapi/linux/if_packet.h`).
+const PACKET_BROADCAST: u32 = 1;
+const PACKET_MULTICAST: u32 = 2;
+const PACKET_OTHERHOST: u32 = 3;
 
 /// Who the packet's flow belongs to.
 #[inline(always)]
 pub(crate) fn classify<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
     // Many ways lead to an answer, and all go on alike from here.
     let answer = forget(skb, ask::<K>(skb, packet));
-    Attribution { pu: answer as u16, by: (answer >> 16) as u8 }
+    Attribution { pu: answer as u16, bits: (answer >> 16) as u8 }
 }
 
 /// A subprogram returns one register.
 #[inline(never)]
 fn ask<K: Key>(skb: Skb, packet: &Packet) -> u32 {
-    let Attribution { pu, by } = in_order::<K>(skb, packet);
-    u32::from(pu) | u32::from(by) << 16
+    let flags = packet.role.flags;
+    let Attribution { pu, bits } = if flags & role::LOOPBACK != 0 {
+        // Both ends are this host.
+        match declared(packet.key::<K>().local()) {
+            Some(pu) => Attribution::by(pu.get(), how::BY_CIDR),
+            None => Attribution::by(packet.role.pu, how::BY_ADDRESS),
+        }
+    } else if flags & role::OWN != 0 || flags & role::UPLINK == 0 {
+        at_boundary::<K>(skb, packet)
+    } else if packet.egress {
+        leaving::<K>(skb, packet)
+    } else {
+        arriving::<K>(skb, packet)
+    };
+    u32::from(pu) | u32::from(bits) << 16
 }
 
-/// Asks in the order of what is surest.
+/// At a boundary that is one unit's: a container's host-side end, an overlay.
 #[inline(always)]
-fn in_order<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
+fn at_boundary<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
     let role = packet.role;
-    if role.flags & role::OWN != 0 {
-        let by = if role.pu >= index::FIRST { how::BY_INTERFACE } else { how::BY_ADDRESS };
-        return Attribution { pu: role.pu, by };
-    }
-    // Both ends are this host, and both directions are the one unit's.
-    if role.flags & role::LOOPBACK != 0 {
-        return Attribution { pu: role.pu, by: how::BY_ADDRESS };
-    }
-    let uplink = role.flags & role::UPLINK != 0;
-    // SAFETY: the kernel hands the program a live context.
-    let from_elsewhere = uplink && packet.egress && unsafe { (*skb).ingress_ifindex } != 0;
-    if from_elsewhere {
-        return Attribution { pu: index::FORWARDED, by: how::BY_ROUTE };
-    }
-    let local = packet.key::<K>().local();
-    if let Some(pu) = CIDRS.get(&Prefix::new(ADDRESS_BITS, local)) {
-        return Attribution { pu: *pu as u16, by: how::BY_CIDR };
-    }
-    if !uplink {
-        return Attribution { pu: role.pu, by: how::BY_VETH };
-    }
-    // SAFETY: only user space writes to this map, and only whole numbers are read.
-    if unsafe { LOCALS.get(&local) }.is_some() {
-        return Attribution { pu: role.pu, by: how::BY_ADDRESS };
-    }
-    if packet.egress {
-        // It came in nowhere, so it was made here, whatever its source address says (DHCP, duplicate address
-        // detection).
-        return Attribution { pu: role.pu, by: how::BY_ROUTE };
-    }
-    // SAFETY: the kernel hands the program a live context.
-    let to_all = unsafe { (*skb).pkt_type };
-    if to_all == TO_ALL[0] || to_all == TO_ALL[1] {
-        return Attribution { pu: role.pu, by: how::BY_ADDRESS };
-    }
-    Attribution { pu: index::FORWARDED, by: how::BY_NONE }
+    let key = packet.key::<K>();
+    let found = if role.flags & role::OWN != 0 {
+        let method = if role.pu >= index::FIRST { how::BY_INTERFACE } else { how::BY_ADDRESS };
+        Attribution::by(role.pu, method)
+    } else if let Some(pu) = declared(key.local()) {
+        Attribution::by(pu.get(), how::BY_CIDR)
+    } else {
+        Attribution::by(role.pu, how::BY_VETH)
+    };
+    let host_end = if packet.egress {
+        came_in_by(skb) == 0
+    } else {
+        let host_side = if packet.is_far() { key.remote() } else { key.local() };
+        is_own(host_side) && !matches!(socket::of_host::<K>(skb, packet), Socket::None)
+    };
+    found.with(if host_end { how::HOST_END } else { 0 })
 }
 
-const ADDRESS_BITS: u32 = 128;
+/// What leaves by an uplink.
+#[inline(always)]
+fn leaving<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
+    let source = packet.key::<K>().local();
+    let own = is_own(source);
+    let from = came_in_by(skb);
+    if from != 0 && (own || is_inside(from)) {
+        // Translated, or counted at its own boundary.
+        return Attribution::by(index::FORWARDED, how::BY_ROUTE);
+    }
+    if let Some(pu) = declared(source) {
+        return Attribution::by(pu.get(), how::BY_CIDR);
+    }
+    if from != 0 {
+        return Attribution::by(index::FORWARDED, how::BY_ROUTE);
+    }
+    // It came in nowhere, so it was made here, whatever its source address says (DHCP, duplicate address
+    // detection).
+    Attribution::by(packet.role.pu, if own { how::BY_ADDRESS } else { how::BY_ROUTE })
+}
+
+/// What comes in by an uplink.
+#[inline(always)]
+fn arriving<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
+    // SAFETY: the kernel hands the program a live context.
+    let addressee = unsafe { (*skb).pkt_type };
+    if addressee == PACKET_BROADCAST || addressee == PACKET_MULTICAST {
+        return Attribution::by(packet.role.pu, how::BY_ADDRESS);
+    }
+    if addressee == PACKET_OTHERHOST && packet.role.flags & role::SWITCHED != 0 {
+        return Attribution::by(index::FORWARDED, how::BY_ROUTE);
+    }
+    let destination = packet.key::<K>().local();
+    let declared = declared(destination);
+    if !is_own(destination) {
+        return match declared {
+            None => Attribution::by(index::FORWARDED, how::BY_NONE),
+            // It is counted at its own boundary, where it goes to.
+            Some(_) if is_inside(route::next_interface::<K>(skb, packet)) => {
+                Attribution::by(index::FORWARDED, how::BY_ROUTE)
+            }
+            Some(pu) => Attribution::by(pu.get(), how::BY_CIDR),
+        };
+    }
+    let guess = match declared {
+        Some(pu) => Attribution::by(pu.get(), how::BY_CIDR),
+        None => match socket::of_host::<K>(skb, packet) {
+            Socket::Found => Attribution::by(packet.role.pu, how::BY_SOCKET),
+            Socket::None => Attribution::by(index::UNKNOWN, how::BY_SILENCE),
+            Socket::NotAsked => Attribution::by(packet.role.pu, how::BY_ADDRESS),
+        },
+    };
+    guess.with(how::PROVISIONAL)
+}
+
+/// The interface that the packet came in by; 0 for what a socket of this host sends.
+#[inline(always)]
+fn came_in_by(skb: Skb) -> u32 {
+    // SAFETY: the kernel hands the program a live context.
+    unsafe { (*skb).ingress_ifindex }
+}
+
+/// Behind the interface lie host-side ends, at which what passes it is counted.
+#[inline(always)]
+fn is_inside(ifindex: u32) -> bool {
+    role_of_index(ifindex).is_some_and(|role| role.flags & (role::FAR | role::INSIDE) != 0)
+}
+
+/// The unit that declares a range with this address.
+///
+/// 0 is no unit's, so that "none" is a number too: the verifier refuses the copy of a register that nobody has written
+/// to, which LLVM makes of the empty half of another `Option`.
+#[inline(always)]
+pub(crate) fn declared(address: [u8; 16]) -> Option<NonZeroU16> {
+    const ADDRESS_BITS: u32 = 128;
+    CIDRS.get(&Prefix::new(ADDRESS_BITS, address)).and_then(|pu| NonZeroU16::new(*pu as u16))
+}
+
+/// An address of this host's.
+#[inline(always)]
+fn is_own(address: [u8; 16]) -> bool {
+    // SAFETY: only user space writes to this map, and only whether there is an entry is asked.
+    unsafe { LOCALS.get(&address) }.is_some()
+}

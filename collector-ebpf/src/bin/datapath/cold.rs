@@ -4,15 +4,17 @@
 //! The kernel allows 512 octets of stack for a whole chain of calls, so the steps follow one another instead
 //! of nesting: read into a [`Packet`], find the flow's identity, give it a slot, add.
 
+use core::num::NonZeroU16;
+
 use collector_ebpf::abi::{
     control::Control,
     counter::Unparsed,
-    flow::{FlowKey4, FlowKey6, RX, TX},
+    flow::{FlowKey4, FlowKey6, RX, TX, how},
     pu::{Role, role},
 };
 
 use crate::{
-    Skb, count,
+    Skb, account, classify, count,
     family::Key,
     identity::{self, Who},
     packet::{forget, opaque, wire},
@@ -25,23 +27,29 @@ use crate::{
 /// Counts a packet that came in and that the steady state has not counted.
 ///
 /// A global function: the verifier checks it once by itself, for any arguments, and not again behind every way that
-/// leads here. All that it takes is the context and numbers, which is what Linux 5.10 allows.
+/// leads here. It takes the context only: Linux 5.10 allows no more than that and numbers.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn cold_ingress(skb: Skb, word: u64, now: u64) -> u32 {
-    run::<false>(skb, word, now)
+pub(crate) extern "C" fn cold_ingress(skb: Skb) -> u32 {
+    run::<false>(skb)
 }
 
 /// The same for a packet that goes out.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn cold_egress(skb: Skb, word: u64, now: u64) -> u32 {
-    run::<true>(skb, word, now)
+pub(crate) extern "C" fn cold_egress(skb: Skb) -> u32 {
+    run::<true>(skb)
 }
 
 #[inline(always)]
-fn run<const EGRESS: bool>(skb: Skb, word: u64, now: u64) -> u32 {
-    let Some(role) = read::role_of::<false>(skb) else { return 0 };
+fn run<const EGRESS: bool>(skb: Skb) -> u32 {
+    // Read anew: the steady state has counted nothing for this packet, so this is where its run begins.
+    let Some((word, _, now)) = account::told() else { return 0 };
+    let Some(role) = read::role_of(skb) else { return 0 };
+    if EGRESS && account::may_be_second_pass(skb, role) && read::is_from_ifb(skb) {
+        count::ledger(|ledger| ledger.second_pass += 1);
+        return 0;
+    }
     let mut packet = Packet::unread::<EGRESS>(role, word, now);
     let failed = if read::common4(skb, &mut packet) != 0 || read::common6(skb, &mut packet) != 0 {
         0
@@ -81,7 +89,24 @@ fn unparsed<const EGRESS: bool>(skb: Skb, role: &Role, reason: Unparsed) -> u32 
 #[inline(never)]
 fn received_on_loopback(skb: Skb, packet: &Packet) -> u32 {
     count::ledger(|ledger| ledger.looped += 1);
-    count::count_unit(packet.role.pu, RX, wire(skb, packet.headers, packet.jumbo), true);
+    // Read as its sender has it: the remote end receives.
+    let receiver = if packet.family == FlowKey4::FAMILY {
+        packet.key::<FlowKey4>().remote()
+    } else {
+        packet.key::<FlowKey6>().remote()
+    };
+    let pu = classify::declared(receiver).map_or(packet.role.pu, NonZeroU16::get);
+    count::count_local(pu, RX, wire(skb, packet.headers, packet.jumbo), true);
+    0
+}
+
+/// Counts what is sent by loopback for its sender. Both ends are this host's: at the ingress the other receives.
+#[inline(never)]
+fn sent_on_loopback<K: Key>(skb: Skb, packet: &Packet, in_flow: u32) -> u32 {
+    let key = packet.key::<K>();
+    let sender = if packet.sent() { key.local() } else { key.remote() };
+    let pu = classify::declared(sender).map_or(packet.role.pu, NonZeroU16::get);
+    count::count_local(pu, TX, wire(skb, packet.headers, packet.jumbo), in_flow != 0);
     0
 }
 
@@ -95,12 +120,12 @@ fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     } else {
         None
     };
-    let (pu, in_flow) = if let Some(place) = &place
+    let (pu, how, in_flow) = if let Some(place) = &place
         && slot::holds(place, packet.key(), direction, packet.tcp_flags)
     {
         // A packet of a rarer form, whose flow is in its steady state all the same.
         // SAFETY: the slot is live, and this CPU's alone while softirqs are off.
-        (unsafe { (*place.counts).pu }, true)
+        unsafe { ((*place.counts).pu, (*place.counts).how, true) }
     } else {
         let who = forget(skb, identity::find::<K>(skb, packet));
         report::flow::<K>(packet, who);
@@ -109,7 +134,7 @@ fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> u32 {
             Some(place) => slot::take::<K>(place.key, place.counts, packet, who) != 0,
             None => slot::into_table::<K>(packet, who, wire.packets, wire.bytes) != 0,
         };
-        (Who::unpack(who).pu, in_flow)
+        (Who::unpack(who).pu, Who::unpack(who).how, in_flow)
     };
     if in_flow && let Some(place) = place {
         // SAFETY: as above.
@@ -117,9 +142,11 @@ fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> u32 {
             count::add(place.counts, direction, wire, packet.now, packet.role.interface, packet.tcp_flags);
         };
     }
-    // On loopback the flow's direction is not the unit's: here it is sent, at the ingress received.
-    let unit_direction = if packet.role.flags & role::LOOPBACK != 0 { TX } else { direction };
-    count::count_unit(pu, unit_direction, wire, in_flow);
+    if packet.role.flags & role::LOOPBACK != 0 {
+        sent_on_loopback::<K>(skb, packet, u32::from(in_flow));
+    } else if how & how::PROVISIONAL == 0 || !in_flow {
+        count::count_unit(pu, direction, wire, in_flow);
+    }
     count::mark(skb, pu);
     0
 }

@@ -1,7 +1,9 @@
 //! The counters: of processing units, of flows in a slot, the ledger; and the mark.
 
+use core::mem::offset_of;
+
 use collector_ebpf::abi::{
-    counter::{Ledger, PUS_PER_CHUNK, PuCounters},
+    counter::{DirectionCounters, Ledger, PUS_PER_CHUNK, PuCounters},
     flow::SlotCounts,
     pu::index,
 };
@@ -13,7 +15,7 @@ use crate::{
     settings::{MARK_MASK, MARK_SHIFT},
 };
 
-/// Adds a packet to a slot.
+/// Adds a packet to a slot. What fits into one word is changed in one: LLVM would take it apart.
 ///
 /// # Safety
 ///
@@ -27,17 +29,35 @@ pub(crate) unsafe fn add(
     now: u64,
     interface: u16,
     tcp_flags: u8,
-) {
-    // SAFETY: the caller's promise.
+) -> Counted {
+    // SAFETY: the caller's promise; the last fields are one aligned word.
     unsafe {
         (*counts).bytes[direction] += wire.bytes;
         (*counts).packets[direction] += wire.packets;
         (*counts).skbs[direction] += 1;
         (*counts).last = now as u32;
-        (*counts).interface = interface;
-        (*counts).tcp_flags[direction] |= tcp_flags;
+        let last = counts.cast::<u64>().add(offset_of!(SlotCounts, pu) / 8);
+        let word = *last & !(0xFFFF << 16)
+            | u64::from(interface) << 16
+            | u64::from(tcp_flags) << (32 + 8 * direction as u32);
+        *last = word;
+        Counted { pu: word as u16, how: (word >> 56) as u8 }
     }
 }
+
+/// Whose packet was added, and how that is known.
+pub(crate) struct Counted {
+    pub(crate) pu: u16,
+    pub(crate) how: u8,
+}
+
+// The word in which `add` finds the last fields of a slot.
+const _: () = {
+    assert!(offset_of!(SlotCounts, pu).is_multiple_of(8));
+    assert!(offset_of!(SlotCounts, interface) == offset_of!(SlotCounts, pu) + 2);
+    assert!(offset_of!(SlotCounts, tcp_flags) == offset_of!(SlotCounts, pu) + 4);
+    assert!(offset_of!(SlotCounts, how) == offset_of!(SlotCounts, pu) + 7);
+};
 
 /// This CPU's counters of a processing unit.
 #[inline(always)]
@@ -52,8 +72,27 @@ pub(crate) fn unit(pu: u16) -> Option<*mut PuCounters> {
 pub(crate) fn count_unit(pu: u16, direction: usize, wire: Wire, in_flow: bool) {
     let Some(unit) = unit(pu) else { return };
     // SAFETY: this CPU's own entry.
+    unsafe { count(&raw mut (*unit).direction[direction], wire, in_flow) };
+}
+
+/// Counts what loopback carries, for the unit at one of its ends.
+#[inline(always)]
+#[expect(clippy::indexing_slicing, reason = "a direction is RX or TX; a panic would be refused at load")]
+pub(crate) fn count_local(pu: u16, direction: usize, wire: Wire, in_flow: bool) {
+    let Some(unit) = unit(pu) else { return };
+    // SAFETY: this CPU's own entry.
+    unsafe { count(&raw mut (*unit).local[direction], wire, in_flow) };
+}
+
+/// Adds a packet.
+///
+/// # Safety
+///
+/// The counters are this CPU's own.
+#[inline(always)]
+unsafe fn count(counters: *mut DirectionCounters, wire: Wire, in_flow: bool) {
+    // SAFETY: the caller's promise.
     unsafe {
-        let counters = &raw mut (*unit).direction[direction];
         (*counters).packets += u64::from(wire.packets);
         (*counters).bytes += wire.bytes;
         (*counters).skbs += 1;

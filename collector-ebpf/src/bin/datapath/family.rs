@@ -1,19 +1,19 @@
 //! What differs between IPv4 and IPv6 on the way: keys, caches, tables.
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
+    bindings::{BPF_NOEXIST, bpf_fib_lookup},
     btf_maps::{HashMap, LruHashMap},
 };
 use collector_ebpf::abi::{
     control::Control,
-    flow::{FlowKey4, FlowKey6, Identity, SlotCounts, TableCounts, TableKey4, TableKey6},
+    flow::{FlowKey4, FlowKey6, Identity, SlotCounts, TableCounts, TableKey4, TableKey6, how},
 };
 
 use crate::{
-    atomic,
     fill::Filling,
     maps::{CACHE4, CACHE6, LIVE4, LIVE6, NEW4, NEW6, TABLES4, TABLES6},
     settings::{CPUS, HASH_SEED, HIGH_WATER_4, HIGH_WATER_6, SLOTS_4, SLOTS_6},
+    socket::Tuple,
 };
 
 /// A slot of a cache: where its key and its counts lie.
@@ -21,6 +21,27 @@ use crate::{
 pub(crate) struct Slot<K> {
     pub(crate) key: *mut K,
     pub(crate) counts: *mut SlotCounts,
+}
+
+/// Where in the tables counts belong, beside the flow's key.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    /// The control word of the epoch.
+    pub(crate) word: u64,
+    pub(crate) cpu: u32,
+    /// The tick of the first packet, for a new entry.
+    pub(crate) first: u32,
+    pub(crate) pu: u16,
+    /// 1 if the unit is provisional.
+    pub(crate) provisional: u16,
+}
+
+impl Place {
+    /// For counts of the unit `pu`, which was found as `how` says.
+    #[inline(always)]
+    pub(crate) fn new(word: u64, cpu: u32, first: u32, pu: u16, how: u8) -> Self {
+        Self { word, cpu, first, pu, provisional: u16::from(how & how::PROVISIONAL != 0) }
+    }
 }
 
 /// A flow key as the caches, the tables and the identities of its family know it.
@@ -44,8 +65,9 @@ pub(crate) trait Key: Copy + 'static {
     /// The slot that this flow would have on `cpu` in `epoch`.
     fn slot(&self, epoch: u32, cpu: u32) -> Option<Slot<Self>>;
 
-    /// Adds counts to the table of the epoch in `word`; `false` where it is full.
-    fn add_to_table(&self, word: u64, cpu: u32, counts: &SlotCounts) -> bool;
+    /// The entry of this flow, CPU and unit in the table of the current epoch; a new one where there is none. `None` where
+    /// the table is full.
+    fn table_entry(&self, at: &Place) -> Option<*mut TableCounts>;
 
     /// The identities of newcomers.
     fn newcomers() -> &'static LruHashMap<Self, Identity, 1>;
@@ -58,6 +80,21 @@ pub(crate) trait Key: Copy + 'static {
 
     /// The remote end's address, IPv4 as `::ffff:a.b.c.d`.
     fn remote(&self) -> [u8; 16];
+
+    /// Writes the tuple of a socket at one end, the remote one or the local one; the other end is left open where
+    /// `any` says so. Returns its size in octets.
+    ///
+    /// # Safety
+    ///
+    /// `tuple` may be written to.
+    unsafe fn write_tuple(&self, tuple: *mut Tuple, of_remote: bool, any: bool) -> u32;
+
+    /// Writes what is asked about the way from the remote end to the local one; the interface is left as it is.
+    ///
+    /// # Safety
+    ///
+    /// `fib` may be written to.
+    unsafe fn write_route(&self, fib: *mut bpf_fib_lookup);
 
     /// What both families' keys hold alike.
     fn rest(&self) -> Rest;
@@ -149,14 +186,10 @@ impl Key for FlowKey4 {
     }
 
     #[inline(always)]
-    fn add_to_table(&self, word: u64, cpu: u32, counts: &SlotCounts) -> bool {
-        let Some(table) = TABLES4.get(Control::epoch(word)) else { return false };
-        add(
-            table.hash(),
-            &TableKey4 { flow: *self, cpu, _pad: 0 },
-            counts,
-            &Filling { word, table: 0, high_water: HIGH_WATER_4.load() },
-        )
+    fn table_entry(&self, at: &Place) -> Option<*mut TableCounts> {
+        let key = TableKey4 { flow: *self, cpu: at.cpu, pu: at.pu, provisional: at.provisional };
+        let table = TABLES4.get(Control::epoch(at.word))?.hash();
+        entry(table, &key, at, &Filling { word: at.word, table: 0, high_water: HIGH_WATER_4.load() })
     }
 
     fn newcomers() -> &'static LruHashMap<Self, Identity, 1> {
@@ -165,6 +198,37 @@ impl Key for FlowKey4 {
 
     fn lived() -> &'static HashMap<Self, Identity, 1> {
         &LIVE4
+    }
+
+    #[inline(always)]
+    unsafe fn write_tuple(&self, tuple: *mut Tuple, of_remote: bool, any: bool) -> u32 {
+        let [addresses, rest] = words4(self);
+        // Addresses and ports lie side by side, those of the local end in the lower half.
+        let (addresses, ports) = if of_remote {
+            (addresses, rest as u32)
+        } else {
+            (addresses.rotate_left(32), (rest as u32).rotate_left(16))
+        };
+        let (addresses, ports) =
+            if any { (addresses & OWN_ADDRESS, ports & OWN_PORT) } else { (addresses, ports) };
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*tuple)[0] = addresses as u32;
+            (*tuple)[1] = (addresses >> 32) as u32;
+            (*tuple)[2] = ports;
+        }
+        12
+    }
+
+    #[inline(always)]
+    unsafe fn write_route(&self, fib: *mut bpf_fib_lookup) {
+        const AF_INET: u8 = 2;
+        // SAFETY: the caller's promise.
+        unsafe {
+            write_route(fib, AF_INET, self.protocol);
+            (*fib).__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(self.remote);
+            (*fib).__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(self.local);
+        }
     }
 
     #[inline(always)]
@@ -230,14 +294,10 @@ impl Key for FlowKey6 {
     }
 
     #[inline(always)]
-    fn add_to_table(&self, word: u64, cpu: u32, counts: &SlotCounts) -> bool {
-        let Some(table) = TABLES6.get(Control::epoch(word)) else { return false };
-        add(
-            table.hash(),
-            &TableKey6 { flow: *self, cpu, _pad: 0 },
-            counts,
-            &Filling { word, table: 1, high_water: HIGH_WATER_6.load() },
-        )
+    fn table_entry(&self, at: &Place) -> Option<*mut TableCounts> {
+        let key = TableKey6 { flow: *self, cpu: at.cpu, pu: at.pu, provisional: at.provisional };
+        let table = TABLES6.get(Control::epoch(at.word))?.hash();
+        entry(table, &key, at, &Filling { word: at.word, table: 1, high_water: HIGH_WATER_6.load() })
     }
 
     fn newcomers() -> &'static LruHashMap<Self, Identity, 1> {
@@ -246,6 +306,42 @@ impl Key for FlowKey6 {
 
     fn lived() -> &'static HashMap<Self, Identity, 1> {
         &LIVE6
+    }
+
+    #[inline(always)]
+    unsafe fn write_tuple(&self, tuple: *mut Tuple, of_remote: bool, any: bool) -> u32 {
+        let [l0, l1, r0, r1, rest] = words6(self);
+        let (own, other, ports) = if of_remote {
+            // The ports lie in the low half, the local one first.
+            ([r0, r1], [l0, l1], rest as u32)
+        } else {
+            ([l0, l1], [r0, r1], (rest as u32).rotate_left(16))
+        };
+        let (other, ports) = if any { ([0; 2], ports & OWN_PORT) } else { (other, ports) };
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*tuple)[0] = other[0] as u32;
+            (*tuple)[1] = (other[0] >> 32) as u32;
+            (*tuple)[2] = other[1] as u32;
+            (*tuple)[3] = (other[1] >> 32) as u32;
+            (*tuple)[4] = own[0] as u32;
+            (*tuple)[5] = (own[0] >> 32) as u32;
+            (*tuple)[6] = own[1] as u32;
+            (*tuple)[7] = (own[1] >> 32) as u32;
+            (*tuple)[8] = ports;
+        }
+        36
+    }
+
+    #[inline(always)]
+    unsafe fn write_route(&self, fib: *mut bpf_fib_lookup) {
+        const AF_INET6: u8 = 10;
+        // SAFETY: the caller's promise; addresses of 16 octets, the kernel's in words.
+        unsafe {
+            write_route(fib, AF_INET6, self.protocol);
+            (*fib).__bindgen_anon_3.ipv6_src = core::mem::transmute::<[u8; 16], [u32; 4]>(self.remote);
+            (*fib).__bindgen_anon_4.ipv6_dst = core::mem::transmute::<[u8; 16], [u32; 4]>(self.local);
+        }
     }
 
     #[inline(always)]
@@ -265,6 +361,25 @@ impl Key for FlowKey6 {
     }
 }
 
+/// The second of two ports. BPF runs little-endian here, as everywhere that the object is built for (bpfel).
+const OWN_PORT: u32 = 0xFFFF_0000;
+/// The second of two IPv4 addresses.
+const OWN_ADDRESS: u64 = 0xFFFF_FFFF_0000_0000;
+
+/// What is asked of both families alike.
+#[inline(always)]
+unsafe fn write_route(fib: *mut bpf_fib_lookup, family: u8, protocol: u8) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*fib).family = family;
+        (*fib).l4_protocol = protocol;
+        (*fib).sport = 0;
+        (*fib).dport = 0;
+        (*fib).__bindgen_anon_1.tot_len = 0;
+        (*fib).__bindgen_anon_2.flowinfo = 0;
+    }
+}
+
 /// An IPv4 address in the form of an IPv6 one (RFC 4291 section 2.5.5.2).
 #[inline(always)]
 fn mapped([a, b, c, d]: [u8; 4]) -> [u8; 16] {
@@ -275,25 +390,25 @@ fn mapped([a, b, c, d]: [u8; 4]) -> [u8; 16] {
 }
 
 #[inline(always)]
-fn add<T>(table: &HashMap<T, TableCounts, 1>, key: &T, counts: &SlotCounts, filling: &Filling) -> bool {
+fn entry<T>(
+    table: &HashMap<T, TableCounts, 1>,
+    key: &T,
+    at: &Place,
+    filling: &Filling,
+) -> Option<*mut TableCounts> {
     if let Some(entry) = table.get_ptr_mut(key) {
-        // SAFETY: the entry is live for the run; additions are atomic, the rest is written by this CPU only.
-        unsafe { merge(entry, counts) };
-        return true;
+        return Some(entry);
     }
     // Inserted empty, from memory that is not the stack, of which there is too little for a copy. The entry can have
     // come meanwhile only where softirqs are preempted: its key names this CPU.
     let inserted = table.insert(key, &NOTHING, u64::from(BPF_NOEXIST)).is_ok();
-    let Some(entry) = table.get_ptr_mut(key) else { return false };
-    // SAFETY: as above.
-    unsafe {
-        if inserted {
-            (*entry).first = counts.first;
-        }
-        merge(entry, counts);
+    let entry = table.get_ptr_mut(key)?;
+    if inserted {
+        // SAFETY: the entry is live for the run, and this CPU's alone.
+        unsafe { (*entry).first = at.first };
     }
     filling.count();
-    true
+    Some(entry)
 }
 
 static NOTHING: TableCounts = TableCounts {
@@ -303,28 +418,8 @@ static NOTHING: TableCounts = TableCounts {
     begun: 0,
     first: 0,
     last: 0,
-    pu: 0,
     interface: 0,
     tcp_flags: [0; 2],
     how: 0,
-    _pad: 0,
+    _pad: [0; 3],
 };
-
-#[inline(always)]
-#[expect(clippy::indexing_slicing, reason = "a direction is RX or TX; a panic would be refused at load")]
-unsafe fn merge(entry: *mut TableCounts, counts: &SlotCounts) {
-    // SAFETY: the caller's entry is live, and its 64-bit numbers are aligned.
-    unsafe {
-        for direction in 0..2 {
-            atomic::add(&raw mut (*entry).bytes[direction], counts.bytes[direction]);
-            atomic::add(&raw mut (*entry).packets[direction], u64::from(counts.packets[direction]));
-            atomic::add(&raw mut (*entry).skbs[direction], u64::from(counts.skbs[direction]));
-            (*entry).tcp_flags[direction] |= counts.tcp_flags[direction];
-        }
-        atomic::add(&raw mut (*entry).begun, u64::from(counts.begun));
-        (*entry).last = counts.last;
-        (*entry).pu = counts.pu;
-        (*entry).interface = counts.interface;
-        (*entry).how = counts.how;
-    }
-}

@@ -8,6 +8,7 @@ use collector_ebpf::{
     abi::{
         control::Control,
         flow::{Identity, how},
+        pu::role,
         report::kind,
     },
     wire::tcp,
@@ -20,6 +21,7 @@ use crate::{
     family::Key,
     read::Packet,
     settings::{FLOWS_BURST, FLOWS_PER_TICK},
+    socket,
 };
 
 /// Who a packet's flow belongs to.
@@ -67,9 +69,8 @@ impl Who {
 pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     let mut identity = known::<K>(packet);
     if identity.is_null() {
-        let (attribution, begun) = begin::<K>(skb, packet);
-        let how = attributed(packet.initiator | how::NEWCOMER, attribution);
-        let mut who = Who { pu: attribution.pu, how, refused: false, event: 0 };
+        let (attribution, begun_how, begun) = begin::<K>(skb, packet);
+        let mut who = Who { pu: attribution.pu, how: begun_how, refused: false, event: 0 };
         match begun {
             Begun::Refused => who.refused = true,
             Begun::Kept => who.event = kind::START,
@@ -83,15 +84,23 @@ pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     // then that flow's unit or end is wrong until its configuration changes or it ends, which takes an eviction
     // within these few instructions. What several CPUs write at once is either the same or added atomically.
     unsafe {
-        if (*identity).generation != Control::generation(packet.word) {
-            // The configuration has changed since.
+        let changed = (*identity).generation != Control::generation(packet.word);
+        let undecided = (*identity).decided == 0;
+        // A packet that comes in by an uplink cannot tell what one that left has decided.
+        let asks = if packet.egress {
+            changed || undecided
+        } else {
+            changed && (undecided || packet.role.flags & role::UPLINK == 0)
+        };
+        if asks {
             let attribution = classify::classify::<K>(skb, packet);
             (*identity).pu = attribution.pu;
-            (*identity).how = attributed((*identity).how, attribution);
+            (*identity).how = attribution.put_into((*identity).how);
             (*identity).generation = Control::generation(packet.word);
+            (*identity).decided |= u8::from(packet.egress);
         }
         let event = follow_tcp(packet, identity);
-        if (*identity).how & how::NEWCOMER != 0 {
+        if (*identity).newcomer != 0 {
             settle_down::<K>(packet, identity);
         }
         Who { pu: (*identity).pu, how: (*identity).how, refused: false, event }.pack()
@@ -118,7 +127,7 @@ unsafe fn settle_down<K: Key>(packet: &Packet, identity: *mut Identity) {
     let mut settled = unsafe { *identity };
     let answered = packet.sent() != (settled.how & how::LOCAL_INITIATED != 0);
     if answered || settled.swap != Control::swaps(packet.word) {
-        settled.how &= !how::NEWCOMER;
+        settled.newcomer = 0;
         match K::lived().insert(packet.key(), &settled, u64::from(BPF_NOEXIST)) {
             Ok(()) => {
                 let _ = K::newcomers().remove(packet.key());
@@ -183,10 +192,11 @@ enum Begun {
 
 /// A flow that nobody knew. Two CPUs may meet it at once: only one makes its identity.
 #[inline(always)]
-fn begin<K: Key>(skb: Skb, packet: &Packet) -> (Attribution, Begun) {
+fn begin<K: Key>(skb: Skb, packet: &Packet) -> (Attribution, u8, Begun) {
     let attribution = classify::classify::<K>(skb, packet);
+    let how = attribution.put_into(socket::initiator::<K>(skb, packet));
     if !can_afford(attribution.pu, packet.now as u32) {
-        return (attribution, Begun::Refused);
+        return (attribution, how, Begun::Refused);
     }
     let mut identity = Identity {
         // SAFETY: no arguments, no memory.
@@ -195,8 +205,10 @@ fn begin<K: Key>(skb: Skb, packet: &Packet) -> (Attribution, Begun) {
         generation: Control::generation(packet.word),
         swap: Control::swaps(packet.word),
         pu: attribution.pu,
-        how: attributed(packet.initiator | how::NEWCOMER, attribution),
+        how,
         ended: 0,
+        newcomer: 1,
+        decided: u8::from(packet.egress),
         _pad: 0,
     };
     if packet.tcp_flags & tcp::FIN != 0 {
@@ -206,26 +218,21 @@ fn begin<K: Key>(skb: Skb, packet: &Packet) -> (Attribution, Begun) {
     identity.ended = u8::from(packet.tcp_flags & tcp::RST != 0);
     match K::newcomers().insert(packet.key(), &identity, u64::from(BPF_NOEXIST)) {
         Ok(()) => {}
-        Err(EEXIST) => return (attribution, Begun::Lost),
+        Err(EEXIST) => return (attribution, how, Begun::Lost),
         // A full LRU hash makes room; should it fail all the same, that is a fault. The packet is counted, and
         // that the flow began is not said, since its next miss would say it again.
         Err(error) => {
             warn!(&TcContext::new(skb), "a new flow cannot be remembered: error {}", error);
             ledger(|ledger| ledger.identity_full += 1);
-            return (attribution, Begun::Lost);
+            return (attribution, how, Begun::Lost);
         }
     }
     spend(attribution.pu);
-    (attribution, Begun::Kept)
+    (attribution, how, Begun::Kept)
 }
 
 /// `EEXIST` (`include/uapi/asm-generic/errno-base.h`), as helpers return it.
 const EEXIST: i32 = -17;
-
-#[inline(always)]
-fn attributed(how: u8, attribution: Attribution) -> u8 {
-    how & !(how::ATTRIBUTION_MASK << how::ATTRIBUTION_SHIFT) | attribution.by << how::ATTRIBUTION_SHIFT
-}
 
 /// Refills the unit's budget of new flows on this CPU; whether there is one left.
 #[inline(always)]

@@ -2,7 +2,7 @@
 //!
 //! A packet's way: [`packet`] shows its bytes, [`read`] what they say; [`account`] counts it where its flow
 //! holds its slot of the CPU's cache, and [`cold`] does all that is rarer: any kind of packet, [`identity`]
-//! (and [`classify`], once a flow), [`slot`], [`fill`], and [`report`], which tells user space of flows that
+//! (and [`classify`], once or twice a flow, which asks for a [`socket`] or a [`route`]), [`slot`], [`fill`], and [`report`], which tells user space of flows that
 //! begin and end. Programs at TC only ever let a packet pass on (`TC_ACT_UNSPEC`: the next program sees it
 //! too), and write nothing to it but its mark.
 //!
@@ -39,8 +39,10 @@ mod packet;
 mod read;
 mod reference;
 mod report;
+mod route;
 mod settings;
 mod slot;
+mod socket;
 mod untyped;
 
 use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};

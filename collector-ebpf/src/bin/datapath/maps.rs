@@ -1,7 +1,7 @@
 //! Every map, with who writes it. Sizes that depend on the host are set by user space at load.
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_fib_lookup},
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
@@ -13,7 +13,10 @@ use collector_ebpf::abi::{
     report::FlowEvent,
 };
 
-use crate::untyped::{HASH, PERCPU_ARRAY, Untyped};
+use crate::{
+    socket::Tuple,
+    untyped::{HASH, PERCPU_ARRAY, Untyped},
+};
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 /// Most hosts have a handful of addresses, some have thousands.
@@ -104,6 +107,18 @@ pub(crate) static EVENTS: RingBuf<FlowEvent, { 1 << 20 }> = RingBuf::new();
 /// The start of a packet whose headers do not lie in the linear part of its buffer.
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// Questions to the kernel, written where it can read them: the stack has no room.
+#[btf_map]
+pub(crate) static ASKED: PerCpuArray<Asked, 1> = PerCpuArray::new();
+
+/// See [`ASKED`].
+#[repr(C, align(8))]
+pub(crate) struct Asked {
+    pub(crate) tuple: Tuple,
+    _pad: u32,
+    pub(crate) fib: bpf_fib_lookup,
+}
 
 /// Octets that headers may take in [`SCRATCH`].
 pub(crate) const SCRATCH_SIZE: u32 = 256;

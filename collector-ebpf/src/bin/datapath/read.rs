@@ -92,6 +92,12 @@ impl Packet {
         self.direction() == TX
     }
 
+    /// The local end lies beyond the interface: this host is the other one.
+    #[inline(always)]
+    pub(crate) fn is_far(&self) -> bool {
+        self.role.flags & role::FAR != 0
+    }
+
     /// What was read, as if the local end had sent it.
     #[inline(always)]
     fn set<K: Key>(&mut self, key: K, transport: &Transport, jumbo: bool) {
@@ -143,22 +149,34 @@ pub(crate) fn initiator(transport: &Transport) -> u8 {
 /// What user space said about the interface that the packet crosses. Entry 0, which is no interface's, stands
 /// for those that it said nothing about.
 #[inline(always)]
-pub(crate) fn role_of<const COUNT: bool>(skb: Skb) -> Option<&'static Role> {
+pub(crate) fn role_of(skb: Skb) -> Option<&'static Role> {
     // SAFETY: the kernel hands the program a live context.
     let ifindex = unsafe { (*skb).ifindex };
+    if let Some(role) = role_of_index(ifindex) {
+        return Some(role);
+    }
+    ledger(|ledger| ledger.no_role += 1);
+    ROLES.get(0)
+}
+
+/// What user space said about an interface.
+#[inline(always)]
+pub(crate) fn role_of_index(ifindex: u32) -> Option<&'static Role> {
     if let Some(role) = ROLES.get(ifindex % ROLE_ENTRIES)
         && role.ifindex == ifindex
     {
         return Some(role);
     }
     // SAFETY: only user space writes to this map; a torn role lasts for one packet.
-    if let Some(role) = unsafe { ROLES_MORE.get(&ifindex) } {
-        return Some(role);
-    }
-    if COUNT {
-        ledger(|ledger| ledger.no_role += 1);
-    }
-    ROLES.get(0)
+    unsafe { ROLES_MORE.get(&ifindex) }
+}
+
+/// Whether an ifb hands the packet on.
+#[inline(always)]
+pub(crate) fn is_from_ifb(skb: Skb) -> bool {
+    // SAFETY: the kernel hands the program a live context.
+    let from = unsafe { (*skb).ingress_ifindex };
+    role_of_index(from).is_some_and(|from| from.flags & role::IFB != 0)
 }
 
 /// Whether the processing unit behind the boundary sent the packet: what comes in at the host-side end of a

@@ -1,13 +1,14 @@
 //! Who holds a cache slot, and where its counts go when another flow takes its place.
 
 use collector_ebpf::{
-    abi::flow::{FLUSH_AT, RX, SlotCounts, TX},
+    abi::flow::{FLUSH_AT, RX, SlotCounts, TX, TableCounts, how},
     wire::tcp,
 };
 
 use crate::{
+    atomic,
     count::{self, unit},
-    family::{Key, Slot},
+    family::{Key, Place, Slot},
     identity::Who,
     read::Packet,
 };
@@ -24,7 +25,7 @@ pub(crate) fn holds<K: Key>(slot: &Slot<K>, key: &K, direction: usize, tcp_flags
     unsafe { (*slot.key).is(key) && (*slot.counts).packets[direction].wrapping_sub(1) < FLUSH_AT - 1 }
 }
 
-/// Gives the slot to the packet's flow, with its identity as it is now; the counts of another flow, or counts
+/// Gives the slot to the packet's flow, with its identity as it is now; the counts of another flow or unit, or counts
 /// that have no room left, move to the table. 1.
 #[inline(never)]
 pub(crate) fn take<K: Key>(key: *mut K, counts: *mut SlotCounts, packet: &Packet, who: u32) -> u32 {
@@ -32,12 +33,14 @@ pub(crate) fn take<K: Key>(key: *mut K, counts: *mut SlotCounts, packet: &Packet
     let Who { pu, how, .. } = who;
     // SAFETY: the slot is live, and this CPU's alone while softirqs are off.
     unsafe {
+        // What was counted for another unit stays its own.
+        let moved = (*counts).pu != pu || ((*counts).how ^ how) & how::PROVISIONAL != 0;
         let occupied = (*counts).skbs[RX] | (*counts).skbs[TX] != 0;
         let own = (*key).is(packet.key());
         let full = (*counts).packets[RX] >= FLUSH_AT
             || (*counts).packets[TX] >= FLUSH_AT
             || (*counts).begun == u8::MAX;
-        if !own || full {
+        if !own || full || moved {
             if occupied {
                 flush(&*key, packet.word, packet.cpu, &*counts);
             }
@@ -59,32 +62,28 @@ fn begins(packet: &Packet, who: Who) -> bool {
 
 /// Counts a packet on a CPU without slots straight in the table; 0 where that is full.
 #[inline(never)]
+#[expect(clippy::indexing_slicing, reason = "a direction is RX or TX; a panic would be refused at load")]
 pub(crate) fn into_table<K: Key>(packet: &Packet, who: u32, packets: u32, bytes: u64) -> u32 {
     let who = Who::unpack(who);
-    let Who { pu, how, .. } = who;
     let now = packet.now as u32;
-    let interface = packet.role.interface;
-    // Both directions are spelled out: an index into the stack that is not a constant is refused by the
-    // verifier.
-    let (received, sent) = if packet.sent() { (0, 1) } else { (1, 0) };
-    let flags = packet.tcp_flags;
-    let counts = SlotCounts {
-        bytes: [bytes * u64::from(received), bytes * u64::from(sent)],
-        packets: [packets * received, packets * sent],
-        skbs: [received, sent],
-        first: now,
-        last: now,
-        pu,
-        interface,
-        tcp_flags: [flags * received as u8, flags * sent as u8],
-        begun: u8::from(begins(packet, who)),
-        how,
-    };
-    let in_flow = packet.key::<K>().add_to_table(packet.word, packet.cpu, &counts);
-    if !in_flow {
+    let place = Place::new(packet.word, packet.cpu, now, who.pu, who.how);
+    let Some(entry) = packet.key::<K>().table_entry(&place) else {
         count::ledger(|ledger| ledger.table_full += 1);
+        return 0;
+    };
+    let direction = packet.direction();
+    // SAFETY: the entry is live for the run; additions are atomic, the rest is written by this CPU only.
+    unsafe {
+        atomic::add(&raw mut (*entry).bytes[direction], bytes);
+        atomic::add(&raw mut (*entry).packets[direction], u64::from(packets));
+        atomic::add(&raw mut (*entry).skbs[direction], 1);
+        (*entry).tcp_flags[direction] |= packet.tcp_flags;
+        atomic::add(&raw mut (*entry).begun, u64::from(begins(packet, who)));
+        (*entry).last = now;
+        (*entry).interface = packet.role.interface;
+        (*entry).how = who.how;
     }
-    u32::from(in_flow)
+    1
 }
 
 /// Moves a slot's counts to the table; where that is full, the unit and the ledger say what no flow holds
@@ -92,7 +91,10 @@ pub(crate) fn into_table<K: Key>(packet: &Packet, who: u32, packets: u32, bytes:
 #[inline(never)]
 #[expect(clippy::indexing_slicing, reason = "a direction is RX or TX; a panic would be refused at load")]
 fn flush<K: Key>(key: &K, word: u64, cpu: u32, counts: &SlotCounts) -> u32 {
-    if key.add_to_table(word, cpu, counts) {
+    let place = Place::new(word, cpu, counts.first, counts.pu, counts.how);
+    if let Some(entry) = key.table_entry(&place) {
+        // SAFETY: the entry is live for the run.
+        unsafe { merge(entry, counts) };
         return 0;
     }
     count::ledger(|ledger| ledger.table_full += u64::from(counts.skbs[RX]) + u64::from(counts.skbs[TX]));
@@ -101,10 +103,39 @@ fn flush<K: Key>(key: &K, word: u64, cpu: u32, counts: &SlotCounts) -> u32 {
             // SAFETY: this CPU's own entry.
             unsafe {
                 let counters = &raw mut (*unit).direction[direction];
+                if counts.how & how::PROVISIONAL != 0 {
+                    // Nobody will decide it now, and it was not counted before.
+                    (*counters).packets += u64::from(counts.packets[direction]);
+                    (*counters).bytes += counts.bytes[direction];
+                    (*counters).skbs += u64::from(counts.skbs[direction]);
+                }
                 (*counters).flowless_packets += u64::from(counts.packets[direction]);
                 (*counters).flowless_bytes += counts.bytes[direction];
             }
         }
     }
     0
+}
+
+/// Adds a slot's counts to its entry.
+///
+/// # Safety
+///
+/// The entry is live. Additions are atomic, the rest is written by this CPU only.
+#[inline(always)]
+#[expect(clippy::indexing_slicing, reason = "a direction is RX or TX; a panic would be refused at load")]
+unsafe fn merge(entry: *mut TableCounts, counts: &SlotCounts) {
+    // SAFETY: the caller's promise; the 64-bit numbers are aligned.
+    unsafe {
+        for direction in 0..2 {
+            atomic::add(&raw mut (*entry).bytes[direction], counts.bytes[direction]);
+            atomic::add(&raw mut (*entry).packets[direction], u64::from(counts.packets[direction]));
+            atomic::add(&raw mut (*entry).skbs[direction], u64::from(counts.skbs[direction]));
+            (*entry).tcp_flags[direction] |= counts.tcp_flags[direction];
+        }
+        atomic::add(&raw mut (*entry).begun, u64::from(counts.begun));
+        (*entry).last = counts.last;
+        (*entry).interface = counts.interface;
+        (*entry).how = counts.how;
+    }
 }

@@ -10,6 +10,7 @@ use collector_ebpf::{
 
 use super::{Flow, Flows, Lives, SECOND};
 use crate::{
+    aggregate::booking::{Credit, HostEnd},
     drain::decode::{FlowDelta, FlowId, FlowNews},
     event::{Ended, InitiatorBy, ResetBy},
 };
@@ -65,8 +66,13 @@ fn told(flow: &Flow) -> ([u64; 2], u64, Ended) {
 
 fn settle(flows: &mut Flows, now: u64) -> Emitted {
     let mut emitted = Vec::new();
-    flows.settle(now, now, |_, flow| emitted.push(told(flow)));
+    flows.settle(now, now, nobody, |_, flow| emitted.push(told(flow)));
     emitted
+}
+
+/// No flow here has an end on this host beside its unit's.
+fn nobody(id: &FlowId) -> HostEnd {
+    panic!("asked for the host's end of {id:?}");
 }
 
 fn never(_: &FlowId, flow: &Flow) {
@@ -77,12 +83,12 @@ fn never(_: &FlowId, flow: &Flow) {
 fn a_record_an_interval_and_sums_are_totals() {
     let mut flows = Flows::new(Lives::default(), 10);
     let id = id(UDP, 40000);
-    flows.add(&delta(id, [0, 3], 1), SECOND, SECOND, never);
+    flows.add(&delta(id, [0, 3], 1), SECOND, SECOND, nobody, never);
     assert_eq!(settle(&mut flows, 5 * SECOND), [], "not due before an interval has passed");
-    flows.add(&delta(id, [2, 4], 0), 5 * SECOND, 5 * SECOND, never);
+    flows.add(&delta(id, [2, 4], 0), 5 * SECOND, 5 * SECOND, nobody, never);
     assert_eq!(settle(&mut flows, 6 * SECOND), [([2, 7], 1, Ended::Live)]);
     assert_eq!(settle(&mut flows, 60 * SECOND), [], "nothing new, no record");
-    flows.add(&delta(id, [1, 0], 0), 61 * SECOND, 61 * SECOND, never);
+    flows.add(&delta(id, [1, 0], 0), 61 * SECOND, 61 * SECOND, nobody, never);
     assert_eq!(settle(&mut flows, 62 * SECOND), [([1, 0], 0, Ended::Live)]);
     assert_eq!(flows.tally().skbs, 10);
 }
@@ -91,22 +97,22 @@ fn a_record_an_interval_and_sums_are_totals() {
 fn the_end_comes_at_once_and_once() {
     let mut flows = Flows::new(Lives::default(), 10);
     let id = id(TCP, 40000);
-    flows.learn(&news(id, kind::START, SECOND), never);
-    flows.learn(&news(id, kind::END_FIN, 2 * SECOND), never);
-    flows.add(&syn(id, [SYN | ACK | FIN, SYN | ACK | FIN], 1), SECOND, 2 * SECOND, never);
+    flows.learn(&news(id, kind::START, SECOND), nobody, never);
+    flows.learn(&news(id, kind::END_FIN, 2 * SECOND), nobody, never);
+    flows.add(&syn(id, [SYN | ACK | FIN, SYN | ACK | FIN], 1), SECOND, 2 * SECOND, nobody, never);
     assert_eq!(settle(&mut flows, 3 * SECOND), [([1, 1], 1, Ended::Fin)]);
     // The last acknowledgement: counted, and the connection is not begun again.
-    flows.add(&syn(id, [0, ACK], 0), 3 * SECOND, 3 * SECOND, never);
+    flows.add(&syn(id, [0, ACK], 0), 3 * SECOND, 3 * SECOND, nobody, never);
     assert_eq!(settle(&mut flows, 4 * SECOND), [([1, 1], 0, Ended::Fin)]);
     assert_eq!(settle(&mut flows, 5 * SECOND), []);
-    let over = flows.settle(30 * SECOND, 30 * SECOND, never);
+    let over = flows.settle(30 * SECOND, 30 * SECOND, nobody, never);
     assert_eq!((over, flows.len()), (vec![id], 0));
 }
 
 #[test]
 fn flags_tell_the_end_where_the_ring_lost_it() {
     let mut flows = Flows::new(Lives::default(), 10);
-    flows.add(&syn(id(TCP, 1), [SYN | ACK | FIN, SYN | FIN], 1), SECOND, 2 * SECOND, never);
+    flows.add(&syn(id(TCP, 1), [SYN | ACK | FIN, SYN | FIN], 1), SECOND, 2 * SECOND, nobody, never);
     assert_eq!(settle(&mut flows, 3 * SECOND), [([1, 1], 1, Ended::Fin)]);
 }
 
@@ -114,25 +120,25 @@ fn flags_tell_the_end_where_the_ring_lost_it() {
 fn flags_of_the_connection_before_do_not_end_the_one_that_began_after_it() {
     let mut flows = Flows::new(Lives::default(), 10);
     let id = id(TCP, 40000);
-    flows.learn(&news(id, kind::START, SECOND), never);
-    flows.learn(&news(id, kind::END_FIN, 2 * SECOND), never);
+    flows.learn(&news(id, kind::START, SECOND), nobody, never);
+    flows.learn(&news(id, kind::END_FIN, 2 * SECOND), nobody, never);
     let mut emitted = Vec::new();
-    flows.learn(&news(id, kind::START, 3 * SECOND), |_, flow| emitted.push(told(flow)));
+    flows.learn(&news(id, kind::START, 3 * SECOND), nobody, |_, flow| emitted.push(told(flow)));
     assert_eq!(emitted, [([0, 0], 0, Ended::Fin)]);
     // Both connections, counted in one slot.
-    flows.add(&syn(id, [SYN | ACK | FIN, SYN | ACK | FIN], 2), SECOND, 3 * SECOND, never);
+    flows.add(&syn(id, [SYN | ACK | FIN, SYN | ACK | FIN], 2), SECOND, 3 * SECOND, nobody, never);
     assert_eq!(settle(&mut flows, 9 * SECOND), [([1, 1], 2, Ended::Live)]);
 }
 
 #[test]
 fn the_first_packet_is_known_to_the_nanosecond_where_it_was_reported() {
     let mut flows = Flows::new(Lives::default(), 10);
-    flows.learn(&news(id(TCP, 1), kind::START, SECOND + 5), never);
-    flows.add(&syn(id(TCP, 1), [0, SYN], 1), SECOND, SECOND, never);
-    flows.add(&syn(id(TCP, 2), [0, SYN], 1), SECOND, SECOND, never);
-    flows.learn(&news(id(TCP, 2), kind::START, SECOND + 5), never);
+    flows.learn(&news(id(TCP, 1), kind::START, SECOND + 5), nobody, never);
+    flows.add(&syn(id(TCP, 1), [0, SYN], 1), SECOND, SECOND, nobody, never);
+    flows.add(&syn(id(TCP, 2), [0, SYN], 1), SECOND, SECOND, nobody, never);
+    flows.learn(&news(id(TCP, 2), kind::START, SECOND + 5), nobody, never);
     let mut first = Vec::new();
-    flows.cut_off(|_, flow| first.push(flow.first));
+    flows.cut_off(nobody, |_, flow| first.push(flow.first));
     assert_eq!(first, [SECOND + 5; 2]);
 }
 
@@ -140,12 +146,12 @@ fn the_first_packet_is_known_to_the_nanosecond_where_it_was_reported() {
 fn an_end_in_the_epoch_that_still_runs_waits_for_its_counts() {
     let mut flows = Flows::new(Lives::default(), 10);
     let id = id(TCP, 40000);
-    flows.add(&syn(id, [SYN | ACK, SYN], 1), SECOND, SECOND, never);
-    flows.learn(&news(id, kind::END_FIN, 3 * SECOND), never);
+    flows.add(&syn(id, [SYN | ACK, SYN], 1), SECOND, SECOND, nobody, never);
+    flows.learn(&news(id, kind::END_FIN, 3 * SECOND), nobody, never);
     let mut emitted = Vec::new();
-    flows.settle(3 * SECOND, 2 * SECOND, |_, flow| emitted.push(told(flow)));
+    flows.settle(3 * SECOND, 2 * SECOND, nobody, |_, flow| emitted.push(told(flow)));
     assert_eq!(emitted, [], "drained up to 2 s, ended at 3 s");
-    flows.add(&syn(id, [FIN, FIN], 0), 3 * SECOND, 3 * SECOND, never);
+    flows.add(&syn(id, [FIN, FIN], 0), 3 * SECOND, 3 * SECOND, nobody, never);
     assert_eq!(settle(&mut flows, 4 * SECOND), [([2, 2], 1, Ended::Fin)]);
 }
 
@@ -156,11 +162,11 @@ fn who_reset_it_is_said_as_source_or_destination() {
     {
         let mut flows = Flows::new(Lives::default(), 10);
         let id = id(TCP, 40000);
-        flows.learn(&news(id, kind::START, SECOND), never);
-        flows.add(&syn(id, [SYN | ACK, SYN | ACK], 1), SECOND, SECOND, never);
-        flows.learn(&news(id, kind, 2 * SECOND), never);
+        flows.learn(&news(id, kind::START, SECOND), nobody, never);
+        flows.add(&syn(id, [SYN | ACK, SYN | ACK], 1), SECOND, SECOND, nobody, never);
+        flows.learn(&news(id, kind, 2 * SECOND), nobody, never);
         let mut ends = Vec::new();
-        flows.settle(3 * SECOND, 3 * SECOND, |_, flow| ends.push((flow.ended, flow.reset_by)));
+        flows.settle(3 * SECOND, 3 * SECOND, nobody, |_, flow| ends.push((flow.ended, flow.reset_by)));
         assert_eq!(ends, [(Ended::Reset, expected)]);
     }
 }
@@ -168,16 +174,16 @@ fn who_reset_it_is_said_as_source_or_destination() {
 #[test]
 fn a_reset_in_answer_to_the_opening_packet_is_a_refusal() {
     let mut flows = Flows::new(Lives::default(), 10);
-    flows.add(&syn(id(TCP, 40000), [RST | ACK, SYN], 1), SECOND, SECOND, never);
+    flows.add(&syn(id(TCP, 40000), [RST | ACK, SYN], 1), SECOND, SECOND, nobody, never);
     assert_eq!(settle(&mut flows, 2 * SECOND), [([1, 1], 1, Ended::Refused)]);
 }
 
 #[test]
 fn silence_ends_a_flow() {
     let mut flows = Flows::new(Lives::default(), 10);
-    flows.add(&syn(id(TCP, 1), [0, SYN], 1), SECOND, SECOND, never);
-    flows.add(&syn(id(TCP, 2), [SYN | ACK, SYN], 1), SECOND, SECOND, never);
-    flows.add(&delta(id(UDP, 3), [0, 1], 1), SECOND, SECOND, never);
+    flows.add(&syn(id(TCP, 1), [0, SYN], 1), SECOND, SECOND, nobody, never);
+    flows.add(&syn(id(TCP, 2), [SYN | ACK, SYN], 1), SECOND, SECOND, nobody, never);
+    flows.add(&delta(id(UDP, 3), [0, 1], 1), SECOND, SECOND, nobody, never);
     let mut emitted = settle(&mut flows, 7 * SECOND);
     assert_eq!(emitted.len(), 3);
     emitted = settle(&mut flows, 122 * SECOND);
@@ -190,15 +196,15 @@ fn silence_ends_a_flow() {
 fn the_same_ends_again_are_another_connection() {
     let mut flows = Flows::new(Lives::default(), 10);
     let id = id(TCP, 40000);
-    flows.learn(&news(id, kind::START, SECOND), never);
-    flows.add(&syn(id, [SYN | ACK | FIN, SYN | FIN], 1), SECOND, 2 * SECOND, never);
-    flows.learn(&news(id, kind::END_FIN, 2 * SECOND), never);
+    flows.learn(&news(id, kind::START, SECOND), nobody, never);
+    flows.add(&syn(id, [SYN | ACK | FIN, SYN | FIN], 1), SECOND, 2 * SECOND, nobody, never);
+    flows.learn(&news(id, kind::END_FIN, 2 * SECOND), nobody, never);
     let mut emitted = Vec::new();
-    flows.learn(&news(id, kind::START, 3 * SECOND), |_, flow| emitted.push(told(flow)));
+    flows.learn(&news(id, kind::START, 3 * SECOND), nobody, |_, flow| emitted.push(told(flow)));
     assert_eq!(emitted, [([1, 1], 1, Ended::Fin)], "what was left of the first is told");
-    flows.add(&syn(id, [SYN | ACK, SYN], 1), 3 * SECOND, 3 * SECOND, never);
+    flows.add(&syn(id, [SYN | ACK, SYN], 1), 3 * SECOND, 3 * SECOND, nobody, never);
     let mut first = 0;
-    flows.cut_off(|_, flow| {
+    flows.cut_off(nobody, |_, flow| {
         first = flow.first;
         emitted.push(told(flow));
     });
@@ -210,11 +216,11 @@ fn the_same_ends_again_are_another_connection() {
 fn the_initiator_never_turns_round() {
     let mut flows = Flows::new(Lives::default(), 10);
     let id = id(UDP, 40000);
-    flows.add(&delta(id, [0, 1], 1), SECOND, SECOND, never);
+    flows.add(&delta(id, [0, 1], 1), SECOND, SECOND, nobody, never);
     // Attributed anew, and met from the other side this time.
-    flows.add(&FlowDelta { how: 0, ..delta(id, [1, 0], 0) }, 2 * SECOND, 2 * SECOND, never);
+    flows.add(&FlowDelta { how: 0, ..delta(id, [1, 0], 0) }, 2 * SECOND, 2 * SECOND, nobody, never);
     let mut seen = Vec::new();
-    flows.cut_off(|_, flow| seen.push(flow.initiator));
+    flows.cut_off(nobody, |_, flow| seen.push(flow.initiator));
     assert_eq!(seen.len(), 1);
     assert!(seen[0].local && seen[0].by == InitiatorBy::FirstPacket);
 }
@@ -222,9 +228,9 @@ fn the_initiator_never_turns_round() {
 #[test]
 fn a_full_table_loses_nothing() {
     let mut flows = Flows::new(Lives::default(), 1);
-    flows.add(&delta(id(UDP, 1), [0, 1], 1), SECOND, SECOND, never);
+    flows.add(&delta(id(UDP, 1), [0, 1], 1), SECOND, SECOND, nobody, never);
     let mut emitted = Vec::new();
-    flows.add(&delta(id(UDP, 2), [0, 5], 1), SECOND, SECOND, |_, flow| emitted.push(told(flow)));
+    flows.add(&delta(id(UDP, 2), [0, 5], 1), SECOND, SECOND, nobody, |_, flow| emitted.push(told(flow)));
     assert_eq!(emitted, [([0, 5], 1, Ended::Live)]);
     assert_eq!((flows.len(), flows.tally().stateless), (1, 1));
 }
@@ -232,9 +238,76 @@ fn a_full_table_loses_nothing() {
 #[test]
 fn cut_off_tells_what_is_left_and_nothing_twice() {
     let mut flows = Flows::new(Lives::default(), 10);
-    flows.add(&delta(id(UDP, 1), [0, 1], 1), SECOND, SECOND, never);
+    flows.add(&delta(id(UDP, 1), [0, 1], 1), SECOND, SECOND, nobody, never);
     let mut emitted = Vec::new();
-    flows.cut_off(|_, flow| emitted.push(told(flow)));
-    flows.cut_off(|_, flow| emitted.push(told(flow)));
+    flows.cut_off(nobody, |_, flow| emitted.push(told(flow)));
+    flows.cut_off(nobody, |_, flow| emitted.push(told(flow)));
     assert_eq!(emitted, [([0, 1], 1, Ended::Live)]);
+}
+
+/// A packet for this host, about which nothing is known yet but that `pu` may be meant.
+fn guess(id: FlowId, packets: u64, pu: u16) -> FlowDelta {
+    FlowDelta { pu, how: how::PROVISIONAL, ..delta(id, [packets, 0], 1) }
+}
+
+fn received(flows: &Flows, pu: u16) -> u64 {
+    flows.credits().of(pu).boundary[0].packets
+}
+
+#[test]
+fn what_is_undecided_is_booked_when_the_answer_decides() {
+    let mut flows = Flows::new(Lives::default(), 100);
+    let id = id(UDP, 8080);
+    flows.add(&guess(id, 3, 1), SECOND, SECOND, nobody, never);
+    flows.settle(SECOND, SECOND, nobody, never);
+    assert_eq!(received(&flows, 1), 0, "an answer may come yet");
+    // The answer came in by another interface: it is forwarded. A CPU that has not heard of it goes on guessing.
+    flows.add(&FlowDelta { pu: 2, how: 0, ..delta(id, [1, 4], 0) }, SECOND, SECOND, nobody, never);
+    flows.add(&guess(id, 5, 1), SECOND, SECOND, nobody, never);
+    flows.settle(SECOND, SECOND, nobody, never);
+    assert_eq!((received(&flows, 1), received(&flows, 2)), (0, 8), "the programs have counted the rest");
+    let mut units = Vec::new();
+    flows.cut_off(nobody, |_, flow| units.push((flow.pu, flow.packets)));
+    assert_eq!(units, [(2, [9, 4])]);
+}
+
+#[test]
+fn what_nobody_answers_is_booked_as_it_was_guessed() {
+    let mut flows = Flows::new(Lives::default(), 100);
+    let id = id(UDP, 8080);
+    flows.add(&guess(id, 3, 1), SECOND, SECOND, nobody, never);
+    flows.settle(4 * SECOND, 4 * SECOND, nobody, never);
+    assert_eq!(received(&flows, 1), 3);
+    // What is guessed later waits no more; what is cut off does not wait at all.
+    flows.add(&guess(id, 2, 1), 5 * SECOND, 5 * SECOND, nobody, never);
+    flows.cut_off(nobody, |_, _| {});
+    assert_eq!(received(&flows, 1), 5);
+    assert_eq!(received(&flows, 2), 0);
+}
+
+#[test]
+fn a_record_and_the_counters_name_the_same_unit() {
+    let mut flows = Flows::new(Lives { report: 1, ..Lives::default() }, 1);
+    flows.add(&guess(id(UDP, 1), 3, 1), SECOND, SECOND, nobody, never);
+    // No room for a second one: its record cannot wait, and so its counts cannot.
+    let mut told = 0;
+    flows.add(&guess(id(UDP, 2), 2, 7), SECOND, SECOND, nobody, |_, flow| told = flow.packets[0]);
+    assert_eq!((told, received(&flows, 7)), (2, 2));
+    flows.settle(SECOND + 1, SECOND, nobody, |_, flow| told = flow.packets[0]);
+    assert_eq!((told, received(&flows, 1)), (3, 3), "told before the patience is over, and booked with it");
+}
+
+#[test]
+fn the_hosts_end_of_a_containers_flow_is_counted_for_the_host() {
+    let mut flows = Flows::new(Lives::default(), 100);
+    let container = FlowId { boundary: 4097, ..id(TCP, 40000) };
+    let host = |_: &FlowId| HostEnd { pu: 1, is_remote: true };
+    flows.add(&FlowDelta { pu: 101, ..delta(container, [0, 2], 1) }, SECOND, SECOND, nobody, never);
+    flows.settle(SECOND, SECOND, nobody, never);
+    let answered = FlowDelta { pu: 101, how: how::HOST_END, ..delta(container, [3, 0], 0) };
+    flows.add(&answered, SECOND, SECOND, nobody, never);
+    flows.settle(4 * SECOND, 4 * SECOND, host, never);
+    let [received, sent] = flows.credits().of(1).local;
+    assert_eq!((received.packets, sent.packets), (2, 3));
+    assert_eq!(flows.credits().of(101), Credit::default(), "the programs have counted it");
 }

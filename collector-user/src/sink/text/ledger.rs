@@ -13,6 +13,7 @@ pub(super) fn line(ledger: &Ledger) -> String {
     for (name, count) in [
         ("unparsed", unparsed),
         ("looped", ledger.looped),
+        ("second_pass", ledger.second_pass),
         ("filtered", ledger.filtered),
         ("sampled", ledger.sampled),
         ("table_full", ledger.table_full),

@@ -1,0 +1,92 @@
+//! Sockets of this host: whether one waits for a packet, and whether one listens where a connection was met midway.
+
+use aya_ebpf::{
+    bindings::bpf_sock,
+    helpers::generated::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
+};
+use collector_ebpf::abi::flow::{how, ports};
+
+use crate::{Skb, family::Key, maps::ASKED, read::Packet};
+
+/// Addresses and ports as the kernel asks for them (`struct bpf_sock_tuple`): source address, destination address,
+/// source port, destination port, in network byte order; for IPv4 the first 12 octets of it.
+pub(crate) type Tuple = [u32; 9];
+
+/// What was asked about the host's end of a flow.
+#[derive(Clone, Copy)]
+pub(crate) enum Socket {
+    /// A socket of this host's.
+    Found,
+    /// None.
+    None,
+    /// The protocol is none that the kernel can be asked about.
+    NotAsked,
+}
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// `BPF_F_CURRENT_NETNS`: the namespace of the interface.
+const OF_THE_INTERFACE: u64 = -1_i32 as u64;
+/// `BPF_TCP_LISTEN`.
+const LISTEN: u32 = 10;
+
+/// Whether a socket of this host waits for what is sent to the host's end of the flow. Linux 5.2
+/// (`bpf_skc_lookup_tcp`).
+#[inline(always)]
+pub(crate) fn of_host<K: Key>(skb: Skb, packet: &Packet) -> Socket {
+    let rest = packet.key::<K>().rest();
+    if rest.ports != ports::TRANSPORT || rest.protocol != TCP && rest.protocol != UDP {
+        return Socket::NotAsked;
+    }
+    match look::<K>(skb, packet, u32::from(rest.protocol == UDP)) {
+        0 => Socket::None,
+        _ => Socket::Found,
+    }
+}
+
+/// How the flow's initiator is known when it begins with this packet: better, where that is only who sent it, if a
+/// socket of this host listens at the host's end of a TCP connection.
+#[inline(always)]
+pub(crate) fn initiator<K: Key>(skb: Skb, packet: &Packet) -> u8 {
+    let rest = packet.key::<K>().rest();
+    if rest.protocol != TCP
+        || rest.ports != ports::TRANSPORT
+        || how::initiator_by(packet.initiator) != how::BY_FIRST_PACKET
+        || look::<K>(skb, packet, LISTENER) != LISTEN
+    {
+        return packet.initiator;
+    }
+    // The host serves: the other side has opened the connection.
+    let by_local = if packet.is_far() { how::LOCAL_INITIATED } else { 0 };
+    by_local | how::BY_LISTENER << how::INITIATOR_SHIFT
+}
+
+/// Asks for TCP sockets with the other end left open, which only one that listens has.
+const LISTENER: u32 = 2;
+
+/// 0 where there is no socket, else its state (TCP), or 1. `which`: 0 for TCP, 1 for UDP, or [`LISTENER`].
+#[inline(never)]
+fn look<K: Key>(skb: Skb, packet: &Packet, which: u32) -> u32 {
+    let Some(tuple) = ASKED.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's own entry; the tuple has room for both families.
+    let size = unsafe {
+        let tuple = &raw mut (*tuple).tuple;
+        packet.key::<K>().write_tuple(tuple, packet.is_far(), which == LISTENER)
+    };
+    // SAFETY: the context is live, the tuple initialised and of that size. What is found is read while it is held, and
+    // released.
+    unsafe {
+        let tuple = (&raw mut (*tuple).tuple).cast();
+        let (found, state): (*mut bpf_sock, u32) = if which == 1 {
+            (bpf_sk_lookup_udp(skb.cast(), tuple, size, OF_THE_INTERFACE, 0), 1)
+        } else {
+            let found = bpf_skc_lookup_tcp(skb.cast(), tuple, size, OF_THE_INTERFACE, 0);
+            (found, if found.is_null() { 0 } else { (*found).state })
+        };
+        if found.is_null() {
+            return 0;
+        }
+        bpf_sk_release(found.cast());
+        state
+    }
+}

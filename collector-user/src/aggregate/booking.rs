@@ -1,0 +1,191 @@
+//! What the flows still owe to the counters of processing units.
+//!
+//! The programs count a packet for its unit at once, with two exceptions. A flow whose unit is
+//! [provisional](how::PROVISIONAL) came in for this host, and may turn out to be somebody else's once an answer leaves:
+//! its packets are booked here when that is known, or has been waited for long enough. And the host's end of a
+//! container's flow counts in the class `local` of whoever the socket belongs to, which is known at the same time.
+//! Nothing is ever taken back, so every counter only grows.
+
+use std::collections::BTreeMap;
+
+use collector_ebpf::abi::{
+    counter::DirectionCounters,
+    flow::{RX, TX, how},
+};
+
+use crate::drain::decode::FlowDelta;
+
+/// Amounts by direction: `RX`, `TX`.
+type Amounts = [DirectionCounters; 2];
+
+/// What a unit has been given by the flows since the start: to be added to what the programs count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Credit {
+    /// At the unit's boundary.
+    pub boundary: Amounts,
+    /// In the class `local`.
+    pub local: Amounts,
+}
+
+/// The unit at the host's end of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostEnd {
+    /// Index of the unit.
+    pub pu: u16,
+    /// The host is the remote end: the boundary is the host-side end of a container.
+    pub is_remote: bool,
+}
+
+/// What a flow has counted and no unit has been given.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Open {
+    provisional: Amounts,
+    local: Amounts,
+}
+
+impl Open {
+    /// Takes in what was drained.
+    pub fn add(&mut self, delta: &FlowDelta, at_uplink: bool) {
+        if delta.how & how::PROVISIONAL != 0 {
+            add(&mut self.provisional, &amounts(delta));
+        }
+        if !at_uplink {
+            add(&mut self.local, &amounts(delta));
+        }
+    }
+
+    /// Whether there is nothing to give.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What has been given to each unit.
+#[derive(Debug, Default)]
+pub struct Credits {
+    units: BTreeMap<u16, Credit>,
+}
+
+impl Credits {
+    /// Gives what is open: to the flow's unit `pu`, and to that of its end on this host, if it has one.
+    pub fn give(&mut self, open: &mut Open, pu: u16, host_end: Option<HostEnd>) {
+        let Open { provisional, local } = std::mem::take(open);
+        if provisional != Amounts::default() {
+            add(&mut self.units.entry(pu).or_default().boundary, &provisional);
+        }
+        if let Some(HostEnd { pu, is_remote }) = host_end
+            && local != Amounts::default()
+        {
+            let [received, sent] = local;
+            let seen_there = if is_remote { [sent, received] } else { [received, sent] };
+            add(&mut self.units.entry(pu).or_default().local, &seen_there);
+        }
+    }
+
+    /// What a unit has been given.
+    pub fn of(&self, pu: u16) -> Credit {
+        self.units.get(&pu).copied().unwrap_or_default()
+    }
+}
+
+fn amounts(delta: &FlowDelta) -> Amounts {
+    let mut amounts = Amounts::default();
+    for direction in [RX, TX] {
+        if let (Some(into), Some(packets), Some(bytes), Some(skbs)) = (
+            amounts.get_mut(direction),
+            delta.packets.get(direction),
+            delta.bytes.get(direction),
+            delta.skbs.get(direction),
+        ) {
+            *into = DirectionCounters {
+                packets: *packets,
+                bytes: *bytes,
+                skbs: *skbs,
+                ..DirectionCounters::default()
+            };
+        }
+    }
+    amounts
+}
+
+fn add(into: &mut Amounts, from: &Amounts) {
+    for (into, from) in into.iter_mut().zip(from) {
+        into.packets += from.packets;
+        into.bytes += from.bytes;
+        into.skbs += from.skbs;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use collector_ebpf::abi::flow::{RX, TX, how, ports};
+
+    use super::{Credit, Credits, HostEnd, Open};
+    use crate::drain::decode::{FlowDelta, FlowId};
+
+    fn delta(how: u8) -> FlowDelta {
+        let address = IpAddr::from([10, 0, 0, 1]);
+        FlowDelta {
+            id: FlowId {
+                local: address,
+                remote: address,
+                local_port: 1,
+                remote_port: 2,
+                boundary: 0,
+                protocol: 17,
+                ports: ports::TRANSPORT,
+            },
+            bytes: [300, 70],
+            packets: [3, 1],
+            skbs: [2, 1],
+            begun: 0,
+            first: 0,
+            last: 0,
+            pu: 1,
+            interface: 1,
+            tcp_flags: [0; 2],
+            how,
+        }
+    }
+
+    #[test]
+    fn what_the_programs_have_counted_is_not_given_again() {
+        let (mut open, mut credits) = (Open::default(), Credits::default());
+        open.add(&delta(0), true);
+        assert!(open.is_empty());
+        open.add(&delta(how::PROVISIONAL), true);
+        credits.give(&mut open, 7, None);
+        assert!(open.is_empty(), "and is given once");
+        let given = credits.of(7);
+        assert_eq!(
+            (given.boundary[RX].packets, given.boundary[RX].bytes, given.boundary[RX].skbs),
+            (3, 300, 2)
+        );
+        assert_eq!((given.boundary[TX].packets, given.local), (1, Credit::default().local));
+        assert_eq!(credits.of(8), Credit::default());
+    }
+
+    #[test]
+    fn the_hosts_end_of_a_containers_flow_sees_it_from_the_other_side() {
+        for is_remote in [true, false] {
+            let (mut open, mut credits) = (Open::default(), Credits::default());
+            open.add(&delta(0), false);
+            credits.give(&mut open, 101, Some(HostEnd { pu: 1, is_remote }));
+            let [received, sent] = credits.of(1).local;
+            let want = if is_remote { (1, 3) } else { (3, 1) };
+            assert_eq!((received.packets, sent.packets), want);
+            assert_eq!(credits.of(101), Credit::default(), "the programs have counted it");
+        }
+    }
+
+    #[test]
+    fn without_an_end_on_this_host_nobody_is_given_anything() {
+        let (mut open, mut credits) = (Open::default(), Credits::default());
+        open.add(&delta(0), false);
+        credits.give(&mut open, 101, None);
+        assert!(open.is_empty());
+        assert_eq!(credits.of(1), Credit::default());
+    }
+}
