@@ -27,6 +27,13 @@ pub struct EndPoint {
     pub port: u16,
 }
 
+impl EndPoint {
+    /// The address as text, empty where there is none.
+    pub fn ip_text(&self) -> String {
+        self.ip.map(|ip| ip.to_string()).unwrap_or_default()
+    }
+}
+
 /// What an end of a flow is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]

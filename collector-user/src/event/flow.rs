@@ -1,6 +1,6 @@
 //! Who talked to whom.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +75,28 @@ pub struct FlowRecord {
     pub reset_by: ResetBy,
 }
 
+impl fmt::Display for FlowRecord {
+    /// The original's one line, its odd blank behind `sourceIP:` included. An end that is absent reads as an empty one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (source, destination) = (self.source.as_ref(), self.destination.as_ref());
+        write!(
+            f,
+            "<flowrecord contextID:{} namespace:{} count:{} sourceID:{} destinationID:{} sourceIP: {} \
+             destinationIP:{} destinationPort:{} action:{} mode:{}>",
+            self.context_id,
+            self.namespace,
+            self.count,
+            source.map_or("", |end| &end.id),
+            destination.map_or("", |end| &end.id),
+            source.map(EndPoint::ip_text).unwrap_or_default(),
+            destination.map(EndPoint::ip_text).unwrap_or_default(),
+            destination.map_or(0, |end| end.port),
+            self.action,
+            self.drop_reason,
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -136,5 +158,32 @@ mod tests {
         let text = serde_json::to_string(&FlowRecord::default()).unwrap();
         assert!(text.contains(r#""source":null,"destination":null,"tags":[],"drop_reason":"""#), "{text}");
         assert!(text.contains(r#""ended":"","reset_by":"""#), "{text}");
+    }
+
+    #[test]
+    fn the_text_is_the_originals_line() {
+        let end = |id: &str, last, port| {
+            Some(EndPoint { id: id.into(), ip: Some([10, 0, 0, last].into()), port, ..EndPoint::default() })
+        };
+        let record = FlowRecord {
+            context_id: "web".into(),
+            namespace: "/prod".into(),
+            source: end("a", 1, 40000),
+            destination: end("b", 2, 443),
+            count: 3,
+            action: ActionType::REJECT,
+            drop_reason: "policy".into(),
+            ..FlowRecord::default()
+        };
+        assert_eq!(
+            record.to_string(),
+            "<flowrecord contextID:web namespace:/prod count:3 sourceID:a destinationID:b sourceIP: 10.0.0.1 \
+             destinationIP:10.0.0.2 destinationPort:443 action:reject mode:policy>"
+        );
+        assert_eq!(
+            FlowRecord::default().to_string(),
+            "<flowrecord contextID: namespace: count:0 sourceID: destinationID: sourceIP:  destinationIP: \
+             destinationPort:0 action:unknown mode:>"
+        );
     }
 }

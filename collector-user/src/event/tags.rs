@@ -65,6 +65,13 @@ impl<T: Into<Text>> FromIterator<T> for TagStore {
     }
 }
 
+impl From<&ExtendedMap> for TagStore {
+    /// A tag for each entry, in the order of the keys.
+    fn from(map: &ExtendedMap) -> Self {
+        map.iter().map(|(key, value)| format!("{key}={value}")).collect()
+    }
+}
+
 impl std::fmt::Display for TagStore {
     /// The tags, joined by one blank.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -80,7 +87,7 @@ impl std::fmt::Display for TagStore {
 
 #[cfg(test)]
 mod tests {
-    use super::TagStore;
+    use super::{ExtendedMap, TagStore};
 
     fn store() -> TagStore {
         ["a=1", "b=2=3", "a=4", "lonely"].into_iter().collect()
@@ -111,5 +118,12 @@ mod tests {
         assert_eq!(store.get("c"), Some("5"));
         store.append_key_value("d", "7");
         assert_eq!(store.as_slice().last().map(AsRef::as_ref), Some("d=7"));
+    }
+
+    #[test]
+    fn a_map_becomes_tags() {
+        let map =
+            ExtendedMap::from([("b", "2=3"), ("a", "1")].map(|(key, value)| (key.into(), value.into())));
+        assert_eq!(TagStore::from(&map).to_string(), "a=1 b=2=3");
     }
 }
