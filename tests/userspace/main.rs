@@ -17,3 +17,5 @@ use collector_user::{aggregate::booking::HostEnd, drain::decode::FlowId};
 fn nobody(id: &FlowId) -> HostEnd {
     panic!("asked for the host's end of {id:?}");
 }
+// The mock behind the library's feature, as a user's test has it.
+mod mock;
