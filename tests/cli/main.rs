@@ -11,3 +11,5 @@ mod process;
 mod refused;
 /// Runs in a namespace of its own: output, signals, closed pipes.
 mod run;
+/// The JSON Schema of the output.
+mod schema;

@@ -21,6 +21,8 @@ pub enum Command {
     /// Attaches to interfaces and reports what passes, until it is interrupted.
     #[command(after_help = RUN_HELP)]
     Run(RunArgs),
+    /// Prints the JSON Schema of the lines that `run --output json` writes.
+    Schema,
 }
 
 const RUN_HELP: &str = "\
@@ -118,7 +120,10 @@ mod tests {
 
     fn run(line: &str) -> Result<RunArgs, clap::Error> {
         let words = ["collector", "run"].into_iter().chain(line.split_whitespace());
-        Cli::try_parse_from(words).map(|Cli { command: Command::Run(args) }| args)
+        Cli::try_parse_from(words).map(|cli| {
+            let Command::Run(args) = cli.command else { panic!("{line} is another verb") };
+            args
+        })
     }
 
     #[test]

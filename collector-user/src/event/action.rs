@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, fmt, ops::BitOr};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// What a policy does with a flow: a mask of bits, of which any combination may occur.
@@ -113,6 +114,20 @@ impl<'de> Deserialize<'de> for ActionType {
             "passthrough" => Ok(Self::NONE),
             other => Err(D::Error::unknown_variant(other, &["accept", "reject", "passthrough"])),
         }
+    }
+}
+
+impl JsonSchema for ActionType {
+    fn schema_name() -> Cow<'static, str> {
+        "ActionType".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "What a policy does with a flow; passthrough where it says neither or both.",
+            "type": "string",
+            "enum": ["accept", "reject", "passthrough"],
+        })
     }
 }
 

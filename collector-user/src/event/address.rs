@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, net::IpAddr};
 
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
 #[expect(clippy::ref_option, reason = "serde's `with` hands over the field by reference")]
@@ -15,6 +16,13 @@ pub(super) fn serialize<S: Serializer>(address: &Option<IpAddr>, serializer: S) 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpAddr>, D::Error> {
     let text = Cow::<'de, str>::deserialize(deserializer)?;
     if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(D::Error::custom) }
+}
+
+pub(super) fn schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "anyOf": [{ "const": "" }, { "format": "ipv4" }, { "format": "ipv6" }],
+    })
 }
 
 #[cfg(test)]

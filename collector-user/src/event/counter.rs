@@ -1,11 +1,12 @@
 //! Counters of processing units.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Text;
 
 /// The counters of a processing unit since its last report; with empty ids, those of the datapath itself.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CounterReport {
     /// The unit's namespace.
     pub namespace: Text,
@@ -16,7 +17,7 @@ pub struct CounterReport {
 }
 
 /// One counter.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counters {
     /// Its name.
     pub name: Text,

@@ -1,11 +1,12 @@
 //! Lookups of names.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{EndPoint, Text, Time};
 
 /// Lookups of one name by one processing unit.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DnsRequestReport {
     /// The unit's namespace.
     pub namespace: Text,

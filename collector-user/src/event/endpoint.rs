@@ -2,18 +2,20 @@
 
 use std::{borrow::Cow, fmt, net::IpAddr};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::Text;
 
 /// One end of a flow.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct EndPoint {
     /// The processing unit's identity, the id of the external network that holds the address, or
     /// [`DEFAULT_END_POINT`](super::reason::DEFAULT_END_POINT).
     pub id: Text,
     /// The address; text in JSON.
     #[serde(with = "super::address")]
+    #[schemars(schema_with = "super::address::schema")]
     pub ip: Option<IpAddr>,
     /// The URI of an HTTP request.
     pub uri: Text,
@@ -100,6 +102,21 @@ impl<'de> Deserialize<'de> for EndPointType {
             "claims" => Ok(Self::Claims),
             other => Err(D::Error::unknown_variant(other, &["ext", "pu", "claims"])),
         }
+    }
+}
+
+impl JsonSchema for EndPointType {
+    fn schema_name() -> Cow<'static, str> {
+        "EndPointType".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "What an end of a flow is: an address outside of every processing unit, a processing unit, or \
+                            somebody known by claims.",
+            "type": "string",
+            "enum": ["ext", "pu", "claims"],
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
 ///
 /// Records of a flow come while it lives, each report interval, and when it ends or is cut off. Amounts are those since
 /// the flow's previous record, so that their sum over all records is the total.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FlowRecord {
     /// The id of the processing unit whose boundary the flow crossed.
     pub context_id: Text,

@@ -3,6 +3,7 @@
 use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
 struct Hex<'a>(&'a [u8]);
@@ -20,6 +21,10 @@ pub(super) fn serialize<S: Serializer>(octets: &Bytes, serializer: S) -> Result<
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
     let text = Cow::<'de, str>::deserialize(deserializer)?;
     octets(text.as_bytes()).ok_or_else(|| D::Error::custom("expected hexadecimal digits, two an octet"))
+}
+
+pub(super) fn schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^([0-9a-f]{2})*$" })
 }
 
 /// The octets that the digits stand for; upper case is understood.

@@ -32,6 +32,7 @@ mod vocabulary;
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use action::ActionType;
@@ -55,7 +56,7 @@ pub use user::UserRecord;
 pub type Text = Arc<str>;
 
 /// Any event, with its record: `{"type":"flow","record":{...}}` in JSON.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "record", rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Event {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Text, vocabulary::vocabulary};
@@ -22,7 +23,7 @@ vocabulary! {
 }
 
 /// One packet.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PacketReport {
     /// The TCP flags; 0 for other protocols.
     pub tcp_flags: u16,
@@ -30,6 +31,7 @@ pub struct PacketReport {
     pub claims: Vec<Text>,
     /// The destination's address; text in JSON.
     #[serde(with = "super::address")]
+    #[schemars(schema_with = "super::address::schema")]
     pub destination_ip: Option<IpAddr>,
     /// The destination's port, 0 for protocols without.
     pub destination_port: u16,
@@ -53,6 +55,7 @@ pub struct PacketReport {
     pub puid: Text,
     /// The source's address; text in JSON.
     #[serde(with = "super::address")]
+    #[schemars(schema_with = "super::address::schema")]
     pub source_ip: Option<IpAddr>,
     /// The source's port, 0 for protocols without.
     pub source_port: u16,
@@ -60,6 +63,7 @@ pub struct PacketReport {
     pub trireme_packet: bool,
     /// Its octets from the IP header on, up to the snap length; hexadecimal in JSON.
     #[serde(with = "super::hex")]
+    #[schemars(schema_with = "super::hex::schema")]
     pub payload: Bytes,
 }
 

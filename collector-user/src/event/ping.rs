@@ -1,5 +1,6 @@
 //! Pings between processing units.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Text, vocabulary::vocabulary};
@@ -54,7 +55,7 @@ impl Stage {
 }
 
 /// One step of a ping.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PingReport {
     /// The unit that pings.
     pub source_id: Text,

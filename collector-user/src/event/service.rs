@@ -1,5 +1,8 @@
 //! At which layer a service is enforced.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 /// At which layer the service of a flow is known; an integer in JSON.
@@ -41,6 +44,20 @@ impl From<ServiceType> for i32 {
             ServiceType::SecretsProxy => 3,
             ServiceType::Unknown(other) => other,
         }
+    }
+}
+
+impl JsonSchema for ServiceType {
+    fn schema_name() -> Cow<'static, str> {
+        "ServiceType".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = generator.subschema_for::<i32>();
+        let meaning = "At which layer the service of a flow is known: 0 addresses and ports, 1 HTTP, 2 a TCP proxy, 3 a \
+                       proxy that hands out secrets; other numbers have no name.";
+        schema.insert("description".to_owned(), meaning.into());
+        schema
     }
 }
 

@@ -1,11 +1,12 @@
 //! How the collector stands.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Ledger;
 
 /// What the collector is attached to, and the ledger: the last record of a stream.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// The interfaces it knows, those it left out among them.
     pub interfaces: Vec<InterfaceStatus>,
@@ -14,7 +15,7 @@ pub struct Status {
 }
 
 /// An interface, as the collector sees it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct InterfaceStatus {
     /// Its name.
     pub name: String,

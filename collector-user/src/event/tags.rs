@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Text;
@@ -10,7 +11,7 @@ use super::Text;
 pub type ExtendedMap = BTreeMap<String, String>;
 
 /// Tags of the form `key=value`, in the order in which they were given; duplicates are allowed. An array in JSON.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct TagStore {
     tags: Vec<Text>,

@@ -1,11 +1,12 @@
 //! Users.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Text;
 
 /// A user who was seen.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct UserRecord {
     /// The user's id. Empty when the record is handed to a collector, which fills it in before it returns
     /// ([`hash::stats_user_hash`](super::hash::stats_user_hash)).

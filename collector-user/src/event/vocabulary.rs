@@ -12,6 +12,7 @@ macro_rules! vocabulary {
         $(#[$doc])*
         #[derive(
             Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+            schemars::JsonSchema,
         )]
         #[non_exhaustive]
         pub enum $name {

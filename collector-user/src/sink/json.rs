@@ -1,11 +1,15 @@
 //! JSON for programs: one object a line.
 
+mod schema;
+
 use std::io;
 
 use serde::{Serialize, Serializer};
 
 use super::Format;
 use crate::event::{Event, Time};
+
+pub use schema::schema;
 
 /// Writes `{"type":"flow","time":"...","record":{...}}`, one line an event; `time` is when it was emitted.
 #[derive(Clone, Copy, Debug, Default)]
