@@ -1,15 +1,16 @@
 //! Who receives events: the trait [`EventCollector`], and the collectors that come with it.
 //!
 //! [`default::DefaultCollector`] writes to the log, [`fanout::Fanout`] hands on to any number of others,
-//! [`memory::Recorder`] keeps events for tests, and with the feature `mock` there is `mock::MockEventCollector`, which
-//! fails a test that calls otherwise than it was told to expect. What writes to the world stands behind a queue of its own
-//! ([`sink`](mod@crate::sink)).
+//! [`stash::Stash`] merges flows before it hands them on to another, [`memory::Recorder`] keeps events for tests, and with
+//! the feature `mock` there is `mock::MockEventCollector`, which fails a test that calls otherwise than it was told to
+//! expect. What writes to the world stands behind a queue of its own ([`sink`](mod@crate::sink)).
 
 pub mod default;
 pub mod fanout;
 pub mod memory;
 #[cfg(feature = "mock")]
 pub mod mock;
+pub mod stash;
 
 use std::sync::Arc;
 

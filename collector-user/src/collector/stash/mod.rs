@@ -1,0 +1,270 @@
+//! Fewer events: flows that belong together become one, a user is told once, reports are bounded.
+//!
+//! The original has such a collector between its enforcers and whoever receives their events; here it stands before any
+//! other collector. The parts: [`Aggregate`] (what belongs together), and what is remembered of flows and of users.
+
+mod flows;
+mod users;
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+pub use flows::{Aggregate, LONGEST, QUIET};
+pub use users::USER_WINDOW;
+
+use super::EventCollector;
+use crate::event::{
+    ContainerRecord, CounterReport, DnsRequestReport, FlowRecord, PacketReport, PingReport, UserRecord, hash,
+};
+use flows::{Flows, Taken};
+use users::Users;
+
+/// How much a stash holds. Where there is no more room, nothing but reports is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Flow records that are held; one more is handed on as it is. Fewer than the queue of an output holds, since all may
+    /// be handed on at once.
+    pub flows: usize,
+    /// Users that are remembered; one more is handed on each time.
+    pub users: usize,
+    /// Packet, DNS and ping reports that wait for the next flush; one more is lost, and counted.
+    pub reports: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { flows: 50_000, users: 50_000, reports: 1000 }
+    }
+}
+
+/// What became of the events that a stash was handed.
+///
+/// At any moment when nothing is under way: `taken` = `handed_on` + `merged` + `repeated` + `queue_full` + `held`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StashCounts {
+    /// Events of all kinds that it was handed.
+    pub taken: u64,
+    /// Events that the collector behind it got.
+    pub handed_on: u64,
+    /// Flow records that were added to one that was held.
+    pub merged: u64,
+    /// Users that had been told already.
+    pub repeated: u64,
+    /// Reports that found the queue full: lost.
+    pub queue_full: u64,
+    /// Flow records and reports that wait.
+    pub held: u64,
+    /// Of those handed on: flow records for which there was no room, unmerged. Nothing is lost by that.
+    pub no_room: u64,
+}
+
+/// A collector before another one, `C`, that hands on fewer events than it takes. Sums over flow records stay totals.
+///
+/// - **Flows** are merged by [`Aggregate`], which says when they are handed on.
+/// - A **user** is handed on at once, and not again within the same [`USER_WINDOW`]; the record's id is always filled in.
+/// - **Packet, DNS and ping reports** wait in a bounded queue for the next [`flush`](Self::flush).
+/// - **Container, counter and trace events** are handed on at once: they are few, and a counter report that is lost would
+///   be missing from a sum. (The original queues the counters, and refuses the two others.)
+///
+/// Nothing here reads a clock or waits: who owns it calls [`flush`](Self::flush) each second or so, from any task, and
+/// [`close`](Self::close) at the end. Its drop closes it too. The collector behind is called without a lock held; if it
+/// panics, that event alone is lost.
+pub struct Stash<C: EventCollector> {
+    inner: C,
+    reports: usize,
+    state: Mutex<State>,
+}
+
+struct State {
+    now: Duration,
+    flows: Flows,
+    users: Users,
+    /// Flow records that are to be handed on.
+    due: VecDeque<FlowRecord>,
+    reports: VecDeque<Report>,
+    counts: StashCounts,
+}
+
+enum Report {
+    Packet(PacketReport),
+    Dns(DnsRequestReport),
+    Ping(PingReport),
+}
+
+impl<C: EventCollector> Stash<C> {
+    /// A stash before `inner` that holds nothing yet.
+    pub fn new(inner: C, aggregate: Aggregate, limits: Limits) -> Self {
+        let state = State {
+            now: Duration::ZERO,
+            flows: Flows::new(aggregate, limits.flows),
+            users: Users::new(limits.users),
+            due: VecDeque::new(),
+            reports: VecDeque::new(),
+            counts: StashCounts::default(),
+        };
+        Self { inner, reports: limits.reports, state: Mutex::new(state) }
+    }
+
+    /// Hands on what has fallen due by `now`: flows, the oldest first, then reports.
+    ///
+    /// `now` is the time since a moment of the caller's choice, always the same one, and does not go back; until the next
+    /// flush it is taken for the time at which events come.
+    pub fn flush(&self, now: Duration) {
+        let mut state = self.lock();
+        state.now = now;
+        state.users.flush(now);
+        let due = state.flows.flush(now);
+        state.due.extend(due);
+        drop(state);
+        self.hand_on_all();
+    }
+
+    /// Hands on all that is held. May be called more than once, and events may still come: they are held again.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        let rest = state.flows.drain();
+        state.due.extend(rest);
+        drop(state);
+        self.hand_on_all();
+    }
+
+    /// What became of the events so far.
+    pub fn counts(&self) -> StashCounts {
+        let state = self.lock();
+        let held = state.flows.len() + state.due.len() + state.reports.len();
+        StashCounts { held: held as u64, ..state.counts }
+    }
+
+    /// The collector behind.
+    pub const fn inner(&self) -> &C {
+        &self.inner
+    }
+
+    /// One at a time, so that a collector that panics leaves the others where they are.
+    fn hand_on_all(&self) {
+        while let Some(record) = self.next(|state| &mut state.due) {
+            self.inner.collect_flow_event(&record);
+        }
+        while let Some(report) = self.next(|state| &mut state.reports) {
+            match report {
+                Report::Packet(report) => self.inner.collect_packet_event(&report),
+                Report::Dns(request) => self.inner.collect_dns_requests(&request),
+                Report::Ping(report) => self.inner.collect_ping_event(&report),
+            }
+        }
+    }
+
+    fn next<T>(&self, queue: fn(&mut State) -> &mut VecDeque<T>) -> Option<T> {
+        let mut state = self.lock();
+        let next = queue(&mut state).pop_front()?;
+        state.counts.handed_on += 1;
+        Some(next)
+    }
+
+    /// Counts an event that is handed on at once.
+    fn pass(&self) {
+        let mut state = self.lock();
+        state.counts.taken += 1;
+        state.counts.handed_on += 1;
+    }
+
+    /// Queues a report, which is made only where there is room for it.
+    fn queue(&self, report: impl FnOnce() -> Report) {
+        let mut state = self.lock();
+        state.counts.taken += 1;
+        if state.reports.len() < self.reports {
+            state.reports.push_back(report());
+        } else {
+            state.counts.queue_full += 1;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No foreign code runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<C: EventCollector> Drop for Stash<C> {
+    fn drop(&mut self) {
+        // A second panic would end the process.
+        if !std::thread::panicking() {
+            self.close();
+        }
+    }
+}
+
+impl<C: EventCollector> EventCollector for Stash<C> {
+    fn collect_flow_event(&self, record: &FlowRecord) {
+        let mut state = self.lock();
+        let now = state.now;
+        let taken = state.flows.take(record, now);
+        let counts = &mut state.counts;
+        counts.taken += 1;
+        let at_once = match taken {
+            Taken::Held => return,
+            Taken::Merged => {
+                counts.merged += 1;
+                return;
+            }
+            Taken::Replaced(before) => before,
+            Taken::NoRoom(record) => {
+                counts.no_room += 1;
+                record
+            }
+        };
+        counts.handed_on += 1;
+        drop(state);
+        self.inner.collect_flow_event(&at_once);
+    }
+
+    fn collect_container_event(&self, record: &ContainerRecord) {
+        self.pass();
+        self.inner.collect_container_event(record);
+    }
+
+    fn collect_user_event(&self, record: &mut UserRecord) {
+        hash::stats_user_hash(record);
+        let hash = record.id.clone();
+        let mut state = self.lock();
+        state.counts.taken += 1;
+        if let Some(id) = state.users.id(&hash) {
+            record.id = id;
+            state.counts.repeated += 1;
+            return;
+        }
+        state.counts.handed_on += 1;
+        drop(state);
+        self.inner.collect_user_event(record);
+        // As the collector behind has it: it may name users in another way.
+        self.lock().users.remember(hash, record.id.clone());
+    }
+
+    fn collect_trace_event(&self, records: &[String]) {
+        self.pass();
+        self.inner.collect_trace_event(records);
+    }
+
+    fn collect_packet_event(&self, report: &PacketReport) {
+        self.queue(|| Report::Packet(report.clone()));
+    }
+
+    fn collect_counter_event(&self, report: &CounterReport) {
+        self.pass();
+        self.inner.collect_counter_event(report);
+    }
+
+    fn collect_dns_requests(&self, request: &DnsRequestReport) {
+        self.queue(|| Report::Dns(request.clone()));
+    }
+
+    fn collect_ping_event(&self, report: &PingReport) {
+        self.queue(|| Report::Ping(report.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests;
