@@ -26,6 +26,8 @@ mod vlan;
 mod loopback;
 // Mechanisms of attachment, and what is left of them.
 mod attach;
+// The library's example: a collector of one's own gets real events.
+mod library;
 
 use collector_tests::collector::Finished;
 
