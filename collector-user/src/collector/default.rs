@@ -9,7 +9,8 @@ use crate::event::{
 };
 
 /// Writes each event as one structured [`tracing`] event of level INFO, target `collector::event`, with the field
-/// `kind` first. Where they go is the subscriber's matter, and so is whether that blocks.
+/// `kind` first, then the record's own by their names, an end's behind `source_` and `destination_`; but not a packet's
+/// payload, and of flows no URI, user, TCP flags or buffers (an event has 32 fields at most). Where they go is the subscriber's matter, and so is whether that blocks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DefaultCollector;
 
@@ -39,14 +40,26 @@ impl EventCollector for DefaultCollector {
             destination_port = destination.port,
             l4_protocol = record.l4_protocol,
             action = record.action.action_string(),
+            observed_action = record.observed_action.action_string(),
             drop_reason = &*record.drop_reason,
             policy_id = &*record.policy_id,
+            observed_policy_id = &*record.observed_policy_id,
+            service_type = i32::from(record.service_type),
+            service_id = &*record.service_id,
+            tags = %record.tags,
             count = record.count,
             packets = record.packets,
             bytes = record.bytes,
             reply_packets = record.reply_packets,
             reply_bytes = record.reply_bytes,
+            first_seen = %record.first_seen,
+            last_seen = %record.last_seen,
+            interface = &*record.interface,
+            vlan = record.vlan,
+            initiator_by = record.initiator_by.text(),
+            attributed_by = record.attributed_by.text(),
             ended = record.ended.text(),
+            reset_by = record.reset_by.text(),
         );
     }
 
@@ -91,8 +104,13 @@ impl EventCollector for DefaultCollector {
             destination_ip = report.destination_ip.map(tracing::field::display),
             destination_port = report.destination_port,
             protocol = report.protocol,
+            tcp_flags = report.tcp_flags,
             length = report.length,
+            packet_id = report.packet_id,
             mark = report.mark,
+            encrypt = report.encrypt,
+            trireme_packet = report.trireme_packet,
+            claims = ?report.claims,
         );
     }
 
@@ -131,9 +149,15 @@ impl EventCollector for DefaultCollector {
             stage = report.stage.text(),
             r#type = report.r#type.text(),
             source_id = &*report.source_id,
+            source_namespace = &*report.source_namespace,
             destination_id = &*report.destination_id,
+            destination_namespace = &*report.destination_namespace,
             flow_tuple = &*report.flow_tuple,
             latency = &*report.latency,
+            agent_version = &*report.agent_version,
+            protocol = report.protocol,
+            service_type = &*report.service_type,
+            payload_size = report.payload_size,
             request = report.request,
             session_id = &*report.session_id,
         );
@@ -167,7 +191,7 @@ mod tests {
     use super::DefaultCollector;
     use crate::{
         collector::{EventCollector as _, tests::call_all},
-        event::{CounterReport, Counters, EndPoint, FlowRecord},
+        event::{ContainerRecord, CounterReport, Counters, EndPoint, FlowRecord, PacketReport, PingReport},
     };
 
     #[derive(Clone, Default)]
@@ -205,6 +229,40 @@ mod tests {
         let want = r#"source_id="web" source_ip=10.0.0.1 source_port=80 l4_protocol=0 action="passthrough""#;
         assert!(text.contains(want), "{text}");
         assert!(text.contains(" packets=7 "), "{text}");
+    }
+
+    #[test]
+    fn fields_have_the_names_of_the_record() {
+        let end = || Some(EndPoint { ip: Some([10, 0, 0, 1].into()), ..EndPoint::default() });
+        let flow = FlowRecord { source: end(), destination: end(), ..FlowRecord::default() };
+        let packet = PacketReport { source_ip: Some([10, 0, 0, 1].into()), ..PacketReport::default() };
+        let packet = PacketReport { destination_ip: packet.source_ip, ..packet };
+        let (ping, container) = (PingReport::default(), ContainerRecord::default());
+        let all = DefaultCollector::new();
+        for (line, record, left_out) in [
+            (
+                logged(|| all.collect_flow_event(&flow)),
+                serde_json::to_value(&flow).unwrap(),
+                ["tcp_flags", "skbs", "reply_skbs"].as_slice(),
+            ),
+            (
+                logged(|| all.collect_packet_event(&packet)),
+                serde_json::to_value(&packet).unwrap(),
+                ["payload"].as_slice(),
+            ),
+            (logged(|| all.collect_ping_event(&ping)), serde_json::to_value(&ping).unwrap(), &[]),
+            (
+                logged(|| all.collect_container_event(&container)),
+                serde_json::to_value(&container).unwrap(),
+                &[],
+            ),
+        ] {
+            for key in record.as_object().unwrap().keys().filter(|key| !left_out.contains(&key.as_str())) {
+                let ends = ["source", "destination"].contains(&key.as_str());
+                let field = if ends { format!(" {key}_ip=") } else { format!(" {key}=") };
+                assert!(line.contains(&field), "{field} in {line}");
+            }
+        }
     }
 
     #[test]
