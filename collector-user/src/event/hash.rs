@@ -36,7 +36,7 @@ pub fn stats_flow_hash(record: &FlowRecord) -> String {
 }
 
 /// Fills in the id of a user: a hash of the namespace and of all claims but the `sub` ones, whatever their order.
-/// Sorts the claims.
+/// Sorts the claims. (The original leaves out all that begin with these three letters, `subnet=` too.)
 pub fn stats_user_hash(record: &mut UserRecord) {
     record.claims.sort_unstable();
     let claims =

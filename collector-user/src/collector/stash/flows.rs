@@ -36,7 +36,8 @@ pub enum Aggregate {
     ///
     /// A record is handed on at the second flush after the connection's end, with what came late, or when the same ends
     /// begin another connection. What is not TCP is over when nothing was heard of it for [`QUIET`]. One that lives is
-    /// handed on when it has been held for [`LONGEST`].
+    /// handed on when it has been held for [`LONGEST`]; until then its amounts stand nowhere else, and are gone with a
+    /// process that is killed.
     Connection,
     /// Those of one service, as the original merges them: all that have one
     /// [`stats_flow_hash`](crate::event::hash::stats_flow_hash), between two flushes.
