@@ -10,6 +10,10 @@ mod decode;
 mod records;
 // Whatever comes in whatever order, nothing is lost and nothing told twice.
 mod conservation;
+// The JSON Schema, against what is really written and by a validator that knows nothing of it.
+mod schema;
+// The mock behind the library's feature, as a user's test has it.
+mod mock;
 
 use collector_user::{aggregate::booking::HostEnd, drain::decode::FlowId};
 
@@ -17,7 +21,3 @@ use collector_user::{aggregate::booking::HostEnd, drain::decode::FlowId};
 fn nobody(id: &FlowId) -> HostEnd {
     panic!("asked for the host's end of {id:?}");
 }
-// The JSON Schema, against what is really written and by a validator that knows nothing of it.
-mod schema;
-// The mock behind the library's feature, as a user's test has it.
-mod mock;

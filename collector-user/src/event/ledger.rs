@@ -8,10 +8,8 @@ use serde::{Deserialize, Serialize};
 /// The ledger: counts since the collector started, that only grow.
 ///
 /// Packets: `seen` = `flows` + `looped` + `second_pass` + `filtered` + `sampled` + `table_full` + `rate_limited` + all
-/// of `unparsed`, in socket buffers. Records of a sink: those it was handed = its `delivered` + its `queue_full` + its `sink_failed`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-/// Packets: `seen` = `flows` + `looped` + `filtered` + `sampled` + `table_full` + `rate_limited` + all of `unparsed`,
-/// in socket buffers. Records of a sink: those it was handed = its `delivered` + its `queue_full` + its `sink_failed`.
+/// of `unparsed`, in socket buffers. Records of a sink: those it was handed = its `delivered` + its `queue_full` + its
+/// `sink_failed`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Ledger {
