@@ -15,7 +15,6 @@ use crate::{
     Skb,
     family::Key,
     maps::{CIDRS, LOCALS},
-    packet::forget,
     read::{Packet, role_of_index},
     route,
     socket::{self, Socket},
@@ -42,6 +41,12 @@ impl Attribution {
         Self { pu: self.pu, bits: self.bits | bits }
     }
 
+    /// What [`classify`] returned; unit 0 where nothing was asked.
+    #[inline(always)]
+    pub(crate) const fn unpack(packed: u32) -> Self {
+        Self { pu: packed as u16, bits: (packed >> 16) as u8 }
+    }
+
     /// `how` with what was found instead of what was known before.
     #[inline(always)]
     pub(crate) const fn put_into(self, how: u8) -> u8 {
@@ -54,17 +59,9 @@ const PACKET_BROADCAST: u32 = 1;
 const PACKET_MULTICAST: u32 = 2;
 const PACKET_OTHERHOST: u32 = 3;
 
-/// Who the packet's flow belongs to.
-#[inline(always)]
-pub(crate) fn classify<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
-    // Many ways lead to an answer, and all go on alike from here.
-    let answer = forget(skb, ask::<K>(skb, packet));
-    Attribution { pu: answer as u16, bits: (answer >> 16) as u8 }
-}
-
-/// A subprogram returns one register.
+/// Who the packet's flow belongs to: an [`Attribution`] in one number, since a subprogram returns one register.
 #[inline(never)]
-fn ask<K: Key>(skb: Skb, packet: &Packet) -> u32 {
+pub(crate) fn classify<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     let flags = packet.role.flags;
     let Attribution { pu, bits } = if flags & role::LOOPBACK != 0 {
         // Both ends are this host.

@@ -19,6 +19,7 @@ use crate::{
     classify::{self, Attribution},
     count::{ledger, unit},
     family::Key,
+    packet::forget,
     read::Packet,
     settings::{FLOWS_BURST, FLOWS_PER_TICK},
     socket,
@@ -68,9 +69,12 @@ impl Who {
 #[inline(never)]
 pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     let mut identity = known::<K>(packet);
+    // Asked in one place: what follows from each place would be verified by itself.
+    let attribution = if asks(packet, identity) { classify::classify::<K>(skb, packet) } else { 0 };
+    let attribution = Attribution::unpack(forget(skb, attribution));
     if identity.is_null() {
-        let (attribution, begun_how, begun) = begin::<K>(skb, packet);
-        let mut who = Who { pu: attribution.pu, how: begun_how, refused: false, event: 0 };
+        let (how, begun) = begin::<K>(skb, packet, attribution);
+        let mut who = Who { pu: attribution.pu, how, refused: false, event: 0 };
         match begun {
             Begun::Refused => who.refused = true,
             Begun::Kept => who.event = kind::START,
@@ -84,16 +88,7 @@ pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     // then that flow's unit or end is wrong until its configuration changes or it ends, which takes an eviction
     // within these few instructions. What several CPUs write at once is either the same or added atomically.
     unsafe {
-        let changed = (*identity).generation != Control::generation(packet.word);
-        let undecided = (*identity).decided == 0;
-        // A packet that comes in by an uplink cannot tell what one that left has decided.
-        let asks = if packet.egress {
-            changed || undecided
-        } else {
-            changed && (undecided || packet.role.flags & role::UPLINK == 0)
-        };
-        if asks {
-            let attribution = classify::classify::<K>(skb, packet);
+        if attribution.pu != 0 {
             (*identity).pu = attribution.pu;
             (*identity).how = attribution.put_into((*identity).how);
             (*identity).generation = Control::generation(packet.word);
@@ -105,6 +100,23 @@ pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u32 {
         }
         Who { pu: (*identity).pu, how: (*identity).how, refused: false, event }.pack()
     }
+}
+
+/// Whether it has to be asked whose the flow is: nobody knows it, the configuration has changed, or a packet leaves for
+/// it for the first time.
+#[inline(always)]
+fn asks(packet: &Packet, identity: *const Identity) -> bool {
+    if identity.is_null() {
+        return true;
+    }
+    // SAFETY: the caller's entry is live.
+    let (generation, decided) = unsafe { ((*identity).generation, (*identity).decided != 0) };
+    let changed = generation != Control::generation(packet.word);
+    if packet.egress {
+        return changed || !decided;
+    }
+    // A packet that comes in by an uplink cannot tell what one that left has decided.
+    changed && (!decided || packet.role.flags & role::UPLINK == 0)
 }
 
 /// The flow's identity, or null.
@@ -192,11 +204,10 @@ enum Begun {
 
 /// A flow that nobody knew. Two CPUs may meet it at once: only one makes its identity.
 #[inline(always)]
-fn begin<K: Key>(skb: Skb, packet: &Packet) -> (Attribution, u8, Begun) {
-    let attribution = classify::classify::<K>(skb, packet);
+fn begin<K: Key>(skb: Skb, packet: &Packet, attribution: Attribution) -> (u8, Begun) {
     let how = attribution.put_into(socket::initiator::<K>(skb, packet));
     if !can_afford(attribution.pu, packet.now as u32) {
-        return (attribution, how, Begun::Refused);
+        return (how, Begun::Refused);
     }
     let mut identity = Identity {
         // SAFETY: no arguments, no memory.
@@ -218,17 +229,30 @@ fn begin<K: Key>(skb: Skb, packet: &Packet) -> (Attribution, u8, Begun) {
     identity.ended = u8::from(packet.tcp_flags & tcp::RST != 0);
     match K::newcomers().insert(packet.key(), &identity, u64::from(BPF_NOEXIST)) {
         Ok(()) => {}
-        Err(EEXIST) => return (attribution, how, Begun::Lost),
+        Err(EEXIST) => return (how, Begun::Lost),
         // A full LRU hash makes room; should it fail all the same, that is a fault. The packet is counted, and
         // that the flow began is not said, since its next miss would say it again.
         Err(error) => {
-            warn!(&TcContext::new(skb), "a new flow cannot be remembered: error {}", error);
+            say_unremembered(skb, i64::from(error));
             ledger(|ledger| ledger.identity_full += 1);
-            return (attribution, how, Begun::Lost);
+            return (how, Begun::Lost);
         }
     }
     spend(attribution.pu);
-    (attribution, how, Begun::Kept)
+    (how, Begun::Kept)
+}
+
+/// A global function, verified once by itself: what a log line unfolds to was half of all that there was to verify.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn say_unremembered(skb: Skb, error: i64) -> u32 {
+    // SAFETY: the kernel hands the program a live context.
+    let interface = unsafe { (*skb).ifindex };
+    warn!(
+        &TcContext::new(skb),
+        "a new flow on interface {} cannot be remembered: error {}", interface, error
+    );
+    0
 }
 
 /// `EEXIST` (`include/uapi/asm-generic/errno-base.h`), as helpers return it.
