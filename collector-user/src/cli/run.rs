@@ -69,7 +69,7 @@ pub(super) fn run(args: &RunArgs) -> Result<(), RunError> {
     let (output, writer) = output(&config)?;
     let result = runtime.block_on(serve(&config, &output, &writer));
     // Whatever happened, what was handed over is written; and what the daemon says weighs more than the output.
-    let closed = writer.close(GRACE);
+    let closed = runtime.block_on(async { writer.close(tokio::time::sleep(GRACE)).await });
     let mut status = result?;
     let closed = closed.inspect_err(|_| say::losses(&output.counts()))?;
     let counts = closed.counts();
@@ -77,7 +77,7 @@ pub(super) fn run(args: &RunArgs) -> Result<(), RunError> {
     status.ledger.delivered.insert(name.clone(), counts.delivered);
     status.ledger.queue_full.insert(name.clone(), counts.queue_full);
     status.ledger.sink_failed.insert(name, counts.failed);
-    Ok(closed.finish(status, GRACE)?)
+    Ok(runtime.block_on(async { closed.finish(status, tokio::time::sleep(GRACE)).await })?)
 }
 
 /// Two descriptors an interface: the soft limit is for programs that use select(2).
@@ -103,7 +103,7 @@ async fn serve(config: &Config, output: &Queue, writer: &Writer) -> Result<crate
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
-            () = writer.closed() => {}
+            _ = writer.ended() => {}
             () = time_is_up => {}
         }
     };

@@ -15,7 +15,7 @@ use crate::event::{
 pub struct DefaultCollector;
 
 /// The target of all of them, to be filtered by.
-const TARGET: &str = "collector::event";
+pub const TARGET: &str = "collector::event";
 
 impl DefaultCollector {
     /// The collector; it has no state.

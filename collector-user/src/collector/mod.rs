@@ -1,12 +1,14 @@
 //! Who receives events: the trait [`EventCollector`], and the collectors that come with it.
 //!
 //! [`default::DefaultCollector`] writes to the log, [`fanout::Fanout`] hands on to any number of others,
-//! [`stash::Stash`] merges flows before it hands them on to another, [`memory::Recorder`] keeps events for tests, and with
-//! the feature `mock` there is `mock::MockEventCollector`, which fails a test that calls otherwise than it was told to
-//! expect. What writes to the world stands behind a queue of its own ([`sink`](mod@crate::sink)).
+//! [`filter::Filter`] to one and only some kinds. [`stash::Stash`] merges flows before it hands them on to another,
+//! [`memory::Recorder`] keeps events for tests, and with the feature `mock` there is `mock::MockEventCollector`, which
+//! fails a test that calls otherwise than it was told to expect. What writes to the world stands behind a queue of its own
+//! ([`sink`](mod@crate::sink)).
 
 pub mod default;
 pub mod fanout;
+pub mod filter;
 pub mod memory;
 #[cfg(feature = "mock")]
 pub mod mock;
@@ -15,7 +17,7 @@ pub mod stash;
 use std::sync::Arc;
 
 use crate::event::{
-    ContainerRecord, CounterReport, DnsRequestReport, FlowRecord, PacketReport, PingReport, UserRecord,
+    ContainerRecord, CounterReport, DnsRequestReport, Event, FlowRecord, PacketReport, PingReport, UserRecord,
 };
 
 /// Receives everything that the collector sees, one call an event.
@@ -63,6 +65,22 @@ pub trait EventCollector: Send + Sync {
     fn collect_ping_event(&self, report: &PingReport);
 }
 
+/// Calls the method that `event` is for, with its record. The status is for none.
+pub fn hand_over(event: &Event, collector: &(impl EventCollector + ?Sized)) {
+    match event {
+        Event::Flow(record) => collector.collect_flow_event(record),
+        Event::Container(record) => collector.collect_container_event(record),
+        // The collector fills in the id of a copy: the event has its own.
+        Event::User(record) => collector.collect_user_event(&mut record.clone()),
+        Event::Trace(record) => collector.collect_trace_event(&record.records),
+        Event::Packet(report) => collector.collect_packet_event(report),
+        Event::Counter(report) => collector.collect_counter_event(report),
+        Event::Dns(request) => collector.collect_dns_requests(request),
+        Event::Ping(report) => collector.collect_ping_event(report),
+        Event::Status(_) => {}
+    }
+}
+
 /// Hands every method on to what a pointer points to.
 macro_rules! through_pointer {
     ($($pointer:ty),+ $(,)?) => {$(
@@ -108,9 +126,10 @@ through_pointer!(&C, Box<C>, Arc<C>);
 mod tests {
     use std::sync::Arc;
 
-    use super::{EventCollector, memory::Recorder};
+    use super::{EventCollector, hand_over, memory::Recorder};
     use crate::event::{
-        ContainerRecord, CounterReport, DnsRequestReport, FlowRecord, PacketReport, PingReport, UserRecord,
+        ContainerRecord, CounterReport, DnsRequestReport, Event, FlowRecord, PacketReport, PingReport,
+        Status, UserRecord,
     };
 
     /// Calls every method once, in the trait's order.
@@ -136,7 +155,18 @@ mod tests {
         call_all(&&*recorder);
         call_all(&shared);
         call_all(&boxed);
-        let kinds: Vec<_> = recorder.events().iter().map(crate::event::Event::kind).collect();
+        let kinds: Vec<_> = recorder.events().iter().map(Event::kind).collect();
         assert_eq!(kinds, KINDS.repeat(3));
+    }
+
+    #[test]
+    fn an_event_finds_its_method() {
+        let (first, second) = (Recorder::new(), Recorder::new());
+        call_all(&first);
+        for event in first.events() {
+            hand_over(&event, &second);
+        }
+        hand_over(&Event::Status(Status::default()), &second);
+        assert_eq!(first.events(), second.events());
     }
 }

@@ -6,12 +6,16 @@
 use std::{
     collections::VecDeque,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 /// The queue. Holds at most its capacity; a batch that was taken out no longer counts.
 pub(super) struct Bounded<T> {
     state: Mutex<State<T>>,
+    /// An item came, or none will come.
     ready: Condvar,
+    /// Items were taken out, or it is no use waiting for that.
+    room: Condvar,
     capacity: usize,
 }
 
@@ -20,6 +24,8 @@ struct State<T> {
     accepted: u64,
     is_open: bool,
     is_awaited: bool,
+    /// How long a full queue may go without an item being taken out while one waits for room; none: nobody waits.
+    patience: Option<Duration>,
 }
 
 /// Why an item was not taken.
@@ -33,18 +39,27 @@ pub(super) enum Refused {
 
 impl<T> Bounded<T> {
     pub(super) const fn new(capacity: usize) -> Self {
-        let state = State { items: VecDeque::new(), accepted: 0, is_open: true, is_awaited: false };
-        Self { state: Mutex::new(state), ready: Condvar::new(), capacity }
+        let state =
+            State { items: VecDeque::new(), accepted: 0, is_open: true, is_awaited: false, patience: None };
+        Self { state: Mutex::new(state), ready: Condvar::new(), room: Condvar::new(), capacity }
     }
 
-    /// Adds an item, or says why not; never waits for room. `item` is made only where there is room for it.
-    pub(super) fn try_push(&self, item: impl FnOnce() -> T) -> Result<(), Refused> {
+    /// Adds an item, or says why not. Waits for room only after [`be_patient`](Self::be_patient). `item` is made only
+    /// where there is room for it.
+    pub(super) fn push(&self, item: impl FnOnce() -> T) -> Result<(), Refused> {
         let mut state = self.lock();
+        while state.is_open && state.items.len() >= self.capacity {
+            let Some(patience) = state.patience else { return Err(Refused::Full) };
+            let (after, outcome) =
+                self.room.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner);
+            state = after;
+            if outcome.timed_out() && state.items.len() >= self.capacity {
+                // Whoever takes nothing for so long is waited for once, not once an item.
+                state.patience = None;
+            }
+        }
         if !state.is_open {
             return Err(Refused::Closed);
-        }
-        if state.items.len() >= self.capacity {
-            return Err(Refused::Full);
         }
         state.items.push_back(item());
         state.accepted += 1;
@@ -56,6 +71,18 @@ impl<T> Bounded<T> {
         Ok(())
     }
 
+    /// From now on who adds to a full queue waits for room, for as long as items are taken out: `patience` passes
+    /// between one and the next at most, then it is as if [`hurry`](Self::hurry) had been called.
+    pub(super) fn be_patient(&self, patience: Duration) {
+        self.lock().patience = Some(patience);
+    }
+
+    /// Nobody waits for room any more.
+    pub(super) fn hurry(&self) {
+        self.lock().patience = None;
+        self.room.notify_all();
+    }
+
     /// Moves up to `most` items to `batch`; waits for the first one. False when there are none and none will come.
     pub(super) fn take(&self, batch: &mut Vec<T>, most: usize) -> bool {
         let mut state = self.lock();
@@ -63,24 +90,30 @@ impl<T> Bounded<T> {
             state.is_awaited = true;
             state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        Self::move_out(&mut state, batch, most)
+        self.move_out(state, batch, most)
     }
 
     /// Moves up to `most` items to `batch`; does not wait. False when there are none at the moment.
     pub(super) fn try_take(&self, batch: &mut Vec<T>, most: usize) -> bool {
-        Self::move_out(&mut self.lock(), batch, most)
+        self.move_out(self.lock(), batch, most)
     }
 
-    fn move_out(state: &mut State<T>, batch: &mut Vec<T>, most: usize) -> bool {
+    fn move_out(&self, mut state: MutexGuard<'_, State<T>>, batch: &mut Vec<T>, most: usize) -> bool {
         let count = state.items.len().min(most);
         batch.extend(state.items.drain(..count));
+        let may_be_waited_for = state.patience.is_some();
+        drop(state);
+        if may_be_waited_for {
+            self.room.notify_all();
+        }
         count > 0
     }
 
-    /// Takes no more items, and wakes who waits for one; those within can still be taken out.
+    /// Takes no more items, and wakes who waits for one or for room; those within can still be taken out.
     pub(super) fn close(&self) {
         self.lock().is_open = false;
         self.ready.notify_all();
+        self.room.notify_all();
     }
 
     /// How many items were ever taken in.
@@ -96,20 +129,23 @@ impl<T> Bounded<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
+    use std::{thread, time::Duration};
 
     use super::{Bounded, Refused};
+
+    /// Longer than any test takes that passes.
+    const PATIENCE: Duration = Duration::from_secs(30);
 
     #[test]
     fn order_and_capacity() {
         let queue = Bounded::new(3);
         assert_eq!(
-            [1, 2, 3, 4].map(|item| queue.try_push(|| item)),
+            [1, 2, 3, 4].map(|item| queue.push(|| item)),
             [Ok(()), Ok(()), Ok(()), Err(Refused::Full)]
         );
         let mut batch = Vec::new();
         assert!(queue.try_take(&mut batch, 2));
-        assert_eq!(queue.try_push(|| 5), Ok(()));
+        assert_eq!(queue.push(|| 5), Ok(()));
         assert!(queue.take(&mut batch, 9));
         assert_eq!(batch, [1, 2, 3, 5]);
         assert!(!queue.try_take(&mut batch, 9));
@@ -119,9 +155,9 @@ mod tests {
     #[test]
     fn a_closed_queue_gives_what_it_has() {
         let queue = Bounded::new(3);
-        assert_eq!(queue.try_push(|| 1), Ok(()));
+        assert_eq!(queue.push(|| 1), Ok(()));
         queue.close();
-        assert_eq!(queue.try_push(|| 2), Err(Refused::Closed));
+        assert_eq!(queue.push(|| 2), Err(Refused::Closed));
         let mut batch = Vec::new();
         assert!(queue.take(&mut batch, 9));
         assert!(!queue.take(&mut batch, 9));
@@ -138,7 +174,7 @@ mod tests {
                 batch
             });
             for item in 0..1000 {
-                queue.try_push(|| item).unwrap();
+                queue.push(|| item).unwrap();
             }
             queue.close();
             taker.join().unwrap()
@@ -147,10 +183,57 @@ mod tests {
     }
 
     #[test]
+    fn a_patient_queue_takes_more_than_it_holds() {
+        let queue = Bounded::new(3);
+        queue.be_patient(PATIENCE);
+        let taken = thread::scope(|scope| {
+            let taker = scope.spawn(|| {
+                let mut batch = Vec::new();
+                while queue.take(&mut batch, 2) {}
+                batch
+            });
+            for item in 0..1000 {
+                queue.push(|| item).unwrap();
+            }
+            queue.close();
+            taker.join().unwrap()
+        });
+        assert_eq!(taken, (0..1000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn patience_with_who_takes_nothing_ends_once_for_all() {
+        let queue = Bounded::new(1);
+        queue.be_patient(Duration::from_millis(1));
+        queue.push(|| 1).unwrap();
+        assert_eq!(queue.push(|| 2), Err(Refused::Full));
+        assert!(queue.lock().patience.is_none());
+    }
+
+    /// Somebody waits for room; `act` ends the wait.
+    fn wait_until(act: impl FnOnce(&Bounded<u32>)) -> Result<(), Refused> {
+        let queue = Bounded::new(1);
+        queue.push(|| 1).unwrap();
+        queue.be_patient(PATIENCE);
+        thread::scope(|scope| {
+            let pusher = scope.spawn(|| queue.push(|| 2));
+            // Before the wait or in it: both end.
+            act(&queue);
+            pusher.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn who_waits_for_room_is_woken_by_haste_and_by_the_end() {
+        assert_eq!(wait_until(Bounded::hurry), Err(Refused::Full));
+        assert_eq!(wait_until(Bounded::close), Err(Refused::Closed));
+    }
+
+    #[test]
     fn a_panic_while_an_item_is_made_leaves_the_queue_whole() {
         let queue = Bounded::new(1);
-        let push = || queue.try_push(|| std::panic::resume_unwind(Box::new(())));
+        let push = || queue.push(|| std::panic::resume_unwind(Box::new(())));
         assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(push)).is_err());
-        assert_eq!(queue.try_push(|| 1), Ok(()));
+        assert_eq!(queue.push(|| 1), Ok(()));
     }
 }

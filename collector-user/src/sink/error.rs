@@ -1,6 +1,6 @@
 //! What can go wrong with a sink.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc};
 
 /// A sink's failure, of which it does not recover.
 #[derive(Debug, thiserror::Error)]
@@ -20,16 +20,14 @@ pub enum SinkError {
         /// The sink.
         sink: String,
         /// What the system said.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
-    /// The output took nothing for too long.
-    #[error("the {sink} output took nothing for {grace:?}: {unwritten} events were given up")]
+    /// The output did not take all in the time that it had.
+    #[error("the {sink} output takes nothing, or too slowly: {unwritten} events were given up")]
     Stuck {
         /// The sink.
         sink: String,
-        /// How long it was waited for.
-        grace: Duration,
-        /// Events that were accepted and neither written nor counted as failed.
+        /// Events that were accepted and neither written nor counted as failed until then.
         unwritten: u64,
     },
     /// The last line could not be put into the sink's format.

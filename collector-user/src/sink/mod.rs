@@ -1,22 +1,28 @@
-//! Where events go: each sink a format, behind a bounded queue and a thread of its own.
+//! Where events go: each sink a target, behind a bounded queue and a thread of its own.
 //!
-//! [`queue`] holds the machinery, and says what is counted when; [`json`] and [`text`] are formats. A sink that is slow,
-//! fails or panics loses its own events, counted, and never holds up the one who hands them over.
+//! [`queue`] holds the machinery, and says what is counted when. Targets are lines in a stream, in one of the formats
+//! [`json`] and [`text`]; the log of others ([`log`](mod@log): standard error, the systemd journal, syslog); and any
+//! collector ([`Behind`]). A sink that is slow, fails or panics loses its own events, counted, and never holds up the one
+//! who hands them over.
 
+mod behind;
 mod bounded;
 mod error;
 pub mod json;
+mod lines;
+pub mod log;
 pub mod queue;
 pub mod text;
 mod writer;
 
 use std::io;
 
+pub use behind::Behind;
 pub use error::SinkError;
 
 use crate::event::{Event, Time};
 
-/// How events are written. Runs on the sink's thread, one event at a time.
+/// How events are written to a stream. Runs on the sink's thread, one event at a time.
 pub trait Format: Send {
     /// Writes an event that was emitted at `time`: whole lines, or nothing.
     ///
@@ -27,4 +33,30 @@ pub trait Format: Send {
     ///
     /// Where the event cannot be put into this format.
     fn write(&mut self, time: Time, event: &Event, out: &mut Vec<u8>) -> io::Result<()>;
+}
+
+/// What a sink's thread hands events to, one at a time. It may block.
+pub trait Target: Send {
+    /// Takes an event that was emitted at `time`. It may be gathered with others until [`settle`](Self::settle).
+    ///
+    /// # Errors
+    ///
+    /// Where this event is lost, and others may not be. It counts as failed, as does one at which this panics; the next
+    /// event comes all the same.
+    fn put(&mut self, time: Time, event: &Event) -> io::Result<()>;
+
+    /// Whether enough is gathered that it should be settled before more comes.
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    /// Brings out whatever was gathered: the events taken until now count as delivered. Called whenever no event waits.
+    ///
+    /// # Errors
+    ///
+    /// Where the output has come to its end: this target is asked for nothing more.
+    /// [`BrokenPipe`](io::ErrorKind::BrokenPipe) means that its reader had enough.
+    fn settle(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

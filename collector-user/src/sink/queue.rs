@@ -1,29 +1,37 @@
 //! The machinery of a sink: a bounded queue, a thread that formats and writes, and their counts.
 //!
-//! [`start`] gives two handles. [`Queue`] takes events in, from the daemon's task, and never waits. [`Writer`] belongs
-//! to who ends the sink: [`Writer::close`] lets the thread write all that was accepted, [`Closed::finish`] writes the
-//! status as the last line.
+//! [`start`] and [`start_target`] give two handles. [`Queue`] takes events in, from the daemon's task, and does not wait,
+//! but at the end and where it is told to ([`Queue::wait_for_room`]). [`Writer`] belongs to who ends the sink:
+//! [`Writer::close`] lets the thread write all that was accepted, [`Closed::finish`] writes the status as the last line.
 //!
 //! Every event that is handed over is counted once: `handed over = delivered + queue_full + failed`, at any moment when
 //! nothing is under way ([`SinkCounts`]).
 
 use std::{
+    future::Future,
     io,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
+        mpsc::Sender,
     },
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::sync::{
+    mpsc::{self, Receiver},
+    watch,
+};
 
 use super::{
-    Format, SinkError,
+    Format, SinkError, Target,
     bounded::{Bounded, Refused},
-    writer::{Last, Outcome, Thread},
+    lines::Lines,
+    writer::{OUTCOMES, Outcome, Thread},
 };
 use crate::{
     collector::EventCollector,
@@ -36,6 +44,9 @@ use crate::{
 /// Events that a queue holds unless somebody says otherwise.
 pub const DEFAULT_CAPACITY: usize = 65_536;
 
+/// How long an output may take nothing before [`Queue::wait_for_room`] no longer waits for it.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// What became of the events that a sink was handed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SinkCounts {
@@ -43,18 +54,38 @@ pub struct SinkCounts {
     pub delivered: u64,
     /// Lost because the queue was full.
     pub queue_full: u64,
-    /// Lost because the format failed or panicked on them, or because the output had ended.
+    /// Lost because the sink failed or panicked on them, or because its output had ended or was given up.
     pub failed: u64,
 }
 
-/// Starts a sink.
+/// How an output came to its end by itself.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum End {
+    /// Its reader had enough: no error.
+    NoReader,
+    /// It refused a write.
+    Failed(Arc<io::Error>),
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe { Self::NoReader } else { Self::Failed(Arc::new(error)) }
+    }
+}
+
+/// Starts a sink that writes to a stream.
 ///
-/// `name` is the sink's in messages and in the ledger; `capacity` the events that may wait; `clock` says when an event
-/// is emitted. Events show in `out` at once when no more are waiting, else in portions of some 64 KiB.
+/// `name` is the sink's in messages and in the ledger, without NUL; `capacity` the events that may wait; `clock` says
+/// when an event is emitted. Events show in `out` at once when no more are waiting, else in portions of some 64 KiB.
 ///
 /// # Errors
 ///
 /// [`SinkError::Spawn`].
+///
+/// # Panics
+///
+/// Where `name` holds a NUL.
 pub fn start(
     name: &str,
     capacity: usize,
@@ -62,10 +93,34 @@ pub fn start(
     format: impl Format + 'static,
     out: impl io::Write + Send + 'static,
 ) -> Result<(Queue, Writer), SinkError> {
+    start_target(name, capacity, clock, Lines::new(format, out))
+}
+
+/// Starts a sink with any target, such as a collector [`Behind`](super::Behind) it.
+///
+/// # Errors
+///
+/// [`SinkError::Spawn`].
+///
+/// # Panics
+///
+/// As [`start`].
+pub fn start_target(
+    name: &str,
+    capacity: usize,
+    clock: fn() -> Time,
+    target: impl Target + 'static,
+) -> Result<(Queue, Writer), SinkError> {
     let shared = Arc::new(Shared::new(capacity));
-    let (last, last_receiver) = mpsc::channel();
-    let (outcome_sender, outcomes) = mpsc::channel();
-    let work = Thread { shared: Arc::clone(&shared), format, out, gathered: Vec::new(), pending: 0 };
+    let (last, last_receiver) = std::sync::mpsc::channel();
+    let (outcome_sender, outcomes) = mpsc::channel(OUTCOMES);
+    let work = Thread {
+        name: name.to_owned(),
+        shared: Arc::clone(&shared),
+        target,
+        pending: 0,
+        has_complained: false,
+    };
     let thread = thread::Builder::new()
         .name(format!("sink {name}"))
         .spawn(move || work.run(&last_receiver, &outcome_sender))
@@ -79,13 +134,15 @@ pub fn start(
 pub(super) struct Shared {
     pub(super) queue: Bounded<(Time, Event)>,
     pub(super) delivered: AtomicU64,
-    /// Events that the format failed on.
+    /// Events that the target failed on.
     pub(super) malformed: AtomicU64,
     queue_full: AtomicU64,
     /// Events that came after the queue's end.
     late: AtomicU64,
-    /// Whether the output ended, by a write that failed.
-    pub(super) ended: watch::Sender<bool>,
+    /// How the output ended, once it has.
+    pub(super) ended: watch::Sender<Option<End>>,
+    /// Whether nobody waits for the thread any more.
+    is_given_up: AtomicBool,
 }
 
 impl Shared {
@@ -96,7 +153,8 @@ impl Shared {
             malformed: AtomicU64::new(0),
             queue_full: AtomicU64::new(0),
             late: AtomicU64::new(0),
-            ended: watch::Sender::new(false),
+            ended: watch::Sender::new(None),
+            is_given_up: AtomicBool::new(false),
         }
     }
 
@@ -107,16 +165,20 @@ impl Shared {
     }
 
     fn counts(&self) -> SinkCounts {
-        let stranded = if *self.ended.borrow() { self.under_way() } else { 0 };
+        let delivered = self.delivered.load(Relaxed);
+        let is_over = self.ended.borrow().is_some() || self.is_given_up.load(SeqCst);
+        let malformed = self.malformed.load(Relaxed);
+        // A thread that was given up may still write: what it does after the first line here is told as failed.
+        let stranded = if is_over { self.queue.accepted().saturating_sub(delivered + malformed) } else { 0 };
         SinkCounts {
-            delivered: self.delivered.load(Relaxed),
+            delivered,
             queue_full: self.queue_full.load(Relaxed),
-            failed: self.malformed.load(Relaxed) + self.late.load(Relaxed) + stranded,
+            failed: malformed + self.late.load(Relaxed) + stranded,
         }
     }
 }
 
-/// The end of a sink that takes events in: a collector that copies each and never waits. Clones share the sink.
+/// The end of a sink that takes events in: a collector that copies each and does not wait. Clones share the sink.
 #[derive(Clone)]
 pub struct Queue {
     shared: Arc<Shared>,
@@ -131,12 +193,24 @@ impl Queue {
 
     /// Hands an event over; it counts as emitted now.
     pub fn push(&self, event: impl FnOnce() -> Event) {
-        let lost = match self.shared.queue.try_push(|| ((self.clock)(), event())) {
+        let lost = match self.shared.queue.push(|| ((self.clock)(), event())) {
             Ok(()) => return,
             Err(Refused::Full) => &self.shared.queue_full,
             Err(Refused::Closed) => &self.shared.late,
         };
         lost.fetch_add(1, Relaxed);
+    }
+
+    /// From now on an event that finds the queue full waits for room: for when nothing is drained any more, and the last
+    /// events are more than a queue holds. An output that takes nothing for two seconds is waited for no longer, so
+    /// that it costs the others no more than that; one that is slow is, until [`hurry`](Self::hurry).
+    pub fn wait_for_room(&self) {
+        self.shared.queue.be_patient(PATIENCE);
+    }
+
+    /// Events that find the queue full are lost at once again, those that wait now among them. From any thread.
+    pub fn hurry(&self) {
+        self.shared.queue.hurry();
     }
 }
 
@@ -185,38 +259,44 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Returns once the output has ended by itself: a write failed. [`close`](Self::close) says whether that was an
-    /// error, or a reader that had enough. Noticed at a write only.
-    pub async fn closed(&self) {
+    /// Returns once the output has ended by itself: a write failed. Noticed at a write only.
+    pub async fn ended(&self) -> End {
+        let mut ended = self.queue.shared.ended.subscribe();
+        let end = ended.wait_for(Option::is_some).await;
         // The sender lives in `self`, so the wait cannot fail.
-        let _ = self.queue.shared.ended.subscribe().wait_for(|ended| *ended).await;
+        end.ok().and_then(|end| end.clone()).unwrap_or(End::NoReader)
     }
 
-    /// Takes no more events, and waits until the thread has written all that were accepted.
-    ///
-    /// Blocks for up to `grace`: for a task, run it by `spawn_blocking`. An output whose reader is gone is no error.
+    /// Takes no more events, and waits until the thread has written all that were accepted. An output whose reader is
+    /// gone is no error.
     ///
     /// # Errors
     ///
-    /// [`SinkError::Write`] for what ended the output, now or earlier; [`SinkError::Stuck`] when the grace is over, and
-    /// then the thread is left to itself.
-    pub fn close(self, grace: Duration) -> Result<Closed, SinkError> {
+    /// [`SinkError::Write`] for what ended the output, now or earlier; [`SinkError::Stuck`] when `give_up` is ready
+    /// first, and then the thread is left to itself, and what it has not written counts as failed.
+    pub async fn close(mut self, give_up: impl Future<Output = ()>) -> Result<Closed, SinkError> {
         self.queue.shared.queue.close();
-        let is_open = self.outcome(grace)?.is_some();
+        let is_open = match self.outcome(give_up).await? {
+            Outcome::Written | Outcome::Formless => true,
+            Outcome::Ended(End::NoReader) => false,
+            Outcome::Ended(End::Failed(source)) => {
+                return Err(SinkError::Write { sink: self.name.clone(), source });
+            }
+        };
         Ok(Closed { writer: self, is_open })
     }
 
-    /// What the thread reports next; none when the reader is gone.
-    fn outcome(&self, grace: Duration) -> Result<Option<Last>, SinkError> {
-        let sink = || self.name.clone();
-        match self.outcomes.recv_timeout(grace) {
-            Ok(Ok(last)) => Ok(Some(last)),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(None),
-            Ok(Err(source)) => Err(SinkError::Write { sink: sink(), source }),
-            Err(RecvTimeoutError::Timeout) => {
-                Err(SinkError::Stuck { sink: sink(), grace, unwritten: self.queue.shared.under_way() })
+    /// What the thread reports next.
+    async fn outcome(&mut self, give_up: impl Future<Output = ()>) -> Result<Outcome, SinkError> {
+        tokio::select! {
+            biased;
+            outcome = self.outcomes.recv() => outcome.ok_or_else(|| SinkError::Gone { sink: self.name.clone() }),
+            () = give_up => {
+                let shared = &self.queue.shared;
+                let unwritten = shared.under_way();
+                shared.is_given_up.store(true, SeqCst);
+                Err(SinkError::Stuck { sink: self.name.clone(), unwritten })
             }
-            Err(RecvTimeoutError::Disconnected) => Err(SinkError::Gone { sink: sink() }),
         }
     }
 }
@@ -244,24 +324,27 @@ impl Closed {
         self.is_open
     }
 
-    /// Writes the status as the last line, waits for up to `grace` until it is flushed, and ends the thread. Where the
-    /// reader is gone there is no last line, and that is no error.
+    /// Writes the status as the last line, waits until it is flushed or `give_up` is ready, and ends the thread. Where
+    /// the reader is gone there is no last line, and that is no error.
     ///
     /// # Errors
     ///
     /// As [`Writer::close`], and [`SinkError::Status`].
-    pub fn finish(self, status: Status, grace: Duration) -> Result<(), SinkError> {
+    pub async fn finish(self, status: Status, give_up: impl Future<Output = ()>) -> Result<(), SinkError> {
         let mut writer = self.writer;
-        let gone = || SinkError::Gone { sink: writer.name.clone() };
+        let sink = writer.name.clone();
         if self.is_open {
             let time = (writer.queue.clock)();
-            writer.last.send((time, Event::Status(status))).map_err(|_unsent| gone())?;
-            if writer.outcome(grace)? == Some(Last::Formless) {
-                return Err(SinkError::Status { sink: writer.name.clone() });
+            let unsent = writer.last.send((time, Event::Status(status)));
+            unsent.map_err(|_unsent| SinkError::Gone { sink: sink.clone() })?;
+            match writer.outcome(give_up).await? {
+                Outcome::Written | Outcome::Ended(End::NoReader) => {}
+                Outcome::Formless => return Err(SinkError::Status { sink }),
+                Outcome::Ended(End::Failed(source)) => return Err(SinkError::Write { sink, source }),
             }
         }
         // The thread has reported and is about to return.
-        writer.thread.take().map_or(Ok(()), JoinHandle::join).map_err(|_panic| gone())
+        writer.thread.take().map_or(Ok(()), JoinHandle::join).map_err(|_panic| SinkError::Gone { sink })
     }
 }
 

@@ -3,109 +3,122 @@
 use std::{
     io,
     panic::{self, AssertUnwindSafe},
-    sync::{
-        Arc,
-        atomic::Ordering::Relaxed,
-        mpsc::{Receiver, Sender},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed, mpsc::Receiver},
 };
 
-use super::{Format, queue::Shared};
+use tokio::sync::mpsc::Sender;
+
+use super::{
+    Target,
+    queue::{End, Shared},
+};
 use crate::event::{Event, Time};
 
 /// Events taken from the queue at once.
 const BATCH: usize = 64;
-/// Octets that are gathered before they are written, where events come faster than they are written.
-const GATHERED: usize = 64 * 1024;
 
 /// What the thread reports: first that the queue is drained, then that the last line is written.
-pub(super) type Outcome = io::Result<Last>;
-
-/// What became of the step that was reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Last {
+#[derive(Debug)]
+pub(super) enum Outcome {
     /// Everything is written and flushed.
     Written,
-    /// The format has no form for the last line.
+    /// The target has no form for the last line.
     Formless,
+    /// The output has ended.
+    Ended(End),
 }
 
-pub(super) struct Thread<F, W> {
+/// Outcomes that the thread reports in its life: room for all of them, so that it never waits for who hears them.
+pub(super) const OUTCOMES: usize = 2;
+
+pub(super) struct Thread<T> {
+    pub(super) name: String,
     pub(super) shared: Arc<Shared>,
-    pub(super) format: F,
-    pub(super) out: W,
-    pub(super) gathered: Vec<u8>,
-    /// Events in `gathered`.
+    pub(super) target: T,
+    /// Events that the target has taken and not yet settled.
     pub(super) pending: u64,
+    /// Whether it was said that the target fails on events.
+    pub(super) has_complained: bool,
 }
 
-impl<F: Format, W: io::Write> Thread<F, W> {
+impl<T: Target> Thread<T> {
     pub(super) fn run(mut self, last: &Receiver<(Time, Event)>, outcomes: &Sender<Outcome>) {
-        let drained = self.drain();
-        if drained.is_err() {
-            self.shared.queue.close();
-            // After the last change of a count: who sees the end sees the counts.
-            self.shared.ended.send_replace(true);
-        }
-        let may_go_on = drained.is_ok();
+        let drained = match self.drain() {
+            Ok(()) => Outcome::Written,
+            Err(error) => {
+                let end = End::from(error);
+                self.shared.queue.close();
+                // After the last change of a count: who sees the end sees the counts.
+                self.shared.ended.send_replace(Some(end.clone()));
+                Outcome::Ended(end)
+            }
+        };
+        let may_go_on = matches!(drained, Outcome::Written);
         // Who was to hear of it may have dropped the writer: then there is no last line either.
-        let heard = outcomes.send(drained.map(|()| Last::Written)).is_ok();
-        if heard
+        let is_heard = outcomes.try_send(drained).is_ok();
+        if is_heard
             && may_go_on
             && let Ok((time, event)) = last.recv()
         {
-            let formed = self.gather(time, &event);
-            let _ =
-                outcomes.send(self.deliver().map(|()| if formed { Last::Written } else { Last::Formless }));
+            let is_formed = self.put(time, &event).is_ok();
+            let _ = outcomes.try_send(match self.settle() {
+                Ok(()) if is_formed => Outcome::Written,
+                Ok(()) => Outcome::Formless,
+                Err(error) => Outcome::Ended(error.into()),
+            });
         }
     }
 
-    /// Writes events until the queue is closed and empty.
+    /// Hands events to the target until the queue is closed and empty.
     fn drain(&mut self) -> io::Result<()> {
         let mut batch = Vec::with_capacity(BATCH);
         let shared = Arc::clone(&self.shared);
         loop {
             if !shared.queue.try_take(&mut batch, BATCH) {
                 // Nothing to do at once: show what there is, then wait.
-                self.deliver()?;
+                self.settle()?;
                 if !shared.queue.take(&mut batch, BATCH) {
                     return Ok(());
                 }
             }
             for (time, event) in batch.drain(..) {
-                if self.gather(time, &event) {
-                    self.pending += 1;
-                } else {
-                    shared.malformed.fetch_add(1, Relaxed);
+                match self.put(time, &event) {
+                    Ok(()) => self.pending += 1,
+                    Err(error) => {
+                        shared.malformed.fetch_add(1, Relaxed);
+                        self.complain(&event, &error);
+                    }
                 }
-                if self.gathered.len() >= GATHERED {
-                    self.deliver()?;
+                if self.target.is_full() {
+                    self.settle()?;
                 }
             }
         }
     }
 
-    /// Appends the event's lines to what is gathered; false, and nothing appended, when the format fails on it.
-    fn gather(&mut self, time: Time, event: &Event) -> bool {
-        let before = self.gathered.len();
-        let (format, out) = (&mut self.format, &mut self.gathered);
-        // A format that panics is asked again with the next event: what it broke in itself shows in its own lines only.
-        let outcome = panic::catch_unwind(AssertUnwindSafe(|| format.write(time, event, out)));
-        let formed = matches!(outcome, Ok(Ok(())));
-        if !formed {
-            self.gathered.truncate(before);
-        }
-        formed
+    fn put(&mut self, time: Time, event: &Event) -> io::Result<()> {
+        // A target that panics is asked again with the next event: what it broke in itself shows in its own output only.
+        panic::catch_unwind(AssertUnwindSafe(|| self.target.put(time, event)))
+            .unwrap_or_else(|_panic| Err(io::Error::other("a panic")))
     }
 
-    /// Writes what is gathered, and then counts its events.
-    fn deliver(&mut self) -> io::Result<()> {
-        if !self.gathered.is_empty() {
-            self.out.write_all(&self.gathered)?;
-            self.out.flush()?;
-            self.gathered.clear();
-        }
+    /// Has the target settle what it took, and then counts its events.
+    fn settle(&mut self) -> io::Result<()> {
+        panic::catch_unwind(AssertUnwindSafe(|| self.target.settle()))
+            .unwrap_or_else(|_panic| Err(io::Error::other("a panic")))?;
         self.shared.delivered.fetch_add(std::mem::take(&mut self.pending), Relaxed);
         Ok(())
+    }
+
+    /// Once: the ledger has the number.
+    fn complain(&mut self, event: &Event, error: &io::Error) {
+        if !std::mem::replace(&mut self.has_complained, true) {
+            tracing::warn!(
+                "the {} output cannot take an event ({}): {error}; it and all further ones that fail are counted as \
+                 sink_failed",
+                self.name,
+                event.kind()
+            );
+        }
     }
 }

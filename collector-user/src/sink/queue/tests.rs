@@ -9,11 +9,14 @@ use std::{
     time::Duration,
 };
 
-use super::{Queue, SinkCounts, Writer, start};
+use super::{Closed, End, Queue, SinkCounts, Writer, start, start_target};
 use crate::{
-    collector::EventCollector as _,
-    event::{CounterReport, Event, FlowRecord, Ledger, Status, Time, UserRecord},
-    sink::{Format, SinkError, json::Json},
+    collector::{EventCollector, memory::Recorder},
+    event::{
+        ContainerRecord, CounterReport, DnsRequestReport, Event, FlowRecord, Ledger, PacketReport,
+        PingReport, Status, Time, UserRecord,
+    },
+    sink::{Behind, Format, SinkError, json::Json},
 };
 
 /// Longer than any test takes that passes.
@@ -98,13 +101,26 @@ fn flow(packets: u64) -> FlowRecord {
     FlowRecord { packets, ..FlowRecord::default() }
 }
 
+fn block_on<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(GRACE, future).await.unwrap() })
+}
+
+fn close(writer: Writer) -> Result<Closed, SinkError> {
+    block_on(writer.close(std::future::pending()))
+}
+
+fn end(closed: Closed, status: Status) -> Result<(), SinkError> {
+    block_on(closed.finish(status, std::future::pending()))
+}
+
 fn finish(writer: Writer) -> Result<SinkCounts, SinkError> {
-    let closed = writer.close(GRACE)?;
+    let closed = close(writer)?;
     let counts = closed.counts();
     let mut ledger = Ledger::default();
     ledger.delivered.insert("test".to_owned(), counts.delivered);
     ledger.queue_full.insert("test".to_owned(), counts.queue_full);
-    closed.finish(Status { interfaces: Vec::new(), ledger }, GRACE)?;
+    end(closed, Status { interfaces: Vec::new(), ledger })?;
     Ok(counts)
 }
 
@@ -192,8 +208,8 @@ fn break_output(kind: io::ErrorKind) -> (Queue, Writer) {
         queue.collect_flow_event(&flow(packets));
     }
     output.change(|contents| contents.is_held = false);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(GRACE, writer.closed()).await.unwrap() });
+    let end = block_on(writer.ended());
+    assert_eq!(matches!(end, End::NoReader), kind == io::ErrorKind::BrokenPipe, "{end:?}");
     queue.collect_flow_event(&flow(0));
     assert_eq!(queue.counts(), counts(0, 2, 12));
     (queue, writer)
@@ -202,16 +218,16 @@ fn break_output(kind: io::ErrorKind) -> (Queue, Writer) {
 #[test]
 fn a_reader_that_goes_ends_the_sink_without_an_error() {
     let (_, writer) = break_output(io::ErrorKind::BrokenPipe);
-    let closed = writer.close(GRACE).unwrap();
+    let closed = close(writer).unwrap();
     assert!(!closed.is_open());
     assert_eq!(closed.counts(), counts(0, 2, 12));
-    closed.finish(Status::default(), GRACE).unwrap();
+    end(closed, Status::default()).unwrap();
 }
 
 #[test]
 fn any_other_failure_is_kept_as_an_error() {
     let (_, writer) = break_output(io::ErrorKind::StorageFull);
-    let error = writer.close(GRACE).err().unwrap();
+    let error = close(writer).err().unwrap();
     assert_eq!(error.to_string(), "the test output cannot be written to");
     assert!(matches!(error, SinkError::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull));
 }
@@ -221,9 +237,9 @@ fn a_reader_that_goes_before_the_last_line_is_no_error() {
     let output = Output::default();
     let (queue, writer) = start("test", 10, clock, Fragile, output.clone()).unwrap();
     queue.collect_flow_event(&flow(0));
-    let closed = writer.close(GRACE).unwrap();
+    let closed = close(writer).unwrap();
     output.change(|contents| contents.failure = Some(io::ErrorKind::BrokenPipe));
-    closed.finish(Status::default(), GRACE).unwrap();
+    end(closed, Status::default()).unwrap();
     assert_eq!(output.text(), "flow\n");
 }
 
@@ -235,8 +251,9 @@ fn an_output_that_takes_nothing_is_given_up() {
     for packets in 0..3 {
         queue.collect_flow_event(&flow(packets));
     }
-    let error = writer.close(Duration::from_millis(1)).err().unwrap();
+    let error = block_on(writer.close(std::future::ready(()))).err().unwrap();
     assert!(matches!(error, SinkError::Stuck { unwritten: 3, .. }), "{error}");
+    assert_eq!(queue.counts(), counts(0, 0, 3));
     output.change(|contents| contents.is_held = false);
 }
 
@@ -302,4 +319,63 @@ fn many_producers_balance() {
     let told = finish(writer).unwrap();
     assert_eq!(told.delivered + told.queue_full + told.failed, 10_000);
     assert_eq!(output.lines().len() as u64, told.delivered + 1);
+}
+
+#[test]
+fn at_the_end_more_than_the_queue_holds_is_handed_over_without_a_loss() {
+    let output = Output::default();
+    let (queue, writer) = start("test", 10, clock, Fragile, output.clone()).unwrap();
+    queue.wait_for_room();
+    for packets in 0..600 {
+        queue.collect_flow_event(&flow(packets));
+    }
+    assert_eq!(finish(writer).unwrap(), counts(600, 0, 0));
+    assert_eq!(output.lines().len(), 601);
+}
+
+#[test]
+fn haste_ends_the_wait_for_room_and_what_finds_none_is_counted() {
+    let output = Output::default();
+    output.change(|contents| contents.is_held = true);
+    let (queue, writer) = start("test", 10, clock, Fragile, output.clone()).unwrap();
+    queue.collect_flow_event(&flow(0));
+    output.wait_for(|contents| contents.is_waiting);
+    queue.wait_for_room();
+    std::thread::scope(|scope| {
+        let events = scope.spawn(|| (0..15).for_each(|packets| queue.collect_flow_event(&flow(packets))));
+        // Before the wait or in it: it ends.
+        queue.hurry();
+        events.join().unwrap();
+    });
+    assert_eq!(queue.counts(), counts(0, 5, 0));
+    output.change(|contents| contents.is_held = false);
+    assert_eq!(finish(writer).unwrap(), counts(11, 5, 0));
+}
+
+#[test]
+fn any_collector_may_stand_behind_a_queue() {
+    /// Panics on users.
+    struct Picky(Arc<Recorder>);
+
+    impl EventCollector for Picky {
+        fn collect_flow_event(&self, record: &FlowRecord) {
+            self.0.collect_flow_event(record);
+        }
+        fn collect_container_event(&self, _: &ContainerRecord) {}
+        fn collect_user_event(&self, _: &mut UserRecord) {
+            std::panic::resume_unwind(Box::new("on purpose"))
+        }
+        fn collect_trace_event(&self, _: &[String]) {}
+        fn collect_packet_event(&self, _: &PacketReport) {}
+        fn collect_counter_event(&self, _: &CounterReport) {}
+        fn collect_dns_requests(&self, _: &DnsRequestReport) {}
+        fn collect_ping_event(&self, _: &PingReport) {}
+    }
+
+    let recorder = Arc::new(Recorder::new());
+    let (queue, writer) = start_target("test", 10, clock, Behind(Picky(Arc::clone(&recorder)))).unwrap();
+    queue.collect_user_event(&mut UserRecord::default());
+    queue.collect_flow_event(&flow(3));
+    assert_eq!(finish(writer).unwrap(), counts(1, 0, 1));
+    assert_eq!(recorder.events(), [Event::Flow(flow(3))]);
 }
