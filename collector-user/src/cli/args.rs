@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
 
-use crate::config::{Attach, Config, IfaceGlob, Interval, Output};
+use crate::config::{Attach, Config, IfaceGlob, Interval, LogFormat, Output, OutputConfig};
 
 /// Shows who talks to whom on this host: flows and counters per processing unit, from the kernel's datapath.
 #[derive(Debug, Parser)]
@@ -21,14 +21,42 @@ pub enum Command {
     /// Attaches to interfaces and reports what passes, until it is interrupted.
     #[command(after_help = RUN_HELP)]
     Run(RunArgs),
+
     /// Prints the JSON Schema of the lines that `run --output json` writes.
     Schema,
+
+    /// Checks a configuration file, shows one with its defaults, or prints an example.
+    #[command(subcommand)]
+    Config(ConfigCommand),
 }
 
 const RUN_HELP: &str = "\
 Lengths of time are a number and a unit: 250ms, 10s, 2m, 1h.
-Events go to standard output, everything else to standard error.
-Exit codes: 0 done (a closed standard output too), 1 failure while running, 2 bad usage or configuration.";
+Events go to standard output or to the outputs of the configuration file, everything else to standard error.
+At the end outputs have 10 s to make room for the last events and 10 s to write them; a second Ctrl-C cuts that short.
+Exit codes: 0 done (a closed standard output too), 1 failure while running (of an output too), 2 bad usage or configuration.";
+
+/// What can be asked of a configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Says whether `run` would take a file: all the checks that need no privilege.
+    ///
+    /// The interfaces that the file names must exist on this host. Outputs are not opened. Exit codes: 0 and a summary,
+    /// or 2 and the first fault with its file, line and column, and what was expected.
+    Check {
+        /// The file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Prints the configuration that holds, every default written out, as a file that `check` takes.
+    Show {
+        /// Of this file. [default: of no file]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Prints a file with every key and what it is for.
+    Example,
+}
 
 /// What `collector run` is told. What is not said is the configuration file's, or else has its default.
 #[derive(Clone, Debug, Default, Args)]
@@ -48,7 +76,9 @@ pub struct RunArgs {
     #[arg(long)]
     pub forwarded: bool,
 
-    /// Write events for people or for programs. [default: text]
+    /// Write events to standard output only, for people or for programs. [default: text]
+    ///
+    /// Takes the place of all outputs of the configuration file.
     #[arg(long, value_name = "FORM")]
     pub output: Option<Output>,
 
@@ -67,16 +97,24 @@ pub struct RunArgs {
     /// Attach by this mechanism. [default: auto]
     #[arg(long, value_name = "HOW")]
     pub attach: Option<Attach>,
+
+    /// Write the collector's own log, on standard error, for people or for programs. [default: text]
+    #[arg(long, value_name = "FORM")]
+    pub log_format: Option<LogFormat>,
 }
 
 impl RunArgs {
-    /// Puts what was said over `config`. `--iface` replaces the file's list; `--forwarded` can only switch on.
+    /// Puts what was said over `config`. `--iface` and `--output` replace the file's lists; `--forwarded` can only switch
+    /// on.
     pub fn apply(&self, config: &mut Config) {
         if !self.iface.is_empty() {
             config.iface.clone_from(&self.iface);
         }
         config.forwarded |= self.forwarded;
-        config.output = self.output.unwrap_or(config.output);
+        if let Some(output) = self.output {
+            config.outputs = vec![OutputConfig::stdout(output, config.queue)];
+        }
+        config.log_format = self.log_format.unwrap_or(config.log_format);
         config.attach = self.attach.unwrap_or(config.attach);
         config.duration = self.duration.or(config.duration);
         config.flow_interval = self.flow_interval.unwrap_or(config.flow_interval);
@@ -92,6 +130,19 @@ impl ValueEnum for Output {
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
             Self::Text => PossibleValue::new("text").help("For people: a line a record"),
+            Self::Json => PossibleValue::new("json").help("For programs: a JSON object a line"),
+        })
+    }
+}
+
+impl ValueEnum for LogFormat {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Text, Self::Json]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Text => PossibleValue::new("text").help("For people"),
             Self::Json => PossibleValue::new("json").help("For programs: a JSON object a line"),
         })
     }
@@ -116,7 +167,7 @@ mod tests {
     use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 
     use super::{Cli, Command, RunArgs};
-    use crate::config::{Attach, Config, Interval, Output};
+    use crate::config::{Attach, Config, Interval, LogFormat, Output, OutputConfig};
 
     fn run(line: &str) -> Result<RunArgs, clap::Error> {
         let words = ["collector", "run"].into_iter().chain(line.split_whitespace());
@@ -135,14 +186,15 @@ mod tests {
     fn everything_can_be_said_and_wins() {
         let args =
             run("--config c.toml --iface eth0 --iface veth* --forwarded --output json --duration 10s \
-             --flow-interval 2s --counter-interval 250ms --attach clsact")
+             --flow-interval 2s --counter-interval 250ms --attach clsact --log-format json")
             .unwrap();
         assert_eq!(args.config.as_deref(), Some(std::path::Path::new("c.toml")));
         let mut config = Config { iface: vec!["wlan0".parse().unwrap()], ..Config::default() };
         args.apply(&mut config);
         assert_eq!(config.iface.iter().map(ToString::to_string).collect::<Vec<_>>(), ["eth0", "veth*"]);
         assert!(config.forwarded);
-        assert_eq!((config.output, config.attach), (Output::Json, Attach::Clsact));
+        assert_eq!(config.outputs, [OutputConfig::stdout(Output::Json, config.queue)]);
+        assert_eq!((config.attach, config.log_format), (Attach::Clsact, LogFormat::Json));
         assert_eq!(config.duration, Some(Interval::from_seconds(10)));
         assert_eq!(config.flow_interval, Interval::from_seconds(2));
         assert_eq!(config.counter_interval.get().as_millis(), 250);
@@ -153,7 +205,8 @@ mod tests {
         let mut file = Config {
             iface: vec!["wlan0".parse().unwrap()],
             forwarded: true,
-            output: Output::Json,
+            outputs: vec![OutputConfig::stdout(Output::Json, 5)],
+            log_format: LogFormat::Json,
             duration: Some(Interval::from_seconds(9)),
             ..Config::default()
         };
@@ -169,6 +222,7 @@ mod tests {
             ("--flow-interval 0s", "is not above zero"),
             ("--iface eth[", "is no pattern"),
             ("--output xml", "[possible values: text, json]"),
+            ("--log-format xml", "[possible values: text, json]"),
             ("--attach xdp", "[possible values: auto, tcx, clsact]"),
             ("--nonsense", "unexpected argument"),
             ("stray", "unexpected argument"),

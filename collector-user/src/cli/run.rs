@@ -1,35 +1,30 @@
-//! `collector run`: the daemon with one output, until a signal, the end of its time, or a closed output.
+//! `collector run`: the daemon with its outputs, until a signal, the end of its time, or the end of all outputs.
 
-use std::{
-    env,
-    io::{self, IsTerminal as _},
-    time::Duration,
-};
+use std::{io, process::ExitCode, time::Duration};
 
-use jiff::tz::TimeZone;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::{args::RunArgs, say};
+use super::{
+    args::RunArgs,
+    ending::{Ending, GRACE},
+    outputs::{OutputError, Outputs},
+    say::Voice,
+};
 use crate::{
-    clock,
-    config::{Attach, Config, ConfigError, Interval, Output},
+    collector::EventCollector,
+    config::{Attach, Config, ConfigError, Interval},
     daemon::{self, DaemonError, Options},
+    event::Status,
     kernel::{
         attach::{Choice, Mechanism},
         object::Settings,
     },
     pu::registry::Declared,
-    sink::{
-        SinkError,
-        json::Json,
-        queue::{self, Queue, Writer},
-        text::{Look, Text},
-    },
+    sink::SinkError,
 };
 
-/// How long the output may take to write what is queued when the collector ends.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long the last line may take after a second signal: an output that is sound needs far less.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// Why a run ends with an exit code other than 0.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +36,10 @@ pub(super) enum RunError {
     /// The daemon does not start, or stops.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
-    /// The output fails.
+    /// An output does not begin.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// An output failed.
     #[error(transparent)]
     Sink(#[from] SinkError),
     /// No runtime, or no signals.
@@ -51,33 +49,65 @@ pub(super) enum RunError {
 
 impl RunError {
     /// 2 for bad usage or configuration, 1 for a failure while running.
-    pub(super) fn exit_code(&self) -> u8 {
-        match self {
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
             Self::Config(_) | Self::Daemon(DaemonError::NoSuchInterface { .. } | DaemonError::Units(_)) => 2,
             _ => 1,
-        }
+        })
     }
 }
 
 /// Runs the collector as the arguments and the configuration file say.
-pub(super) fn run(args: &RunArgs) -> Result<(), RunError> {
+pub(super) fn run(args: &RunArgs) -> ExitCode {
+    let mut voice = Voice::new(args.log_format.unwrap_or_default());
+    let result = configuration(args).map_err(RunError::from).and_then(|config| {
+        voice = Voice::new(config.log_format);
+        voice.start_log();
+        collect(&config, voice)
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            voice.error(&failure);
+            failure.exit_code()
+        }
+    }
+}
+
+fn configuration(args: &RunArgs) -> Result<Config, ConfigError> {
     let mut config = args.config.as_deref().map(Config::load).transpose()?.unwrap_or_default();
     args.apply(&mut config);
+    Ok(config)
+}
+
+fn collect(config: &Config, voice: Voice) -> Result<(), RunError> {
     raise_descriptor_limit();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
-    let (output, writer) = output(&config)?;
-    let result = runtime.block_on(serve(&config, &output, &writer));
-    // Whatever happened, what was handed over is written; and what the daemon says weighs more than the output.
-    let closed = runtime.block_on(async { writer.close(tokio::time::sleep(GRACE)).await });
-    let mut status = result?;
-    let closed = closed.inspect_err(|_| say::losses(&output.counts()))?;
-    let counts = closed.counts();
-    let name = format(config.output).to_owned();
-    status.ledger.delivered.insert(name.clone(), counts.delivered);
-    status.ledger.queue_full.insert(name.clone(), counts.queue_full);
-    status.ledger.sink_failed.insert(name, counts.failed);
-    Ok(runtime.block_on(async { closed.finish(status, tokio::time::sleep(GRACE)).await })?)
+    let ending = Ending::on_signals().map_err(RunError::Runtime)?;
+    let outputs = Outputs::open(config)?;
+    ending.watch_over(outputs.queues());
+    runtime.block_on(async {
+        let result = serve(config, voice, outputs.collector(), &outputs, &ending).await;
+        let grace = || async {
+            tokio::select! {
+                () = ending.hurried() => {}
+                () = tokio::time::sleep(GRACE) => {}
+            }
+        };
+        let last_words = || async {
+            grace().await;
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        // Whatever happened, what was handed over is written; and what the daemon says weighs more than the outputs.
+        let (status, failure) = match result {
+            Ok(status) => (Some(status), None),
+            Err(failure) => (None, Some(failure)),
+        };
+        let closed = outputs.close(voice, status, grace, last_words).await;
+        failure.map_or(Ok(()), Err)?;
+        Ok(closed?)
+    })
 }
 
 /// Two descriptors an interface: the soft limit is for programs that use select(2).
@@ -87,10 +117,14 @@ fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-async fn serve(config: &Config, output: &Queue, writer: &Writer) -> Result<crate::event::Status, RunError> {
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Runtime)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Runtime)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(RunError::Runtime)?;
+/// The daemon, which hands its events to `collector`; what lies between it and the outputs is that collector's matter.
+async fn serve(
+    config: &Config,
+    voice: Voice,
+    collector: &impl EventCollector,
+    outputs: &Outputs,
+    ending: &Ending,
+) -> Result<Status, DaemonError> {
     let duration = config.duration.map(Interval::get);
     let shutdown = async {
         let time_is_up = async {
@@ -100,33 +134,14 @@ async fn serve(config: &Config, output: &Queue, writer: &Writer) -> Result<crate
             }
         };
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-            _ = writer.ended() => {}
+            () = ending.begun() => {}
+            () = outputs.all_ended() => {}
             () = time_is_up => {}
         }
+        // From here on nothing is drained but what is left: there is time to wait for an output's room.
+        ending.begin();
     };
-    Ok(daemon::run(&options(config), output, shutdown, say::started).await?)
-}
-
-fn output(config: &Config) -> Result<(Queue, Writer), SinkError> {
-    let name = format(config.output);
-    let out = io::stdout();
-    match config.output {
-        Output::Json => queue::start(name, config.queue, clock::wall, Json, out),
-        Output::Text => {
-            let look = Look::choose(out.is_terminal(), |name| env::var_os(name), TimeZone::system());
-            queue::start(name, config.queue, clock::wall, Text::new(look), out)
-        }
-    }
-}
-
-fn format(output: Output) -> &'static str {
-    match output {
-        Output::Text => "text",
-        Output::Json => "json",
-    }
+    daemon::run(&options(config), collector, shutdown, |started| voice.started(started)).await
 }
 
 fn options(config: &Config) -> Options {
@@ -135,17 +150,7 @@ fn options(config: &Config) -> Options {
     let (flow, counter) = (config.flow_interval.get(), config.counter_interval.get());
     Options {
         ifaces: config.iface.clone(),
-        units: config
-            .pu
-            .iter()
-            .map(|pu| Declared {
-                id: pu.id.to_string(),
-                namespace: pu.namespace.to_string(),
-                tags: pu.tags.as_slice().iter().map(ToString::to_string).collect(),
-                interfaces: pu.interface.clone(),
-                ranges: pu.cidr.clone(),
-            })
-            .collect(),
+        units: config.pu.iter().map(Declared::from).collect(),
         forwarded: config.forwarded,
         flow_interval: flow,
         counter_interval: counter,

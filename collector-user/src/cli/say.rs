@@ -5,59 +5,114 @@ use std::{
     io::{IsTerminal as _, Write as _},
 };
 
+use serde::Serialize;
 use tracing_subscriber::{EnvFilter, fmt, util::SubscriberInitExt as _};
 
-use crate::{daemon::Started, event::InterfaceStatus, sink::queue::SinkCounts};
+use crate::{
+    clock,
+    config::LogFormat,
+    daemon::Started,
+    event::{InterfaceStatus, Time},
+    sink::queue::SinkCounts,
+};
 
 /// Lines of an error at most: the verifier's log may have thousands, and its last words say why.
 const LINES: usize = 16;
 
-/// Sends logs to standard error: warnings, or what `RUST_LOG` asks for.
-pub(super) fn logs() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    let logs = fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .log_internal_errors(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .finish();
-    // Whoever embeds this may have a subscriber of its own, which then stays.
-    let _ = logs.try_init();
+/// Speaks on standard error, in one form: the log and the lines that come whatever the log's level is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Voice {
+    format: LogFormat,
 }
 
-/// One line on what the programs hang on, the next on what could not be had.
-pub(super) fn started(started: &Started) {
-    line(&attached(&started.interfaces));
-    if started.missing.is_empty() {
-        line("nothing is missing");
-    } else {
-        line(&format!("missing: {}", started.missing.join("; ")));
+/// A line of JSON, with the keys of those of the log.
+#[derive(Serialize)]
+struct Line<'a> {
+    timestamp: Time,
+    level: &'static str,
+    message: &'a str,
+    target: &'static str,
+}
+
+impl Voice {
+    pub(super) const fn new(format: LogFormat) -> Self {
+        Self { format }
+    }
+
+    /// Sends logs to standard error: warnings, or what `RUST_LOG` asks for.
+    pub(super) fn start_log(self) {
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+        let logs = fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
+        // Whoever embeds this may have a subscriber of its own, which then stays.
+        let _ = match self.format {
+            LogFormat::Json => logs.json().flatten_event(true).finish().try_init(),
+            LogFormat::Text => {
+                let colour = std::io::stderr().is_terminal();
+                logs.with_target(false).with_ansi(colour).finish().try_init()
+            }
+        };
+    }
+
+    /// One line on what the programs hang on, the next on what could not be had.
+    pub(super) fn started(self, started: &Started) {
+        self.line("INFO", &attached(&started.interfaces));
+        if started.missing.is_empty() {
+            self.line("INFO", "nothing is missing");
+        } else {
+            self.line("INFO", &format!("missing: {}", started.missing.join("; ")));
+        }
+    }
+
+    /// What became of the events of an output that failed: where it is the only one, there is no last line to say it.
+    pub(super) fn losses(self, name: &str, counts: &SinkCounts) {
+        let SinkCounts { delivered, queue_full, failed } = counts;
+        self.line(
+            "ERROR",
+            &format!(
+                "output {}: {delivered} events delivered, {queue_full} refused by its full queue, {failed} given up",
+                name.escape_debug()
+            ),
+        );
+    }
+
+    /// The error and its causes on one line, the verifier's words below; in JSON all in one message.
+    pub(super) fn error(self, error: &dyn Error) {
+        let text = with_causes(error);
+        let lines: Vec<&str> = text.lines().collect();
+        let (first, rest) = lines.split_first().unwrap_or((&"", &[]));
+        let rest = rest.iter().skip(rest.len().saturating_sub(LINES));
+        let lines: Vec<&str> = std::iter::once(first).chain(rest).copied().collect();
+        match self.format {
+            LogFormat::Text => self.line("ERROR", &format!("error: {}", lines.join("\n"))),
+            LogFormat::Json => self.line("ERROR", &lines.join("\n")),
+        }
+    }
+
+    /// A standard error that is closed is nobody's fault here, and nobody's to tell.
+    fn line(self, level: &'static str, text: &str) {
+        let line = match self.format {
+            LogFormat::Text => format!("{text}\n"),
+            LogFormat::Json => json(clock::wall(), level, text),
+        };
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }
 }
 
-/// What became of the events of an output that failed: there is no last line to say it.
-pub(super) fn losses(counts: &SinkCounts) {
-    let SinkCounts { delivered, queue_full, failed } = counts;
-    line(&format!(
-        "output: {delivered} events delivered, {queue_full} refused by its full queue, {failed} given up"
-    ));
+fn json(timestamp: Time, level: &'static str, message: &str) -> String {
+    // Text and a time always have a form.
+    let line = Line { timestamp, level, message, target: "collector" };
+    serde_json::to_string(&line).unwrap_or_default() + "\n"
 }
 
-/// The error and its causes on one line, the verifier's words below.
-pub(super) fn error(error: &dyn Error) {
-    let mut text = format!("error: {error}");
+/// The error and its causes on one line, or as many as they have.
+pub(super) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {
         text = format!("{text}: {next}");
         cause = next.source();
     }
-    let lines: Vec<&str> = text.lines().collect();
-    let (first, rest) = lines.split_first().unwrap_or((&"", &[]));
-    line(first);
-    for rest in rest.iter().skip(rest.len().saturating_sub(LINES)) {
-        line(rest);
-    }
+    text
 }
 
 fn attached(interfaces: &[InterfaceStatus]) -> String {
@@ -75,15 +130,10 @@ fn attached(interfaces: &[InterfaceStatus]) -> String {
     format!("attached to {}", attached.join(", "))
 }
 
-/// A standard error that is closed is nobody's fault here, and nobody's to tell.
-fn line(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
-}
-
 #[cfg(test)]
 mod tests {
-    use super::attached;
-    use crate::event::InterfaceStatus;
+    use super::{attached, json};
+    use crate::event::{InterfaceStatus, Time};
 
     #[test]
     fn the_first_word_is_attached() {
@@ -96,5 +146,17 @@ mod tests {
         let line = attached(&[interface("eth0", "tcx"), interface("br0", ""), interface("eth1", "clsact")]);
         assert_eq!(line, "attached to eth0 (uplink) by tcx, eth1 (uplink) by clsact");
         assert_eq!(attached(&[interface("br0", "")]), "attached to nothing yet: no interface matches");
+    }
+
+    #[test]
+    fn a_line_of_json_is_one_object_whatever_the_message_holds() {
+        assert_eq!(
+            json(Time::from_unix_nanos(42), "ERROR", "one\n\"two\""),
+            concat!(
+                r#"{"timestamp":"1970-01-01T00:00:00.000000042Z","level":"ERROR","#,
+                r#""message":"one\n\"two\"","target":"collector"}"#,
+                "\n"
+            )
+        );
     }
 }

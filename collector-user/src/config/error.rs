@@ -5,11 +5,13 @@ use std::{
     net::IpAddr,
     ops::Range,
     path::{Path, PathBuf},
+    str::Utf8Error,
 };
 
 use ipnet::IpNet;
 
 use super::{GlobError, IntervalError};
+use crate::pu::registry::TooMany;
 
 /// A configuration file that does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,18 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// `octets` are no text from where `error` says.
+    pub(super) fn not_utf8(path: &Path, octets: &[u8], error: Utf8Error) -> Self {
+        let (text, rest) = octets.split_at_checked(error.valid_up_to()).unwrap_or_default();
+        let text = str::from_utf8(text).unwrap_or_default();
+        let octet = rest.first().copied().unwrap_or_default();
+        Self::Wrong { place: Place::of(path, text, text.len()), fault: Box::new(Fault::NotUtf8 { octet }) }
+    }
+}
+
+const KINDS: &str = "flow, container, user, trace, packet, counter, dns, ping";
+
 /// What is wrong in a configuration file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -42,6 +56,12 @@ pub enum Fault {
     Syntax {
         /// What the reader expected.
         source: toml::de::Error,
+    },
+    /// It is no text.
+    #[error("the octet {octet:#04x} is no UTF-8: expected the file in that encoding")]
+    NotUtf8 {
+        /// The first that cannot be read.
+        octet: u8,
     },
     /// A pattern for interfaces is none.
     #[error("iface: {source}")]
@@ -63,6 +83,54 @@ pub enum Fault {
         /// The key.
         key: &'static str,
     },
+    /// There are no outputs.
+    #[error("output: no output is left: expected `text`, `json`, or tables headed [[output]]")]
+    NoOutput,
+    /// An output cannot go there.
+    #[error("output: {given:?} is no place for type {form:?}: expected {expected}")]
+    OutputPlace {
+        /// The output's type.
+        form: &'static str,
+        /// What was given.
+        given: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// Two outputs write to one place.
+    #[error(
+        "output: two outputs go to {to}, the first in line {first}: expected another `to`, or one of them less"
+    )]
+    SharedPlace {
+        /// The place.
+        to: String,
+        /// The line of the first.
+        first: usize,
+    },
+    /// The name of an output is none.
+    #[error("output: {name:?} is no name: expected one without control characters")]
+    OutputName {
+        /// The name.
+        name: String,
+    },
+    /// Two outputs have one name.
+    #[error(
+        "output: two outputs are named {name:?}, the first in line {first}: expected a name of its own for each"
+    )]
+    OutputNamedTwice {
+        /// The name.
+        name: String,
+        /// The line of the first.
+        first: usize,
+    },
+    /// An output gets nothing.
+    #[error("output: no kind of event is left: expected some of {KINDS}, or no `events` for all")]
+    NoEvents,
+    /// A kind of event is none.
+    #[error("output: {given:?} is no kind of event: expected {KINDS}")]
+    EventKind {
+        /// What was given.
+        given: String,
+    },
     /// A mask has holes.
     #[error(
         "mark-mask {mask:#010x} has holes: expected one run of bits, such as 0xfffc0000, or 0 for no mark"
@@ -82,8 +150,8 @@ pub enum Fault {
         /// The id.
         id: String,
     },
-    /// A number that is too small or too great.
-    #[error("{key} = {given}: expected a number from {least} to {most}")]
+    /// A limit that is too small or too great.
+    #[error("limits.{key} = {given}: expected a number from {least} to {most}")]
     Range {
         /// The key.
         key: &'static str,
@@ -93,6 +161,12 @@ pub enum Fault {
         least: u32,
         /// The most that is meant.
         most: u32,
+    },
+    /// More units than can be counted.
+    #[error("{source}: expected fewer units, or several networks in one")]
+    TooMany {
+        /// How many, and how many there can be.
+        source: TooMany,
     },
     /// Two units have one id.
     #[error(

@@ -6,18 +6,20 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    Attach, Config, Interval, Limits, Output,
+    Attach, Config, Interval, LogFormat,
     error::{Fault, Wrong},
+    limits::{self, RawLimits},
+    output::{self, OutputConfig, RawOutputs},
     pu::{self, RawPu},
 };
 
-/// The keys of the file. Each that is missing leaves the default.
+/// The keys of the file. Each that is missing leaves the default. The forms with underscores are from before the keys
+/// had one spelling.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 struct Raw {
     iface: Vec<Spanned<String>>,
     forwarded: Option<bool>,
-    output: Option<Output>,
     attach: Option<Attach>,
     duration: Option<Spanned<String>>,
     flow_interval: Option<Spanned<String>>,
@@ -25,7 +27,10 @@ struct Raw {
     queue: Option<Spanned<u32>>,
     #[serde(alias = "mark_mask")]
     mark_mask: Option<Spanned<u32>>,
-    limits: Option<Spanned<Limits>>,
+    #[serde(alias = "log_format")]
+    log_format: Option<LogFormat>,
+    limits: RawLimits,
+    output: Option<Spanned<RawOutputs>>,
     pu: Vec<RawPu>,
 }
 
@@ -41,8 +46,8 @@ pub(super) fn read(text: &str) -> Result<Config, Wrong> {
         config.iface.push(parsed.map_err(|source| wrong(glob.span(), Fault::Glob { source }))?);
     }
     config.forwarded = raw.forwarded.unwrap_or(config.forwarded);
-    config.output = raw.output.unwrap_or(config.output);
     config.attach = raw.attach.unwrap_or(config.attach);
+    config.log_format = raw.log_format.unwrap_or(config.log_format);
     config.duration = interval("duration", raw.duration)?;
     if let Some(length) = interval("flow-interval", raw.flow_interval)? {
         config.flow_interval = length;
@@ -50,31 +55,32 @@ pub(super) fn read(text: &str) -> Result<Config, Wrong> {
     if let Some(length) = interval("counter-interval", raw.counter_interval)? {
         config.counter_interval = length;
     }
-    if let Some(queue) = raw.queue {
-        if *queue.get_ref() == 0 {
-            return Err(wrong(queue.span(), Fault::Zero { key: "queue" }));
-        }
-        config.queue = queue.into_inner() as usize;
-    }
+    config.queue = raw.queue.as_ref().map_or(Ok(config.queue), queue)?;
+    config.outputs = match raw.output {
+        Some(outputs) => output::check(outputs, config.queue, text)?,
+        None => vec![OutputConfig::stdout(output::Output::default(), config.queue)],
+    };
     if let Some(mask) = raw.mark_mask {
         config.mark_mask = *mask.get_ref();
         if !is_one_run(config.mark_mask) {
             return Err(wrong(mask.span(), Fault::MarkMask { mask: config.mark_mask }));
         }
     }
-    if let Some(limits) = raw.limits {
-        config.limits = *limits.get_ref();
-        if let Some((key, given, range)) = config.limits.out_of_range() {
-            let (least, most) = range.into_inner();
-            return Err(wrong(limits.span(), Fault::Range { key, given, least, most }));
-        }
-    }
+    config.limits = limits::check(raw.limits)?;
     config.pu = pu::check(raw.pu, text)?;
     Ok(config)
 }
 
 const fn wrong(span: Range<usize>, fault: Fault) -> Wrong {
     Wrong { span, fault }
+}
+
+/// A number of events that may wait.
+pub(super) fn queue(given: &Spanned<u32>) -> Result<usize, Wrong> {
+    match *given.get_ref() {
+        0 => Err(wrong(given.span(), Fault::Zero { key: "queue" })),
+        events => Ok(events as usize),
+    }
 }
 
 fn interval(key: &'static str, given: Option<Spanned<String>>) -> Result<Option<Interval>, Wrong> {

@@ -3,10 +3,12 @@
 use std::ops::RangeInclusive;
 
 use serde::Deserialize;
+use toml::Spanned;
+
+use super::error::{Fault, Wrong};
 
 /// How much room tables take, and how fast they may fill. None of them is 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Slots of the IPv4 flow caches in one epoch, those of all CPUs together, rounded up to a power of two a CPU; IPv6
     /// has a quarter as many. Best twice the flows active at once. Default 131,072: with both epochs 16 MiB, and
@@ -27,15 +29,47 @@ impl Default for Limits {
     }
 }
 
+/// The table of the file. The forms with underscores are from before the keys had one spelling.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(super) struct RawLimits {
+    #[serde(alias = "flow_slots")]
+    flow_slots: Option<Spanned<u32>>,
+    flows: Option<Spanned<u32>>,
+    #[serde(alias = "new_flows_per_second")]
+    new_flows_per_second: Option<Spanned<u32>>,
+}
+
 impl Limits {
-    /// The first key whose value is out of its range, with the value and the range.
-    pub(super) fn out_of_range(&self) -> Option<(&'static str, u32, RangeInclusive<u32>)> {
+    /// Each key of the table, its value, and the range of that.
+    pub(super) const fn each(&self) -> [(&'static str, u32, RangeInclusive<u32>); 3] {
         [
-            ("limits.flow_slots", self.flow_slots, 64..=1 << 26),
-            ("limits.flows", self.flows, 64..=1 << 24),
-            ("limits.new_flows_per_second", self.new_flows_per_second, 1..=u32::MAX),
+            ("flow-slots", self.flow_slots, 64..=1 << 26),
+            ("flows", self.flows, 64..=1 << 24),
+            ("new-flows-per-second", self.new_flows_per_second, 1..=u32::MAX),
         ]
-        .into_iter()
-        .find(|(_, value, range)| !range.contains(value))
     }
+}
+
+/// Checks the table of a file.
+pub(super) fn check(raw: RawLimits) -> Result<Limits, Wrong> {
+    let mut limits = Limits::default();
+    let given = [raw.flow_slots, raw.flows, raw.new_flows_per_second];
+    let spans = given.each_ref().map(|given| given.as_ref().map(Spanned::span));
+    let values = [&mut limits.flow_slots, &mut limits.flows, &mut limits.new_flows_per_second];
+    for (value, given) in values.into_iter().zip(given) {
+        if let Some(given) = given {
+            *value = given.into_inner();
+        }
+    }
+    for ((key, given, range), span) in limits.each().into_iter().zip(spans) {
+        if !range.contains(&given) {
+            let (least, most) = range.into_inner();
+            return Err(Wrong {
+                span: span.unwrap_or_default(),
+                fault: Fault::Range { key, given, least, most },
+            });
+        }
+    }
+    Ok(limits)
 }

@@ -1,14 +1,17 @@
 //! What the collector is told: the configuration file, and the command line's values over it.
 //!
 //! [`Config`] holds everything with its default; [`Config::load`] reads a file into one, and says where a wrong one is
-//! wrong. The parts: [`PuConfig`] (a declared processing unit), [`Limits`], [`IfaceGlob`], [`Interval`].
+//! wrong; [`Config::to_toml`] is the way back. The parts: [`OutputConfig`] (where events go), [`PuConfig`] (a declared
+//! processing unit), [`Limits`], [`IfaceGlob`], [`Interval`]. [`EXAMPLE`] is a file with every key.
 
 mod error;
 mod file;
 mod glob;
 mod interval;
 mod limits;
+mod output;
 mod pu;
+mod show;
 
 use std::{fs, path::Path};
 
@@ -16,6 +19,7 @@ pub use error::{ConfigError, Fault, Place};
 pub use glob::{GlobError, IfaceGlob};
 pub use interval::{Interval, IntervalError};
 pub use limits::Limits;
+pub use output::{Destination, Form, Output, OutputConfig};
 pub use pu::PuConfig;
 use serde::Deserialize;
 
@@ -25,6 +29,9 @@ use crate::sink::queue::DEFAULT_CAPACITY;
 /// it.
 pub const DEFAULT_MARK_MASK: u32 = 0xFFFC_0000;
 
+/// A file with every key and what it is for. What stands in it is the default; what has none is commented out.
+pub const EXAMPLE: &str = include_str!("example.toml");
+
 /// Everything that the collector can be told.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -32,8 +39,8 @@ pub struct Config {
     pub iface: Vec<IfaceGlob>,
     /// Whether flows of `forwarded` are reported too, not only its counters.
     pub forwarded: bool,
-    /// The form of events on standard output.
-    pub output: Output,
+    /// Where events go; one at least.
+    pub outputs: Vec<OutputConfig>,
     /// How the programs are attached.
     pub attach: Attach,
     /// How long to run; none: until it is interrupted.
@@ -42,26 +49,38 @@ pub struct Config {
     pub flow_interval: Interval,
     /// How often counters are reported.
     pub counter_interval: Interval,
-    /// Events that may wait for each sink.
+    /// Events that may wait for each output that does not say.
     pub queue: usize,
     /// The bits of `skb->mark` that carry a processing unit's mark: contiguous; 0 writes no mark.
     pub mark_mask: u32,
+    /// The form of the collector's own log.
+    pub log_format: LogFormat,
     /// How much room tables take.
     pub limits: Limits,
     /// The processing units that are declared.
     pub pu: Vec<PuConfig>,
 }
 
-/// The form of events on standard output.
+/// The form of the collector's own log on standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
-pub enum Output {
-    /// For people: a line a record.
+pub enum LogFormat {
+    /// For people.
     #[default]
     Text,
-    /// For programs: a JSON object a line.
+    /// A JSON object a line.
     Json,
+}
+
+impl LogFormat {
+    /// The name in the file and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
 }
 
 /// How programs are attached to an interface.
@@ -78,18 +97,30 @@ pub enum Attach {
     Clsact,
 }
 
+impl Attach {
+    /// The name in the file and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             iface: Vec::new(),
             forwarded: false,
-            output: Output::default(),
+            outputs: vec![OutputConfig::stdout(Output::default(), DEFAULT_CAPACITY)],
             attach: Attach::default(),
             duration: None,
             flow_interval: Interval::from_seconds(5),
             counter_interval: Interval::from_seconds(30),
             queue: DEFAULT_CAPACITY,
             mark_mask: DEFAULT_MARK_MASK,
+            log_format: LogFormat::default(),
             limits: Limits::default(),
             pu: Vec::new(),
         }
@@ -104,9 +135,11 @@ impl Config {
     /// [`ConfigError::Read`] where the file cannot be read, [`ConfigError::Wrong`] for the first thing in it that is
     /// wrong, with its place and with what was expected.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text, path)
+        let octets = fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        match str::from_utf8(&octets) {
+            Ok(text) => Self::parse(text, path),
+            Err(error) => Err(ConfigError::not_utf8(path, &octets, error)),
+        }
     }
 
     /// Reads TOML; `path` is what messages call it.

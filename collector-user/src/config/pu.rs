@@ -7,7 +7,10 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::error::{Fault, Wrong, line_of};
-use crate::event::{TagStore, Text};
+use crate::{
+    event::{TagStore, Text},
+    pu::registry::{Declared, Registry},
+};
 
 /// A declared processing unit: everything that any of its matchers matches.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,40 +42,78 @@ pub(super) struct RawPu {
     cidr: Vec<Spanned<String>>,
 }
 
-/// Checks the tables of a file one by one, and against each other.
+impl From<&PuConfig> for Declared {
+    fn from(unit: &PuConfig) -> Self {
+        Self {
+            id: unit.id.to_string(),
+            namespace: unit.namespace.to_string(),
+            tags: unit.tags.as_slice().iter().map(ToString::to_string).collect(),
+            interfaces: unit.interface.clone(),
+            ranges: unit.cidr.clone(),
+        }
+    }
+}
+
+/// What at most one unit may claim.
+#[derive(PartialEq, Eq, Hash)]
+enum Claim {
+    Interface(String),
+    Network(IpNet),
+}
+
+/// Checks the tables of a file one by one, against each other, and their number.
 pub(super) fn check(raw: Vec<RawPu>, text: &str) -> Result<Vec<PuConfig>, Wrong> {
     let mut units: Vec<PuConfig> = Vec::with_capacity(raw.len());
-    let mut lines: HashMap<String, usize> = HashMap::new();
-    let mut claims: HashMap<String, String> = HashMap::new();
+    // Where each stands; lines are counted where one is told, since that takes a walk through the file.
+    let mut places: Vec<Range<usize>> = Vec::with_capacity(raw.len());
+    let mut ids: HashMap<String, usize> = HashMap::new();
+    let mut claims: HashMap<Claim, Text> = HashMap::new();
     for raw in raw {
         let span = raw.id.span();
         let unit = Unit { id: raw.id.into_inner() };
-        let line = line_of(text, span.start);
-        if let Some(fault) = unit.id_fault(lines.insert(unit.id.clone(), line)) {
+        let first = ids.insert(unit.id.clone(), span.start);
+        if let Some(fault) = unit.id_fault(first.map(|first| line_of(text, first))) {
             return Err(Wrong { span, fault });
-        }
-        for matcher in raw.interface.iter().chain(&raw.cidr) {
-            let claim = (matcher.get_ref().clone(), unit.id.clone());
-            match claims.insert(claim.0.clone(), claim.1) {
-                Some(other) if other != unit.id => {
-                    let fault = Fault::ClaimedTwice { id: unit.id, other, matcher: claim.0 };
-                    return Err(Wrong { span: matcher.span(), fault });
-                }
-                _ => {}
-            }
         }
         if raw.interface.is_empty() && raw.cidr.is_empty() {
             return Err(Wrong { span, fault: Fault::NoMatcher { id: unit.id } });
         }
+        let tags = unit.each(raw.tags, Unit::tag)?;
+        let interfaces = unit.each(raw.interface, Unit::interface)?;
+        let networks = unit.each(raw.cidr, Unit::network)?;
+        let id = Text::from(unit.id.as_str());
+        let all = interfaces.iter().map(|(span, name)| (span, Claim::Interface(name.clone()), name.clone()));
+        // By value: a network may be written in more than one way.
+        let all = all.chain(networks.iter().map(|(span, it)| (span, Claim::Network(*it), it.to_string())));
+        for (span, claim, matcher) in all {
+            match claims.insert(claim, Arc::clone(&id)) {
+                Some(other) if other != id => {
+                    let fault = Fault::ClaimedTwice { id: unit.id, other: other.to_string(), matcher };
+                    return Err(Wrong { span: span.clone(), fault });
+                }
+                _ => {}
+            }
+        }
         units.push(PuConfig {
-            tags: Arc::new(unit.each(raw.tags, Unit::tag)?.into_iter().collect()),
-            interface: unit.each(raw.interface, Unit::interface)?,
-            cidr: unit.each(raw.cidr, Unit::network)?,
-            id: unit.id.into(),
+            id,
             namespace: raw.namespace,
+            tags: Arc::new(tags.into_iter().map(|(_, tag)| tag).collect()),
+            interface: interfaces.into_iter().map(|(_, name)| name).collect(),
+            cidr: networks.into_iter().map(|(_, network)| network).collect(),
         });
+        places.push(span);
     }
+    count(&units, &places)?;
     Ok(units)
+}
+
+/// Whether the registry has room for all of them.
+fn count(units: &[PuConfig], places: &[Range<usize>]) -> Result<(), Wrong> {
+    let declared: Vec<Declared> = units.iter().map(Declared::from).collect();
+    Registry::new(&declared).map(drop).map_err(|source| Wrong {
+        span: places.get(source.most).cloned().unwrap_or_default(),
+        fault: Fault::TooMany { source },
+    })
 }
 
 /// The unit under check, for the messages.
@@ -81,15 +122,19 @@ struct Unit {
 }
 
 impl Unit {
+    /// Each of those given, checked, and where it stands.
     fn each<T>(
         &self,
         given: Vec<Spanned<String>>,
         check: impl Fn(&Self, String) -> Result<T, Fault>,
-    ) -> Result<Vec<T>, Wrong> {
+    ) -> Result<Vec<(Range<usize>, T)>, Wrong> {
         let mut checked = Vec::with_capacity(given.len());
         for given in given {
-            let span: Range<usize> = given.span();
-            checked.push(check(self, given.into_inner()).map_err(|fault| Wrong { span, fault })?);
+            let span = given.span();
+            match check(self, given.into_inner()) {
+                Ok(value) => checked.push((span, value)),
+                Err(fault) => return Err(Wrong { span, fault }),
+            }
         }
         Ok(checked)
     }

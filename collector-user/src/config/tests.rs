@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use super::{Attach, Config, ConfigError, DEFAULT_MARK_MASK, Fault, Limits, Output};
+use super::{
+    Attach, Config, ConfigError, DEFAULT_MARK_MASK, Destination, EXAMPLE, Fault, Form, Limits, LogFormat,
+    Output, OutputConfig,
+};
+use crate::collector::filter::{Kind, Kinds};
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(text, Path::new("c.toml"))
@@ -40,11 +44,12 @@ flow-interval = "250ms"
 counter-interval = "2m"
 queue = 1000
 mark-mask = 0x0000FF00
+log-format = "json"
 
 [limits]
-flow_slots = 1024
+flow-slots = 1024
 flows = 4096
-new_flows_per_second = 10
+new-flows-per-second = 10
 
 [[pu]]
 id = "web"
@@ -61,7 +66,8 @@ cidr = ["10.1.2.3/32"]
     .unwrap();
     assert_eq!(config.iface.iter().map(super::IfaceGlob::as_str).collect::<Vec<_>>(), ["eth0", "veth*"]);
     assert!(config.forwarded);
-    assert_eq!((config.output, config.attach), (Output::Json, Attach::Clsact));
+    assert_eq!(config.outputs, [OutputConfig::stdout(Output::Json, 1000)]);
+    assert_eq!((config.attach, config.log_format), (Attach::Clsact, LogFormat::Json));
     assert_eq!(config.duration.unwrap().get().as_secs(), 60);
     assert_eq!(config.flow_interval.get().as_millis(), 250);
     assert_eq!(config.counter_interval.get().as_secs(), 120);
@@ -82,6 +88,210 @@ fn the_form_of_the_checks_is_understood() {
     assert_eq!(parse("mark-mask = 0").unwrap().mark_mask, 0);
     let config = parse("[limits]\nflows = 70").unwrap();
     assert_eq!(config.limits, Limits { flows: 70, ..Limits::default() });
+    let old = "log_format = \"json\"\n[limits]\nflow_slots = 64\nnew_flows_per_second = 1";
+    let config = parse(old).unwrap();
+    assert_eq!(config.limits, Limits { flow_slots: 64, new_flows_per_second: 1, ..Limits::default() });
+    assert_eq!(config.log_format, LogFormat::Json);
+}
+
+#[test]
+fn any_number_of_outputs() {
+    let config = parse(
+        r#"
+queue = 7
+[[output]]
+type = "json"
+[[output]]
+type = "json"
+to = "flows.json"
+queue = 9
+events = ["flow", "dns"]
+[[output]]
+type = "log"
+[[output]]
+type = "log"
+to = "journal"
+name = "json-2"
+[[output]]
+type = "log"
+to = "syslog:/run/other/log"
+[[output]]
+type = "text"
+to = "./journal"
+"#,
+    )
+    .unwrap();
+    let told: Vec<_> = config
+        .outputs
+        .iter()
+        .map(|output| (output.form, output.to.to_string(), output.name.as_str(), output.queue))
+        .collect();
+    let want = [
+        (Form::Json, "stdout", "json", 7),
+        (Form::Json, "flows.json", "json-3", 9),
+        (Form::Log, "stderr", "log", 7),
+        (Form::Log, "journal:/run/systemd/journal/socket", "json-2", 7),
+        (Form::Log, "syslog:/run/other/log", "log-2", 7),
+        (Form::Text, "./journal", "text", 7),
+    ];
+    assert_eq!(told, want.map(|(form, to, name, queue)| (form, to.to_owned(), name, queue)));
+    assert_eq!(config.outputs[1].events, [Kind::Flow, Kind::Dns].into_iter().collect());
+    assert_eq!(config.outputs[0].events, Kinds::ALL);
+    assert_eq!(config.outputs[1].to, Destination::File("flows.json".into()));
+}
+
+#[test]
+fn every_fault_of_an_output_has_its_place() {
+    let json = "[[output]]\ntype = \"json\"\n";
+    for (text, want) in [
+        (
+            format!("{json}{json}"),
+            "c.toml:4:8: output: two outputs go to stdout, the first in line 2: expected another `to`",
+        ),
+        (
+            format!("{json}to = \"a/./b\"\n{json}to = \"a/b\""),
+            "c.toml:6:6: output: two outputs go to a/b, the first in line 3: ",
+        ),
+        (
+            format!("{json}to = \"stderr\""),
+            "c.toml:3:6: output: \"stderr\" is no place for type \"json\": expected stdout or the path of a file",
+        ),
+        (
+            "[[output]]\ntype = \"log\"\nto = \"stdout\"".to_owned(),
+            "c.toml:3:6: output: \"stdout\" is no place for type \"log\": expected stderr, journal, syslog, or",
+        ),
+        (
+            "[[output]]\ntype = \"log\"\nto = \"syslog:log\"".to_owned(),
+            "c.toml:3:6: output: \"syslog:log\" is no place for",
+        ),
+        (
+            "[[output]]\ntype = \"xml\"".to_owned(),
+            "c.toml:2:8: unknown variant `xml`, expected one of `text`, `json`, `log`",
+        ),
+        ("[[output]]\nto = \"f\"".to_owned(), "c.toml:1:1: missing field `type`"),
+        (
+            format!("{json}file = \"f\""),
+            "c.toml:3:1: unknown field `file`, expected one of `type`, `to`, `name`, `queue`, `events`",
+        ),
+        (format!("{json}queue = 0"), "c.toml:3:9: queue is 0: expected a number from 1 on"),
+        (format!("{json}name = \"\""), "c.toml:3:8: output: \"\" is no name"),
+        (format!("{json}name = \"a\\u0000\""), "c.toml:3:8: output: \"a\\0\" is no name"),
+        (
+            format!("{json}name = \"a\"\n{json}to = \"f\"\nname = \"a\""),
+            "c.toml:7:8: output: two outputs are named \"a\", the first in line 3: ",
+        ),
+        (
+            format!("{json}events = []"),
+            "c.toml:3:10: output: no kind of event is left: expected some of flow, ",
+        ),
+        (
+            format!("{json}events = [\"flow\", \"status\"]"),
+            "c.toml:3:19: output: \"status\" is no kind of event: expected flow, container, user, trace, ",
+        ),
+        ("output = []".to_owned(), "c.toml:1:10: output: no output is left: expected "),
+        (
+            "output = 1".to_owned(),
+            "c.toml:1:10: invalid type: integer `1`, expected `text`, `json`, or tables",
+        ),
+    ] {
+        let message = error(&text).0;
+        assert!(message.starts_with(want), "{text:?}: {message:?} does not start with {want:?}");
+    }
+}
+
+#[test]
+fn what_is_shown_is_the_same_configuration() {
+    let full = "iface = [\"eth*\"]\nduration = \"90s\"\nflow-interval = \"1.5s\"\nmark-mask = 0\n\
+                log-format = \"json\"\nattach = \"tcx\"\n\
+                [limits]\nflows = 64\n[[output]]\ntype = \"log\"\nto = \"journal\"\nevents = [\"ping\"]\n\
+                [[output]]\ntype = \"text\"\nto = \"a\\\"b\"\nname = \"two words\"\n\
+                [[pu]]\nid = \"a\\tb\"\ncidr = [\"10.0.0.0/8\"]\ntags = [\"k=v\"]\n\
+                [[pu]]\nid = \"c\"\nnamespace = \"/n\"\ninterface = [\"x\"]\n";
+    for text in ["", full, EXAMPLE] {
+        let config = parse(text).unwrap();
+        let shown = config.to_toml();
+        assert_eq!(parse(&shown).unwrap_or_else(|error| panic!("{error} in {shown}")), config);
+        // Nothing is left to a default; the duration has none.
+        for key in keys("") {
+            assert!(shown.contains(&key) || (key == "pu" && config.pu.is_empty()), "{key} in {shown}");
+        }
+    }
+    assert!(parse("").unwrap().to_toml().contains("mark-mask = 0xfffc0000\n"));
+}
+
+/// The keys of a table, as the reader itself lists them; `head` opens the table.
+fn keys(head: &str) -> Vec<String> {
+    let message = error(&format!("{head}\nnonsense = 1")).0;
+    let (_, list) = message.split_once("expected one of ").unwrap();
+    let all: Vec<String> = list.split(", ").map(|key| key.trim_matches(['`', '\n']).to_owned()).collect();
+    // Not the older spellings.
+    all.iter().filter(|key| !all.contains(&key.replace('_', "-")) || !key.contains('_')).cloned().collect()
+}
+
+#[test]
+fn the_example_has_every_key_and_is_right_with_and_without_its_comments() {
+    assert_eq!(parse(EXAMPLE).unwrap(), Config::default());
+    // Prose has a blank behind its `#`. The one key that excludes others stays out.
+    let uncommented: Vec<_> = EXAMPLE
+        .lines()
+        .filter(|line| *line != "#output = \"json\"")
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => rest,
+            _ => line,
+        })
+        .collect();
+    let text = uncommented.join("\n");
+    let config = parse(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
+    assert_eq!((config.outputs.len(), config.pu.len()), (3, 1));
+    let mut sections: Vec<(&str, Vec<&str>)> = vec![("", Vec::new())];
+    for line in uncommented {
+        match line.strip_prefix('[') {
+            Some(head) => sections.push((head.trim_matches(['[', ']']), Vec::new())),
+            None => sections.last_mut().unwrap().1.extend(line.split_once(" = ").map(|(key, _)| key)),
+        }
+    }
+    let of = |section: &str| -> Vec<&str> {
+        let same = sections.iter().filter(|(name, _)| *name == section);
+        same.flat_map(|(_, keys)| keys.iter().copied()).collect()
+    };
+    for (section, head) in [
+        ("", ""),
+        ("limits", "[limits]"),
+        ("output", "[[output]]\ntype = \"log\""),
+        ("pu", "[[pu]]\nid = \"a\""),
+    ] {
+        let keys = keys(head);
+        assert!(keys.len() >= 3, "{keys:?}");
+        for key in keys {
+            let is_section = sections.iter().any(|(name, _)| *name == key);
+            assert!(of(section).contains(&key.as_str()) || is_section, "{key} of [{section}]");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_no_text_has_the_place_of_its_first_octet_that_is_none() {
+    let path = std::env::temp_dir().join(format!("collector-utf8-{}.toml", std::process::id()));
+    std::fs::write(&path, b"forwarded = true\n# \xc3\xa9\xff\n").unwrap();
+    let error = Config::load(&path).unwrap_err();
+    std::fs::remove_file(&path).unwrap();
+    let want =
+        format!("{}:2:4: the octet 0xff is no UTF-8: expected the file in that encoding", path.display());
+    assert_eq!(error.to_string(), want);
+}
+
+#[test]
+fn more_units_than_can_be_counted_have_the_place_of_the_first_too_many() {
+    let units: Vec<_> =
+        (0..17_000).map(|unit| format!("[[pu]]\nid = \"{unit}\"\ninterface = [\"v{unit}\"]\n")).collect();
+    let (message, fault) = error(&units.concat());
+    let Fault::TooMany { source } = fault else { panic!("{message}") };
+    let want = format!(
+        "c.toml:{}:6: 17000 processing units are declared, at most {} can be counted: expected fewer units",
+        source.most * 3 + 2,
+        source.most
+    );
+    assert!(message.starts_with(&want), "{message}");
 }
 
 #[test]
@@ -104,8 +314,10 @@ fn every_wrong_value_has_its_place_and_what_was_expected() {
         ("counter-interval = \"0s\"", "c.toml:1:20: counter-interval: \"0s\" is not above zero"),
         ("duration = \"-1s\"", "c.toml:1:12: duration: \"-1s\" is not above zero"),
         ("mark-mask = 5", "c.toml:1:13: mark-mask 0x00000005 has holes"),
-        ("[limits]\nflows = 0", "c.toml:1:1: limits.flows = 0: expected a number from 64 to 16777216"),
-        ("[limits]\nslots = 1", "c.toml:2:1: unknown field `slots`, expected one of `flow_slots`, `flows`, "),
+        ("[limits]\nflows = 0", "c.toml:2:9: limits.flows = 0: expected a number from 64 to 16777216"),
+        ("[limits]\nflow-slots = 1", "c.toml:2:14: limits.flow-slots = 1: expected a number from 64 to "),
+        ("[limits]\nslots = 1", "c.toml:2:1: unknown field `slots`, expected one of `flow-slots`, "),
+        ("log-format = \"xml\"", "c.toml:1:14: unknown variant `xml`, expected `text` or `json`"),
         ("[[pu]]\ncidr = []", "c.toml:1:1: missing field `id`"),
         (&format!("{pu}name = 1"), "c.toml:3:1: unknown field `name`, expected one of `id`, `namespace`, "),
     ] {
@@ -176,6 +388,12 @@ fn units_do_not_get_in_each_others_way() {
         "{message}"
     );
     assert!(matches!(fault, Fault::ClaimedTwice { .. }));
+    let (message, _) =
+        error(&two("id = \"a\"\ncidr = [\"fd77::/64\"]", "id = \"b\"\ncidr = [\"fd77:0::/64\"]"));
+    assert!(
+        message.starts_with("c.toml:6:9: processing unit \"b\" claims fd77::/64, as does \"a\""),
+        "{message}"
+    );
     for id in ["host", "forwarded", "unknown", "overlay"] {
         let (message, fault) = error(&format!("[[pu]]\nid = \"{id}\"\ninterface = [\"x\"]"));
         assert!(

@@ -1,0 +1,234 @@
+//! How a run ends: who tells it to, and how long the rest may take.
+//!
+//! The daemon's task may wait for an output's room while it hands the last events over, and hears no signal then. So a
+//! thread of its own hears them: the first begins the end, one more cuts it short.
+
+use std::{
+    future::Future,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
+
+use crate::sink::queue::Queue;
+
+/// How long handing the last events over may take, counted from the end's begin, and then how long writing them.
+pub(super) const GRACE: Duration = Duration::from_secs(10);
+
+/// How far a run's end is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Running,
+    /// What is left is handed over and written.
+    Ending,
+    /// Nobody waits any more.
+    Hurried,
+}
+
+/// The end of a run; clones are the same.
+#[derive(Clone)]
+pub(super) struct Ending {
+    stage: watch::Sender<Stage>,
+    /// Of the outputs.
+    queues: Arc<Mutex<Vec<Queue>>>,
+}
+
+impl Ending {
+    /// Hears SIGINT, SIGTERM and SIGHUP from now on, on a thread of its own that lives as long as the process.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub(super) fn on_signals() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let signals = {
+            let _context = runtime.enter();
+            Signals::new()?
+        };
+        let ending = Self::new();
+        let heard = ending.clone();
+        thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || runtime.block_on(heard.attend(signals)))?;
+        Ok(ending)
+    }
+
+    fn new() -> Self {
+        Self { stage: watch::Sender::new(Stage::Running), queues: Arc::default() }
+    }
+
+    /// The queues of the outputs: when the end begins, they wait for room, and no longer than the grace.
+    pub(super) fn watch_over(&self, queues: Vec<Queue>) {
+        *self.queues.lock().unwrap_or_else(PoisonError::into_inner) = queues;
+    }
+
+    /// Begins the end, unless it has begun.
+    pub(super) fn begin(&self) {
+        self.stage.send_if_modified(|stage| {
+            let is_first = *stage == Stage::Running;
+            if is_first {
+                self.each_queue(Queue::wait_for_room);
+                *stage = Stage::Ending;
+            }
+            is_first
+        });
+    }
+
+    /// Returns once the end has begun.
+    pub(super) async fn begun(&self) {
+        self.reached(Stage::Ending).await;
+    }
+
+    /// Returns once nobody should wait for anything any more.
+    pub(super) async fn hurried(&self) {
+        self.reached(Stage::Hurried).await;
+    }
+
+    async fn reached(&self, wanted: Stage) {
+        // The sender lives in `self`, so the wait cannot fail.
+        let _ = self.stage.subscribe().wait_for(|stage| *stage >= wanted).await;
+    }
+
+    async fn attend(self, mut signals: impl Stop) {
+        tokio::select! {
+            () = signals.next() => self.begin(),
+            () = self.begun() => {}
+        }
+        tokio::select! {
+            () = signals.next() => {}
+            () = tokio::time::sleep(GRACE) => {
+                self.each_queue(Queue::hurry);
+                signals.next().await;
+            }
+        }
+        self.stage.send_replace(Stage::Hurried);
+        self.each_queue(Queue::hurry);
+    }
+
+    fn each_queue(&self, act: impl Fn(&Queue)) {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(act);
+    }
+}
+
+/// What tells a run to stop, again and again.
+trait Stop {
+    fn next(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// The signals that end a run.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self([
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        ]))
+    }
+}
+
+impl Stop for Signals {
+    async fn next(&mut self) {
+        let Self([interrupt, terminate, hangup]) = self;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::mpsc::{Receiver, Sender, channel},
+        thread,
+        time::Duration,
+    };
+
+    use tokio::sync::mpsc::UnboundedReceiver;
+
+    use super::{Ending, Stop};
+    use crate::{
+        clock,
+        collector::EventCollector as _,
+        event::FlowRecord,
+        sink::{json::Json, queue},
+    };
+
+    impl Stop for UnboundedReceiver<()> {
+        async fn next(&mut self) {
+            if self.recv().await.is_none() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Takes nothing until it is allowed to.
+    struct Held {
+        is_reached: Sender<()>,
+        may_go_on: Receiver<()>,
+    }
+
+    impl io::Write for Held {
+        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+            let _ = self.is_reached.send(());
+            let _ = self.may_go_on.recv();
+            Ok(octets.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_second_signal_frees_who_waits_for_an_outputs_room() {
+        let (is_reached, reached) = channel();
+        let (_go_on, may_go_on) = channel();
+        let (queue, writer) =
+            queue::start("held", 1, clock::wall, Json, Held { is_reached, may_go_on }).unwrap();
+        queue.collect_flow_event(&FlowRecord::default());
+        reached.recv().unwrap();
+
+        let ending = Ending::new();
+        ending.watch_over(vec![queue.clone()]);
+        let (signals, heard) = tokio::sync::mpsc::unbounded_channel();
+        let attending = ending.clone();
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        thread::spawn(move || runtime().block_on(attending.attend(heard)));
+        signals.send(()).unwrap();
+        runtime().block_on(ending.begun());
+        let handing_over = thread::spawn({
+            let queue = queue.clone();
+            move || (0..3).for_each(|_| queue.collect_flow_event(&FlowRecord::default()))
+        });
+        signals.send(()).unwrap();
+        runtime().block_on(async {
+            tokio::time::timeout(Duration::from_secs(30), ending.hurried()).await.unwrap();
+        });
+        handing_over.join().unwrap();
+        let closed = runtime().block_on(writer.close(ending.hurried()));
+        assert!(closed.is_err());
+        // One was taken out and is held, one waits, two found no room.
+        let counts = queue.counts();
+        assert_eq!((counts.delivered, counts.queue_full, counts.failed), (0, 2, 2));
+    }
+
+    #[test]
+    fn an_end_without_a_signal_is_an_end() {
+        let ending = Ending::new();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        ending.begin();
+        ending.begin();
+        runtime.block_on(ending.begun());
+    }
+}

@@ -1,0 +1,217 @@
+//! The outputs of a run: opened before anything is attached, fed by one fan-out, ended together.
+
+use std::{
+    env,
+    fs::File,
+    future::Future,
+    io::{self, IsTerminal as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
+use jiff::tz::TimeZone;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+use super::say::{Voice, with_causes};
+use crate::{
+    clock,
+    collector::{EventCollector, fanout::Fanout, filter::Filter},
+    config::{Config, Destination, Form, LogFormat, OutputConfig},
+    event::Status,
+    sink::{
+        Format, SinkError,
+        json::Json,
+        log::{Datagrams, Encode, Journal, JsonLines, Log, Socket, Syslog, TextLines},
+        queue::{self, End, Queue, Writer},
+        text::{Look, Text},
+    },
+};
+
+/// Why an output does not begin.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(super) enum OutputError {
+    /// What it writes to cannot be opened.
+    #[error("the {name} output cannot write to {to}: {}", advice(*.form))]
+    Open {
+        /// The output.
+        name: String,
+        /// Where it goes.
+        to: Destination,
+        /// Its type.
+        form: Form,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Its sink does not start.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+}
+
+const fn advice(form: Form) -> &'static str {
+    match form {
+        Form::Log => "the socket must be there, and somebody listen on it",
+        _ => "the folder must be there, and the file be one that may be written",
+    }
+}
+
+/// The outputs of a run.
+pub(super) struct Outputs {
+    fanout: Fanout,
+    sinks: Vec<Sink>,
+}
+
+struct Sink {
+    name: String,
+    queue: Queue,
+    writer: Writer,
+}
+
+impl Outputs {
+    /// Opens them all, in order.
+    pub(super) fn open(config: &Config) -> Result<Self, OutputError> {
+        let (mut fanout, mut sinks) = (Fanout::new(), Vec::new());
+        for output in &config.outputs {
+            let (queue, writer) = start(output, config.log_format)?;
+            fanout = fanout.with(&output.name, Filter::new(output.events, queue.clone()));
+            sinks.push(Sink { name: output.name.clone(), queue, writer });
+        }
+        Ok(Self { fanout, sinks })
+    }
+
+    /// Hands each event to all of them.
+    pub(super) const fn collector(&self) -> &impl EventCollector {
+        &self.fanout
+    }
+
+    pub(super) fn queues(&self) -> Vec<Queue> {
+        self.sinks.iter().map(|sink| sink.queue.clone()).collect()
+    }
+
+    /// Returns once the last of them has ended by itself. Of those before, it is said when it happens, once.
+    pub(super) async fn all_ended(&self) {
+        let ends = self.sinks.iter().map(async |sink| (&sink.name, sink.writer.ended().await));
+        let mut ends: FuturesUnordered<_> = ends.collect();
+        while let Some((name, end)) = ends.next().await {
+            if ends.is_empty() {
+                return;
+            }
+            let why = match end {
+                End::Failed(error) => with_causes(&*error),
+                End::NoReader => "it has no reader any more".to_owned(),
+            };
+            tracing::warn!(
+                "the {name} output has ended: {why}; its events are counted as sink_failed, the others go on"
+            );
+        }
+    }
+
+    /// Lets each write what it was handed, and then, where there is a `status`, that as its last line, with what became
+    /// of the events of all. Outputs that have not written when `give_up` is ready are left to themselves, and so are
+    /// last lines when `last_words` is.
+    ///
+    /// # Errors
+    ///
+    /// What the first that failed says; the others' words and all losses have been said then.
+    pub(super) async fn close<G: Future<Output = ()>, L: Future<Output = ()>>(
+        self,
+        voice: Voice,
+        status: Option<Status>,
+        give_up: impl Fn() -> G,
+        last_words: impl Fn() -> L,
+    ) -> Result<(), SinkError> {
+        let Self { fanout, sinks } = self;
+        let closing = sinks
+            .into_iter()
+            .map(async |Sink { name, queue, writer }| (name, queue, writer.close(give_up()).await));
+        let closed = join_all(closing).await;
+        let panics = fanout.panics();
+        let mut status = status;
+        if let Some(Status { ledger, .. }) = &mut status {
+            for (name, queue, _) in &closed {
+                let counts = queue.counts();
+                let panics = panics.get(name).copied().unwrap_or_default();
+                ledger.delivered.insert(name.clone(), counts.delivered);
+                ledger.queue_full.insert(name.clone(), counts.queue_full);
+                ledger.sink_failed.insert(name.clone(), counts.failed + panics);
+            }
+        }
+        let finishing = closed.into_iter().map(async |(name, queue, closed)| {
+            let finished = match (closed, &status) {
+                (Ok(closed), Some(status)) => closed.finish(status.clone(), last_words()).await,
+                (Ok(_), None) => Ok(()),
+                (Err(error), _) => Err(error),
+            };
+            finished.inspect_err(|_| voice.losses(&name, &queue.counts()))
+        });
+        let mut errors = join_all(finishing).await.into_iter().filter_map(Result::err);
+        let first = errors.next();
+        errors.for_each(|error| voice.error(&error));
+        first.map_or(Ok(()), Err)
+    }
+}
+
+fn start(output: &OutputConfig, log_format: LogFormat) -> Result<(Queue, Writer), OutputError> {
+    let failed = |source| OutputError::Open {
+        name: output.name.clone(),
+        to: output.to.clone(),
+        form: output.form,
+        source,
+    };
+    let socket = |path: &Path| Datagrams::connect(path).map_err(failed);
+    match &output.to {
+        Destination::Stdout => lines(output, log_format, io::stdout(), io::stdout().is_terminal()),
+        Destination::Stderr => lines(output, log_format, io::stderr(), io::stderr().is_terminal()),
+        Destination::File(path) => lines(output, log_format, append(path).map_err(failed)?, false),
+        Destination::Journal(path) => log(output, Journal, socket(path)?),
+        Destination::Syslog(path) => log(output, Syslog::new(TimeZone::system()), socket(path)?),
+    }
+}
+
+/// Opens a file at its end, and makes one that this user may write and this group may read where there is none.
+fn append(path: &Path) -> io::Result<File> {
+    // Without waiting for the reader of a named pipe: where there is none, that is an error to be told.
+    let mut options = File::options();
+    options.append(true).create(true).mode(0o640).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    let file = options.open(path)?;
+    // From here on its sink's thread may wait.
+    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    Ok(file)
+}
+
+fn lines(
+    output: &OutputConfig,
+    log_format: LogFormat,
+    out: impl io::Write + Send + 'static,
+    is_terminal: bool,
+) -> Result<(Queue, Writer), OutputError> {
+    match (output.form, log_format) {
+        (Form::Json, _) => stream(output, Json, out),
+        (Form::Log, LogFormat::Json) => stream(output, Log::new(JsonLines), out),
+        (Form::Log, LogFormat::Text) => stream(output, Log::new(TextLines), out),
+        (Form::Text, _) => {
+            let look = Look::choose(is_terminal, |name| env::var_os(name), TimeZone::system());
+            stream(output, Text::new(look), out)
+        }
+    }
+}
+
+fn stream(
+    output: &OutputConfig,
+    format: impl Format + 'static,
+    out: impl io::Write + Send + 'static,
+) -> Result<(Queue, Writer), OutputError> {
+    Ok(queue::start(&output.name, output.queue, clock::wall, format, out)?)
+}
+
+fn log(
+    output: &OutputConfig,
+    encode: impl Encode + 'static,
+    socket: Datagrams,
+) -> Result<(Queue, Writer), OutputError> {
+    Ok(queue::start_target(&output.name, output.queue, clock::wall, Socket::new(encode, socket))?)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+//! A configuration as a file.
+
+use std::fmt::{self, Display, Write as _};
+
+use toml::Value;
+
+use super::{Config, OutputConfig, PuConfig};
+use crate::collector::filter::Kind;
+
+impl Config {
+    /// A file that says all of this, defaults too: [`parse`](Self::parse) makes the same of it.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        // Writing to a `String` cannot fail.
+        let _ = self.write(&mut text);
+        text
+    }
+
+    fn write(&self, out: &mut String) -> fmt::Result {
+        writeln!(out, "iface = {}", list(&self.iface))?;
+        writeln!(out, "forwarded = {}", self.forwarded)?;
+        writeln!(out, "attach = {}", quoted(self.attach.name()))?;
+        match self.duration {
+            Some(duration) => writeln!(out, "duration = {}", quoted(duration))?,
+            None => writeln!(out, "# duration: until it is interrupted")?,
+        }
+        writeln!(out, "flow-interval = {}", quoted(self.flow_interval))?;
+        writeln!(out, "counter-interval = {}", quoted(self.counter_interval))?;
+        writeln!(out, "queue = {}", self.queue)?;
+        writeln!(out, "mark-mask = {:#010x}", self.mark_mask)?;
+        writeln!(out, "log-format = {}", quoted(self.log_format.name()))?;
+        writeln!(out, "\n[limits]")?;
+        for (key, value, _) in self.limits.each() {
+            writeln!(out, "{key} = {value}")?;
+        }
+        for output in &self.outputs {
+            write_output(output, out)?;
+        }
+        for unit in &self.pu {
+            write_unit(unit, out)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_output(output: &OutputConfig, out: &mut String) -> fmt::Result {
+    writeln!(out, "\n[[output]]")?;
+    writeln!(out, "type = {}", quoted(output.form.name()))?;
+    writeln!(out, "to = {}", quoted(&output.to))?;
+    writeln!(out, "name = {}", quoted(&output.name))?;
+    writeln!(out, "queue = {}", output.queue)?;
+    writeln!(out, "events = {}", list(output.events.iter().map(Kind::name)))
+}
+
+fn write_unit(unit: &PuConfig, out: &mut String) -> fmt::Result {
+    writeln!(out, "\n[[pu]]")?;
+    writeln!(out, "id = {}", quoted(&unit.id))?;
+    writeln!(out, "namespace = {}", quoted(&unit.namespace))?;
+    writeln!(out, "tags = {}", list(unit.tags.as_slice()))?;
+    writeln!(out, "interface = {}", list(&unit.interface))?;
+    writeln!(out, "cidr = {}", list(&unit.cidr))
+}
+
+fn quoted(value: impl Display) -> Value {
+    Value::String(value.to_string())
+}
+
+fn list<T: Display>(values: impl IntoIterator<Item = T>) -> Value {
+    Value::Array(values.into_iter().map(quoted).collect())
+}
