@@ -110,6 +110,45 @@ fn an_interface_that_comes_later_is_attached() {
 
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn outputs_of_a_file_go_on_when_one_fails() {
+    let wire = Wire::new();
+    let text = TempFile::new("");
+    let file = TempFile::new(&format!(
+        "[[output]]\ntype = \"json\"\n[[output]]\ntype = \"text\"\nto = \"{}\"\nevents = [\"flow\"]\n\
+         [[output]]\ntype = \"json\"\nto = \"/dev/full\"\nname = \"full\"\n",
+        text.path()
+    ));
+    let running = wire.start(&["--config", file.path(), "--flow-interval", "100ms"]);
+    wire.ping(20);
+    running.signal("INT");
+    let (code, lines, errors) = running.end();
+    assert_eq!(code, Some(1), "the record of one output is not complete");
+    assert!(errors.contains("error: the full output cannot be written to: No space left"), "{errors}");
+    let status = json(lines.last().expect("there is a last line"));
+    let ledger = &status["record"]["ledger"];
+    assert_eq!((&ledger["delivered"]["full"], &ledger["sink_failed"]["json"]), (&0.into(), &0.into()));
+    assert_eq!(ledger["delivered"]["json"], ledger["sink_failed"]["full"]);
+    let text = std::fs::read_to_string(&text.0).expect("it is there");
+    assert!(text.contains("icmp") && !text.contains("counters"), "{text}");
+    assert!(text.lines().last().is_some_and(|line| line.starts_with("ledger: ")), "{text}");
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn the_log_is_json_where_it_is_asked_for() {
+    let wire = Wire::new();
+    let mut command = wire.collector(&["--log-format", "json", "--output", "json", "--duration", "100ms"]);
+    let output = command.output().expect("the collector starts");
+    let errors = String::from_utf8(output.stderr).expect("it is text");
+    let messages: Vec<_> = errors.lines().map(|line| json(line)["message"].clone()).collect();
+    assert_eq!(output.status.code(), Some(0), "{errors}");
+    let first = messages.first().and_then(|message| message.as_str()).expect("there is a first line");
+    assert_eq!(first, format!("attached to {} (uplink) by tcx", wire.interface));
+    assert_eq!(messages.get(1), Some(&"nothing is missing".into()));
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn many_interfaces_are_attached_one_after_another() {
     let wire = Wire::new();
     let Wire { near, far, .. } = &wire;

@@ -33,7 +33,7 @@ pub enum Command {
 const RUN_HELP: &str = "\
 Lengths of time are a number and a unit: 250ms, 10s, 2m, 1h.
 Events go to standard output or to the outputs of the configuration file, everything else to standard error.
-At the end outputs have 10 s to make room for the last events and 10 s to write them; a second Ctrl-C cuts that short.
+At the end outputs have 10 s to make room for the last events, and 10 s to write them; a second Ctrl-C ends that at once.
 Exit codes: 0 done (a closed standard output too), 1 failure while running (of an output too), 2 bad usage or configuration.";
 
 /// What can be asked of a configuration.

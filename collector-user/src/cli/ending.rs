@@ -18,7 +18,8 @@ use tokio::{
 
 use crate::sink::queue::Queue;
 
-/// How long handing the last events over may take, counted from the end's begin, and then how long writing them.
+/// How long handing the last events over may take, counted from the end's begin; how long then writing them; and how
+/// long the last line.
 pub(super) const GRACE: Duration = Duration::from_secs(10);
 
 /// How far a run's end is.

@@ -108,18 +108,17 @@ impl Outputs {
     }
 
     /// Lets each write what it was handed, and then, where there is a `status`, that as its last line, with what became
-    /// of the events of all. Outputs that have not written when `give_up` is ready are left to themselves, and so are
-    /// last lines when `last_words` is.
+    /// of the events of all. `give_up` is asked for both, and for each output: one that has not written when it is ready is
+    /// left to itself.
     ///
     /// # Errors
     ///
     /// What the first that failed says; the others' words and all losses have been said then.
-    pub(super) async fn close<G: Future<Output = ()>, L: Future<Output = ()>>(
+    pub(super) async fn close<G: Future<Output = ()>>(
         self,
         voice: Voice,
         status: Option<Status>,
         give_up: impl Fn() -> G,
-        last_words: impl Fn() -> L,
     ) -> Result<(), SinkError> {
         let Self { fanout, sinks } = self;
         let closing = sinks
@@ -139,7 +138,7 @@ impl Outputs {
         }
         let finishing = closed.into_iter().map(async |(name, queue, closed)| {
             let finished = match (closed, &status) {
-                (Ok(closed), Some(status)) => closed.finish(status.clone(), last_words()).await,
+                (Ok(closed), Some(status)) => closed.finish(status.clone(), give_up()).await,
                 (Ok(_), None) => Ok(()),
                 (Err(error), _) => Err(error),
             };

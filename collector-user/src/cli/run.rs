@@ -23,8 +23,8 @@ use crate::{
     sink::SinkError,
 };
 
-/// How long the last line may take after a second signal: an output that is sound needs far less.
-const LAST_WORDS: Duration = Duration::from_millis(250);
+/// How long outputs may still take after a second signal: one that is sound needs far less.
+const MOMENT: Duration = Duration::from_millis(250);
 
 /// Why a run ends with an exit code other than 0.
 #[derive(Debug, thiserror::Error)]
@@ -89,22 +89,22 @@ fn collect(config: &Config, voice: Voice) -> Result<(), RunError> {
     ending.watch_over(outputs.queues());
     runtime.block_on(async {
         let result = serve(config, voice, outputs.collector(), &outputs, &ending).await;
-        let grace = || async {
+        let give_up = || async {
+            let hurried = async {
+                ending.hurried().await;
+                tokio::time::sleep(MOMENT).await;
+            };
             tokio::select! {
-                () = ending.hurried() => {}
+                () = hurried => {}
                 () = tokio::time::sleep(GRACE) => {}
             }
-        };
-        let last_words = || async {
-            grace().await;
-            tokio::time::sleep(LAST_WORDS).await;
         };
         // Whatever happened, what was handed over is written; and what the daemon says weighs more than the outputs.
         let (status, failure) = match result {
             Ok(status) => (Some(status), None),
             Err(failure) => (None, Some(failure)),
         };
-        let closed = outputs.close(voice, status, grace, last_words).await;
+        let closed = outputs.close(voice, status, give_up).await;
         failure.map_or(Ok(()), Err)?;
         Ok(closed?)
     })

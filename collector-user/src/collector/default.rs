@@ -10,7 +10,8 @@ use crate::event::{
 
 /// Writes each event as one structured [`tracing`] event of level INFO, target `collector::event`, with the field
 /// `kind` first, then the record's own by their names, an end's behind `source_` and `destination_`; but not a packet's
-/// payload, and of flows no URI, user, TCP flags or buffers (an event has 32 fields at most). Where they go is the subscriber's matter, and so is whether that blocks.
+/// payload, and of flows no URI, user, TCP flags or buffers (an event has 32 fields at most). A trace is an event a line,
+/// counters that are all zero are none. Where they go is the subscriber's matter, and so is whether that blocks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DefaultCollector;
 
@@ -115,14 +116,16 @@ impl EventCollector for DefaultCollector {
     }
 
     fn collect_counter_event(&self, report: &CounterReport) {
-        for counter in report.counters.iter().filter(|counter| counter.value > 0) {
+        // Names of fields are fixed when this is compiled, and those of counters are not.
+        let counted = report.counters.iter().filter(|counter| counter.value > 0);
+        let counters: Vec<_> = counted.map(|counter| format!("{} {}", counter.name, counter.value)).collect();
+        if !counters.is_empty() {
             info!(
                 target: TARGET,
                 kind = "counter",
                 context_id = &*report.context_id,
                 namespace = &*report.namespace,
-                name = &*counter.name,
-                value = counter.value,
+                counters = counters.join(", "),
             );
         }
     }

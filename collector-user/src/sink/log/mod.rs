@@ -33,8 +33,7 @@ pub trait Encode: Send {
 
 /// Events as entries of a log: a format for streams, the lines of which have the form `E`.
 ///
-/// A record may be several entries, as many as it has lines or counters, or none: a counter record with nothing but
-/// zeros. The status is an entry whose fields are the ledger's.
+/// A trace is an entry a line, and a counter record with nothing but zeros none. The status is an entry whose fields are the ledger's.
 #[derive(Debug)]
 pub struct Log<E> {
     capture: Capture,

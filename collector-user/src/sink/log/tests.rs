@@ -223,9 +223,7 @@ fn text_lines_are_whole_and_safe() {
     assert_eq!(
         lines(TextLines, &Event::Counter(report)),
         "2026-05-09T07:29:33.000000042Z  INFO collector::event: kind=counter context_id=web namespace=\"\" \
-         name=rx_packets value=3\n\
-         2026-05-09T07:29:33.000000042Z  INFO collector::event: kind=counter context_id=web namespace=\"\" \
-         name=tx_packets value=4\n"
+         counters=\"rx_packets 3, tx_packets 4\"\n"
     );
     let trace = Event::Trace(TraceRecord { records: vec!["a=b \"c\"\n\u{1b}[31m\u{e9}".to_owned()] });
     let text = lines(TextLines, &trace);
