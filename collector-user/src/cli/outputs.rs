@@ -172,7 +172,11 @@ fn start(output: &OutputConfig, log_format: LogFormat) -> Result<(Queue, Writer)
 fn append(path: &Path) -> io::Result<File> {
     // Without waiting for the reader of a named pipe: where there is none, that is an error to be told.
     let mut options = File::options();
-    options.append(true).create(true).mode(0o640).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    options
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed());
     let file = options.open(path)?;
     // From here on its sink's thread may wait.
     fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;

@@ -99,14 +99,17 @@ fn collect(config: &Config, voice: Voice) -> Result<(), RunError> {
                 () = tokio::time::sleep(GRACE) => {}
             }
         };
+        // A daemon that failed has not been told to stop; from here on a signal means haste all the same.
+        ending.begin();
         // Whatever happened, what was handed over is written; and what the daemon says weighs more than the outputs.
-        let (status, failure) = match result {
-            Ok(status) => (Some(status), None),
-            Err(failure) => (None, Some(failure)),
-        };
-        let closed = outputs.close(voice, status, give_up).await;
-        failure.map_or(Ok(()), Err)?;
-        Ok(closed?)
+        match result {
+            Ok(status) => Ok(outputs.close(voice, Some(status), give_up).await?),
+            Err(failure) => {
+                let closed = outputs.close(voice, None, give_up).await;
+                let _ = closed.inspect_err(|error| voice.error(error));
+                Err(failure.into())
+            }
+        }
     })
 }
 

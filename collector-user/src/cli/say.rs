@@ -6,7 +6,11 @@ use std::{
 };
 
 use serde::Serialize;
-use tracing_subscriber::{EnvFilter, fmt, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{self, format::Writer, time::FormatTime},
+    util::SubscriberInitExt as _,
+};
 
 use crate::{
     clock,
@@ -42,10 +46,10 @@ impl Voice {
     /// Sends logs to standard error: warnings, or what `RUST_LOG` asks for.
     pub(super) fn start_log(self) {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-        let logs = fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
+        let logs = fmt::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
         // Whoever embeds this may have a subscriber of its own, which then stays.
         let _ = match self.format {
-            LogFormat::Json => logs.json().flatten_event(true).finish().try_init(),
+            LogFormat::Json => logs.json().flatten_event(true).with_timer(Wall).finish().try_init(),
             LogFormat::Text => {
                 let colour = std::io::stderr().is_terminal();
                 logs.with_target(false).with_ansi(colour).finish().try_init()
@@ -95,6 +99,15 @@ impl Voice {
             LogFormat::Json => json(clock::wall(), level, text),
         };
         let _ = std::io::stderr().write_all(line.as_bytes());
+    }
+}
+
+/// The clock of the lines that are no log.
+struct Wall;
+
+impl FormatTime for Wall {
+    fn format_time(&self, out: &mut Writer<'_>) -> std::fmt::Result {
+        write!(out, "{}", clock::wall())
     }
 }
 

@@ -147,10 +147,15 @@ fn the_run_ends_with_the_last_output() {
 fn an_output_that_is_stuck_is_given_up_and_the_others_have_their_last_line() {
     let folder = Folder::new();
     let _unread = UnixDatagram::bind(folder.file("log")).unwrap();
+    // Another process's entries: the socket has no room for a single one of ours.
+    let other = UnixDatagram::unbound().unwrap();
+    other.connect(folder.file("log")).unwrap();
+    other.set_nonblocking(true).unwrap();
+    while other.send(b"entry").is_ok() {}
     let text = "[[output]]\ntype = \"log\"\nto = \"syslog:DIR/log\"\nqueue = 10\n\
                 [[output]]\ntype = \"json\"\nto = \"DIR/good\"\n";
     let outputs = folder.open(text).unwrap();
-    // More than the socket's queue and ours hold.
+    // More than the queue holds, and the batch that its thread has taken.
     for _ in 0..5_000 {
         outputs.collector().collect_flow_event(&FlowRecord::default());
     }
@@ -167,6 +172,7 @@ fn an_output_that_is_stuck_is_given_up_and_the_others_have_their_last_line() {
     let ledger = &status(&events).ledger;
     assert_eq!(ledger.delivered["json"], 5_000);
     assert_eq!(ledger.delivered["log"] + ledger.queue_full["log"] + ledger.sink_failed["log"], 5_000);
+    assert_eq!(ledger.delivered["log"], 0);
     assert!(ledger.sink_failed["log"] > 0 && ledger.queue_full["log"] > 0, "{ledger:?}");
 }
 

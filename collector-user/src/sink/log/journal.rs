@@ -11,6 +11,9 @@ use super::{Encode, Entry, line};
 use crate::{collector::default::TARGET, event::Time};
 
 /// Entries with a field for each of the event's, `F_` before its name: `journalctl -t collector F_CONTEXT_ID=web`.
+///
+/// An entry is a datagram: one that is larger than the socket takes (`net.core.wmem_max`, some 200 KiB) is refused,
+/// and counted, rather than sent through a file.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Journal;
 

@@ -13,7 +13,8 @@ mod syslog;
 
 use std::io;
 
-use capture::{Capture, Entry};
+use capture::Capture;
+pub use capture::Entry;
 pub use datagram::Datagrams;
 pub use journal::Journal;
 pub use line::{JsonLines, TextLines};

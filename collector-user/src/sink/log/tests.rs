@@ -160,10 +160,14 @@ fn the_journal_receives_a_field_for_each_of_the_events() {
 #[test]
 fn a_socket_that_takes_nothing_holds_nobody_and_its_losses_are_counted() {
     let daemon = Daemon::new();
+    let other = UnixDatagram::unbound().unwrap();
+    other.connect(&daemon.path).unwrap();
+    other.set_nonblocking(true).unwrap();
+    while other.send(b"entry").is_ok() {}
     let target = Socket::new(Syslog::new(TimeZone::UTC), Datagrams::connect(&daemon.path).unwrap());
     let (queue, writer) = queue::start_target("log", 10, clock, target).unwrap();
-    // Far more than the queue of a socket (net.unix.max_dgram_qlen) and ours hold; this returns all the same.
-    for packets in 0..100_000 {
+    // More than the queue holds, and the batch that its thread has taken; this returns all the same.
+    for packets in 0..1000 {
         queue.push(|| flow(packets));
     }
     assert!(queue.counts().queue_full > 0);
@@ -171,8 +175,8 @@ fn a_socket_that_takes_nothing_holds_nobody_and_its_losses_are_counted() {
     let error = runtime.block_on(writer.close(std::future::ready(()))).err().unwrap();
     assert!(error.to_string().starts_with("the log output takes nothing, or too slowly: "), "{error}");
     let SinkCounts { delivered, queue_full, failed } = queue.counts();
-    assert_eq!(delivered + queue_full + failed, 100_000);
-    assert!(failed > 0);
+    assert_eq!((delivered, queue_full + failed), (0, 1000));
+    assert!(failed >= 10);
 }
 
 #[test]
