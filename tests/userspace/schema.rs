@@ -2,9 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    future::pending,
     io,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -22,9 +22,6 @@ use collector_user::{
 };
 use jsonschema::Validator;
 use serde_json::{Value, json};
-
-/// Nothing is waited for that long.
-const GRACE: Duration = Duration::from_mins(1);
 
 /// One record of each kind.
 #[derive(Default)]
@@ -85,7 +82,11 @@ impl Records {
         queue.collect_counter_event(&self.counter);
         queue.collect_dns_requests(&self.dns);
         queue.collect_ping_event(&self.ping);
-        writer.close(GRACE).unwrap().finish(self.status, GRACE).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let closed = writer.close(pending()).await.unwrap();
+            closed.finish(self.status, pending()).await.unwrap();
+        });
         let text = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }

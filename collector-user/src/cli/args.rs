@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
 
-use crate::config::{Attach, Config, IfaceGlob, Interval, LogFormat, Output, OutputConfig};
+use crate::{
+    collector::stash::Aggregate,
+    config::{Attach, Config, IfaceGlob, Interval, LogFormat, Output, OutputConfig},
+};
 
 /// Shows who talks to whom on this host: flows and counters per processing unit, from the kernel's datapath.
 #[derive(Debug, Parser)]
@@ -76,6 +79,10 @@ pub struct RunArgs {
     #[arg(long)]
     pub forwarded: bool,
 
+    /// Make one record of those of a connection, or of a service. [default: each record as it comes]
+    #[arg(long, value_name = "HOW")]
+    pub aggregate: Option<Aggregate>,
+
     /// Write events to standard output only, for people or for programs. [default: text]
     ///
     /// Takes the place of all outputs of the configuration file.
@@ -114,6 +121,7 @@ impl RunArgs {
         if let Some(output) = self.output {
             config.outputs = vec![OutputConfig::stdout(output, config.queue)];
         }
+        config.aggregate = self.aggregate.or(config.aggregate);
         config.log_format = self.log_format.unwrap_or(config.log_format);
         config.attach = self.attach.unwrap_or(config.attach);
         config.duration = self.duration.or(config.duration);
@@ -148,6 +156,19 @@ impl ValueEnum for LogFormat {
     }
 }
 
+impl ValueEnum for Aggregate {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Connection, Self::Service]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()).help(match self {
+            Self::Service => "One a second for all between the same ends, to the same port",
+            _ => "One for each connection, when it is over",
+        }))
+    }
+}
+
 impl ValueEnum for Attach {
     fn value_variants<'a>() -> &'a [Self] {
         &[Self::Auto, Self::Tcx, Self::Clsact]
@@ -167,7 +188,10 @@ mod tests {
     use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 
     use super::{Cli, Command, RunArgs};
-    use crate::config::{Attach, Config, Interval, LogFormat, Output, OutputConfig};
+    use crate::{
+        collector::stash::Aggregate,
+        config::{Attach, Config, Interval, LogFormat, Output, OutputConfig},
+    };
 
     fn run(line: &str) -> Result<RunArgs, clap::Error> {
         let words = ["collector", "run"].into_iter().chain(line.split_whitespace());
@@ -186,7 +210,8 @@ mod tests {
     fn everything_can_be_said_and_wins() {
         let args =
             run("--config c.toml --iface eth0 --iface veth* --forwarded --output json --duration 10s \
-             --flow-interval 2s --counter-interval 250ms --attach clsact --log-format json")
+             --flow-interval 2s --counter-interval 250ms --attach clsact --log-format json \
+             --aggregate service")
             .unwrap();
         assert_eq!(args.config.as_deref(), Some(std::path::Path::new("c.toml")));
         let mut config = Config { iface: vec!["wlan0".parse().unwrap()], ..Config::default() };
@@ -195,6 +220,7 @@ mod tests {
         assert!(config.forwarded);
         assert_eq!(config.outputs, [OutputConfig::stdout(Output::Json, config.queue)]);
         assert_eq!((config.attach, config.log_format), (Attach::Clsact, LogFormat::Json));
+        assert_eq!(config.aggregate, Some(Aggregate::Service));
         assert_eq!(config.duration, Some(Interval::from_seconds(10)));
         assert_eq!(config.flow_interval, Interval::from_seconds(2));
         assert_eq!(config.counter_interval.get().as_millis(), 250);
@@ -206,6 +232,7 @@ mod tests {
             iface: vec!["wlan0".parse().unwrap()],
             forwarded: true,
             outputs: vec![OutputConfig::stdout(Output::Json, 5)],
+            aggregate: Some(Aggregate::Connection),
             log_format: LogFormat::Json,
             duration: Some(Interval::from_seconds(9)),
             ..Config::default()

@@ -1,11 +1,6 @@
 //! `collector config`: check a file, show one with its defaults, print an example.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    path::Path,
-    process::ExitCode,
-};
+use std::{collections::BTreeMap, io, path::Path, process::ExitCode};
 
 use super::{args::ConfigCommand, say::Voice, stdout};
 use crate::{

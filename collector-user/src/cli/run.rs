@@ -3,6 +3,7 @@
 use std::{io, process::ExitCode, time::Duration};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{
     args::RunArgs,
@@ -11,7 +12,10 @@ use super::{
     say::Voice,
 };
 use crate::{
-    collector::EventCollector,
+    collector::{
+        EventCollector,
+        stash::{Limits, Stash},
+    },
     config::{Attach, Config, ConfigError, Interval},
     daemon::{self, DaemonError, Options},
     event::Status,
@@ -23,6 +27,8 @@ use crate::{
     sink::SinkError,
 };
 
+/// Between two looks at what of the merged records is to be handed on, as in the original.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 /// How long outputs may still take after a second signal: one that is sound needs far less.
 const MOMENT: Duration = Duration::from_millis(250);
 
@@ -88,7 +94,7 @@ fn collect(config: &Config, voice: Voice) -> Result<(), RunError> {
     let outputs = Outputs::open(config)?;
     ending.watch_over(outputs.queues());
     runtime.block_on(async {
-        let result = serve(config, voice, outputs.collector(), &outputs, &ending).await;
+        let result = aggregate(config, voice, &outputs, &ending).await;
         let give_up = || async {
             let hurried = async {
                 ending.hurried().await;
@@ -118,6 +124,39 @@ fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     // Where it may not be raised, an interface too many is told when it comes.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+/// The daemon before its outputs, with a stash in between where records are to be merged.
+async fn aggregate(
+    config: &Config,
+    voice: Voice,
+    outputs: &Outputs,
+    ending: &Ending,
+) -> Result<Status, DaemonError> {
+    let Some(aggregate) = config.aggregate else {
+        return serve(config, voice, outputs.collector(), outputs, ending).await;
+    };
+    // All that it holds may be handed on at once: that shall fit the smallest queue.
+    let smallest = config.outputs.iter().map(|output| output.queue).min().unwrap_or(config.queue);
+    let limits = Limits { flows: smallest / 4 * 3, ..Limits::default() };
+    let stash = Stash::new(outputs.collector(), aggregate, limits);
+    let flushing = async {
+        let begun = Instant::now();
+        let mut flush = interval(FLUSH_INTERVAL);
+        flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let now = flush.tick().await;
+            stash.flush(now.duration_since(begun));
+        }
+    };
+    let served = tokio::select! {
+        served = serve(config, voice, &stash, outputs, ending) => served,
+        never = flushing => never,
+    };
+    stash.close();
+    let mut status = served?;
+    status.ledger.queue_full.insert("aggregate".to_owned(), stash.counts().queue_full);
+    Ok(status)
 }
 
 /// The daemon, which hands its events to `collector`; what lies between it and the outputs is that collector's matter.

@@ -12,6 +12,7 @@ use super::{
     output::{self, OutputConfig, RawOutputs},
     pu::{self, RawPu},
 };
+use crate::collector::stash::Aggregate;
 
 /// The keys of the file. Each that is missing leaves the default. The forms with underscores are from before the keys
 /// had one spelling.
@@ -20,6 +21,7 @@ use super::{
 struct Raw {
     iface: Vec<Spanned<String>>,
     forwarded: Option<bool>,
+    aggregate: Option<Aggregate>,
     attach: Option<Attach>,
     duration: Option<Spanned<String>>,
     flow_interval: Option<Spanned<String>>,
@@ -46,6 +48,7 @@ pub(super) fn read(text: &str) -> Result<Config, Wrong> {
         config.iface.push(parsed.map_err(|source| wrong(glob.span(), Fault::Glob { source }))?);
     }
     config.forwarded = raw.forwarded.unwrap_or(config.forwarded);
+    config.aggregate = raw.aggregate;
     config.attach = raw.attach.unwrap_or(config.attach);
     config.log_format = raw.log_format.unwrap_or(config.log_format);
     config.duration = interval("duration", raw.duration)?;

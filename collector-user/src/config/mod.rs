@@ -23,7 +23,7 @@ pub use output::{Destination, Form, Output, OutputConfig};
 pub use pu::PuConfig;
 use serde::Deserialize;
 
-use crate::sink::queue::DEFAULT_CAPACITY;
+use crate::{collector::stash::Aggregate, sink::queue::DEFAULT_CAPACITY};
 
 /// The bits of `skb->mark` that carry a processing unit's mark unless somebody says otherwise: 18 to 31, as trireme has
 /// it.
@@ -39,6 +39,8 @@ pub struct Config {
     pub iface: Vec<IfaceGlob>,
     /// Whether flows of `forwarded` are reported too, not only its counters.
     pub forwarded: bool,
+    /// Which flow records become one before they reach the outputs; none: each is told.
+    pub aggregate: Option<Aggregate>,
     /// Where events go; one at least.
     pub outputs: Vec<OutputConfig>,
     /// How the programs are attached.
@@ -113,6 +115,7 @@ impl Default for Config {
         Self {
             iface: Vec::new(),
             forwarded: false,
+            aggregate: None,
             outputs: vec![OutputConfig::stdout(Output::default(), DEFAULT_CAPACITY)],
             attach: Attach::default(),
             duration: None,

@@ -19,6 +19,10 @@ impl Config {
     fn write(&self, out: &mut String) -> fmt::Result {
         writeln!(out, "iface = {}", list(&self.iface))?;
         writeln!(out, "forwarded = {}", self.forwarded)?;
+        match self.aggregate {
+            Some(aggregate) => writeln!(out, "aggregate = {}", quoted(aggregate.name()))?,
+            None => writeln!(out, "# aggregate: each record by itself")?,
+        }
         writeln!(out, "attach = {}", quoted(self.attach.name()))?;
         match self.duration {
             Some(duration) => writeln!(out, "duration = {}", quoted(duration))?,

@@ -58,6 +58,16 @@ pub enum Aggregate {
     Service,
 }
 
+impl Aggregate {
+    /// The name in the configuration and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Service => "service",
+        }
+    }
+}
+
 /// What became of a record.
 pub(super) enum Taken {
     /// It is held.
