@@ -23,7 +23,10 @@ use crate::{
         attach::{AttachError, Left, Mechanism},
         filters,
     },
-    pu::role::{self, Chosen, Decision, Said},
+    pu::{
+        life::{Seen, State},
+        role::{self, Chosen, Decision, Said},
+    },
 };
 
 /// What is known of the interfaces.
@@ -156,6 +159,8 @@ impl Daemon<'_> {
         if changed {
             self.controller.next_generation();
         }
+        let told = self.lives.follow(&self.units, &self.declared_interfaces(&links));
+        self.tell_lives(&told);
         self.watched.unfinished = waiting != 0;
         if at_start && waiting != 0 {
             missing.push(format!("{waiting} interfaces so far, which are being attached one after another"));
@@ -180,6 +185,25 @@ impl Daemon<'_> {
             self.controller.remove_role(index)?;
         }
         Ok(())
+    }
+
+    /// What has become of the interfaces that units declare.
+    fn declared_interfaces(&self, links: &BTreeMap<u32, Link>) -> Vec<Seen> {
+        let seen = |link: &Link| {
+            let unit = self.units.of_interface(&link.name)?;
+            let state = if self.attachments.mechanism(link.index).is_some() {
+                State::Watched
+            } else if self.watched.refused.contains(&link.index) {
+                State::Refused
+            } else if self.chosen(&link.name) == Chosen::Others {
+                State::NotSelected
+            } else {
+                State::Waiting
+            };
+            let addresses = link.addresses.iter().map(|address| address.ip.to_string()).collect();
+            Some(Seen { pu: unit.index, name: link.name.clone(), state, addresses })
+        };
+        links.values().filter_map(seen).collect()
     }
 
     /// What an interface is, with the number that it has or a new one; `None` where there is no number left.

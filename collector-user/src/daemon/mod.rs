@@ -27,7 +27,7 @@ use crate::{
         events::Events,
         faults::Faults,
     },
-    event::{InterfaceStatus, Status},
+    event::{ContainerRecord, InterfaceStatus, Status},
     host::{
         links::{self, HostError},
         watch::{self, Netlink},
@@ -38,7 +38,10 @@ use crate::{
         error::KernelError,
         object::{self, CounterMaps, FlowMaps, Programs, Settings},
     },
-    pu::registry::{Declared, Registry, TooMany},
+    pu::{
+        life::Lives as UnitLives,
+        registry::{Declared, Registry, TooMany},
+    },
 };
 use interfaces::Watched;
 use reports::Teller;
@@ -160,6 +163,8 @@ pub async fn run(
         Ok(missing) => missing,
         Err(error) => {
             daemon.detach_all().await;
+            let ended = daemon.lives.end(&daemon.units);
+            daemon.tell_lives(&ended);
             return Err(error);
         }
     };
@@ -182,6 +187,7 @@ struct Daemon<'a> {
     faults: Faults,
     flows: Flows,
     units: Registry,
+    lives: UnitLives,
     scribe: Scribe,
     differences: Differences,
     watched: Watched,
@@ -223,6 +229,7 @@ impl<'a> Daemon<'a> {
             faults: Faults::new(faults)?,
             flows: Flows::new(lives, options.most_flows),
             units,
+            lives: UnitLives::default(),
             scribe: Scribe::default(),
             differences: Differences::default(),
             watched: Watched::new(),
@@ -236,6 +243,8 @@ impl<'a> Daemon<'a> {
     /// Attaches to what there is now; what could not be had is returned in words.
     async fn start(&mut self) -> Result<Vec<String>, DaemonError> {
         self.renew()?;
+        let created = self.lives.begin(&self.units);
+        self.tell_lives(&created);
         self.remove_leftovers().await?;
         let mut missing = self.reconcile(true).await?;
         missing.extend(self.lacking_marks());
@@ -308,9 +317,17 @@ impl<'a> Daemon<'a> {
         let teller = Teller { scribe, units, moment, collector: *collector, options, watched };
         flows.cut_off(|id| teller.host_end(id), |id, flow| teller.tell(id, flow));
         let reported = self.report_counters();
+        let ended = self.lives.end(&self.units);
+        self.tell_lives(&ended);
         let ledger = self.ledger();
         drained.and(reported)?;
         Ok(Status { interfaces, ledger: ledger? })
+    }
+
+    fn tell_lives(&self, records: &[ContainerRecord]) {
+        for record in records {
+            self.collector.collect_container_event(record);
+        }
     }
 
     /// Units whose number does not fit into the mark's bits have none.
