@@ -6,6 +6,7 @@
 //!   octet.
 //! - [`collector`]: the daemon, running in a namespace; [`events`]: sums over what it reported.
 //! - [`testrun`]: the programs, run on bytes.
+//! - [`measure`]: what the benchmarks are told, and how they sum up.
 //!
 //! Nothing here sleeps. What has to be waited for is a descriptor, a channel or an event, with one limit for all
 //! ([`PATIENCE`]).
@@ -17,6 +18,7 @@ pub mod command;
 pub mod events;
 pub mod frames;
 pub mod lab;
+pub mod measure;
 pub mod netns;
 pub mod privilege;
 pub mod testrun;

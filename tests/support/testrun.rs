@@ -9,13 +9,15 @@ use aya::{
 };
 use collector_ebpf::abi::{
     counter::{Ledger, PuCounters},
+    flow::FlowKey4,
     pu::{Role, index, role},
 };
 use collector_user::{
     drain::decode::{FlowDelta, FlowId, FlowNews, flow_event},
     kernel::{
+        batch,
         control::Controller,
-        object::{self, CounterMaps, EGRESS, FlowMaps, INGRESS, Loaded, Programs, Settings},
+        object::{self, CounterMaps, EGRESS, FlowMaps, INGRESS, Loaded, Programs, ReferenceMaps, Settings},
     },
 };
 
@@ -39,6 +41,8 @@ pub struct Datapath {
     flows: FlowMaps,
     counters: CounterMaps,
     events: RingBuf<MapData>,
+    /// What the programs of the bench walk over, where the settings ask for them.
+    pub reference: Option<ReferenceMaps>,
     /// How often the ring asked for a drain before its time.
     pub pressed: u64,
     units_before: BTreeMap<u16, PuCounters>,
@@ -154,7 +158,8 @@ impl Datapath {
     /// Loads the programs. They count nothing.
     pub fn load_without_lease(settings: &Settings) -> Result<Self> {
         privilege::check()?;
-        let Loaded { programs, control, flows, mut counters, events, .. } = object::load(settings)?;
+        let Loaded { programs, control, flows, mut counters, events, reference, .. } =
+            object::load(settings)?;
         counters.ensure(UNIT + 1)?;
         let controller = Controller::new(control, object::ticks_per_second()?)?;
         Ok(Self {
@@ -163,6 +168,7 @@ impl Datapath {
             flows,
             counters,
             events,
+            reference,
             pressed: 0,
             units_before: BTreeMap::new(),
             ledger_before: Ledger::default(),
@@ -217,6 +223,21 @@ impl Datapath {
             (sum.pu, sum.interface, sum.how) = (delta.pu, delta.interface, delta.how);
         })?;
         Ok(all)
+    }
+
+    /// Ends the epoch and throws away what it counted, and what the ring tells.
+    pub fn discard(&mut self) -> Result<()> {
+        let epoch = self.controller.swap(&self.flows)?;
+        self.flows.drain(epoch, |_| {})?;
+        while self.events.next().is_some() {}
+        self.renew()
+    }
+
+    /// Empties the table of `floor`.
+    pub fn forget_floor(&self) -> Result<()> {
+        let reference = self.reference.as_ref().context("the programs of the bench were not loaded")?;
+        batch::take_all(reference.floor.fd(), |_: &FlowKey4, _: &[u64; 2]| {})?;
+        Ok(())
     }
 
     /// Ends the epoch and takes out what it counted, as it comes: a flow that changed its unit comes more than once.

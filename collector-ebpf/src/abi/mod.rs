@@ -12,6 +12,7 @@
     reason = "padding has a name, for hidden padding is uninitialised, and whoever makes a value sets it"
 )]
 
+pub mod bench;
 pub mod control;
 pub mod counter;
 pub mod flow;

@@ -207,7 +207,7 @@ impl<'a> Daemon<'a> {
     ) -> Result<Self, DaemonError> {
         let units = Registry::new(&options.units)?;
         let hz = object::ticks_per_second()?;
-        let object::Loaded { programs, control, flows, mut counters, events, faults } =
+        let object::Loaded { programs, control, flows, mut counters, events, faults, .. } =
             object::load(&options.settings)?;
         counters.ensure(units.last_index())?;
         let mut controller = Controller::new(control, hz)?;

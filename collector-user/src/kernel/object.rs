@@ -5,7 +5,10 @@ use std::io;
 use ::object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use aya::{
     Ebpf, EbpfError, EbpfLoader, Pod, include_bytes_aligned,
-    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::LpmTrie},
+    maps::{
+        Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray, RingBuf,
+        lpm_trie::LpmTrie,
+    },
     programs::{Program, SchedClassifier, TestRun as _, TestRunOptions},
     util::nr_cpus,
 };
@@ -13,6 +16,7 @@ use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_PERCPU_ARRAY};
 use collector_ebpf::abi::{
     self,
+    bench::{self, Walk},
     control::{Anchor, Control},
     counter::{Ledger, PUS_PER_CHUNK, PuCounters},
     flow::{Slot4, Slot6, TableCounts, TableKey4, TableKey6},
@@ -92,6 +96,20 @@ pub struct Loaded {
     pub events: RingBuf<MapData>,
     /// Rare faults that the programs tell in words.
     pub faults: EbpfLogger<&'static dyn log::Log>,
+    /// What the programs of the bench walk over, where they were asked for.
+    pub reference: Option<ReferenceMaps>,
+}
+
+/// Maps of the programs that the bench compares with.
+pub struct ReferenceMaps {
+    /// Where the walk over flows stands.
+    pub walk: SharedArray<Walk>,
+    /// The flows, in the order of the walk.
+    pub steps: SharedArray<u64>,
+    /// What `floor` has counted, by flow.
+    pub floor: MapData,
+    /// What steps of the walk go on with, as long as this is kept.
+    pub programs: ProgramArray<MapData>,
 }
 
 /// The loaded programs.
@@ -190,6 +208,9 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         .map_max_entries("LIVE4", settings.identities_4)
         .map_max_entries("LIVE6", settings.identities_6)
         .map_max_entries("EVENTS", settings.ring);
+    if settings.reference_programs {
+        loader.map_max_entries("STEPS", bench::STEPS).map_max_entries("FLOOR_FLOWS", FLOOR_FLOWS);
+    }
     let mut ebpf = loader.load(OBJECT).map_err(explain)?;
     let reference: &[&'static str] = if settings.reference_programs { &REFERENCES } else { &[] };
     // Before any map is taken out: a program refers to its maps by descriptor until the kernel has it.
@@ -224,7 +245,8 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let events = typed(&mut ebpf, "EVENTS")?;
     let faults = EbpfLogger::init(&mut ebpf)?;
     let anchored = shared(&mut ebpf, "ANCHOR", 1)?;
-    Ok(Loaded { programs: Programs { ebpf, anchored }, control, flows, counters, events, faults })
+    let reference = settings.reference_programs.then(|| reference_maps(&mut ebpf)).transpose()?;
+    Ok(Loaded { programs: Programs { ebpf, anchored }, control, flows, counters, events, faults, reference })
 }
 
 /// The program that counts what comes in.
@@ -232,8 +254,33 @@ pub const INGRESS: &str = "tc_ingress";
 /// The program that counts what goes out.
 pub const EGRESS: &str = "tc_egress";
 const ANCHOR: &str = "anchor";
-/// The programs that the bench compares with: nothing, and the usual way to count flows.
-pub const REFERENCES: [&str; 2] = ["empty", "floor"];
+/// The programs of the bench: nothing, and the usual way to count flows, as they are and with a packet of another flow
+/// in each run; and those that count, with a packet of another flow in each run.
+pub const REFERENCES: [&str; 7] =
+    ["empty", "floor", "walk_empty", "walk_floor", "walk_ingress", "walk_egress", "walk_held"];
+/// Flows that `floor` can tell apart.
+pub const FLOOR_FLOWS: u32 = 1 << 20;
+
+fn reference_maps(ebpf: &mut Ebpf) -> Result<ReferenceMaps, KernelError> {
+    let mut programs: ProgramArray<_> = typed(ebpf, "PROGRAMS")?;
+    for (index, name) in
+        [(bench::EMPTY, "empty"), (bench::FLOOR, "floor"), (bench::INGRESS, INGRESS), (bench::EGRESS, EGRESS)]
+    {
+        let program =
+            classifier(ebpf, name)?.fd().map_err(|source| KernelError::Program { program: name, source })?;
+        programs.set(index, program, 0).map_err(|source| KernelError::Map {
+            map: "PROGRAMS",
+            action: "filled",
+            source,
+        })?;
+    }
+    Ok(ReferenceMaps {
+        walk: shared(ebpf, "WALK", 1)?,
+        steps: shared(ebpf, "STEPS", bench::STEPS)?,
+        floor: data(ebpf, "FLOOR_FLOWS")?,
+        programs,
+    })
+}
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, KernelError> {
     match ebpf.program_mut(name) {

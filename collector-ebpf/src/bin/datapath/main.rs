@@ -44,8 +44,10 @@ mod settings;
 mod slot;
 mod socket;
 mod untyped;
+mod walk;
 
 use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
+use collector_ebpf::abi::bench;
 
 /// `TC_ACT_UNSPEC`, which is also TCX's `TCX_NEXT`: go on with the next program, or accept.
 const PASS_ON: i32 = -1;
@@ -83,6 +85,42 @@ pub(crate) fn empty(_ctx: TcContext) -> i32 {
 pub(crate) fn floor(ctx: TcContext) -> i32 {
     reference::floor(ctx.skb.skb);
     PASS_ON
+}
+
+/// `empty` with a packet of the next flow: what the bench subtracts where each packet is another flow's.
+#[classifier]
+pub(crate) fn walk_empty(ctx: TcContext) -> i32 {
+    walk::step(&ctx);
+    walk::go_on::<{ bench::EMPTY }>(&ctx)
+}
+
+/// `floor` with a packet of the next flow.
+#[classifier]
+pub(crate) fn walk_floor(ctx: TcContext) -> i32 {
+    walk::step(&ctx);
+    walk::go_on::<{ bench::FLOOR }>(&ctx)
+}
+
+/// `tc_ingress` with a packet of the next flow.
+#[classifier]
+pub(crate) fn walk_ingress(ctx: TcContext) -> i32 {
+    walk::step(&ctx);
+    walk::go_on::<{ bench::INGRESS }>(&ctx)
+}
+
+/// `tc_egress` with a packet of the next flow.
+#[classifier]
+pub(crate) fn walk_egress(ctx: TcContext) -> i32 {
+    walk::step(&ctx);
+    walk::go_on::<{ bench::EGRESS }>(&ctx)
+}
+
+/// `walk_ingress`, which looks beforehand whether the flow holds its slot. Not for timing.
+#[classifier]
+pub(crate) fn walk_held(ctx: TcContext) -> i32 {
+    walk::step(&ctx);
+    walk::count_held(ctx.skb.skb);
+    walk::go_on::<{ bench::INGRESS }>(&ctx)
 }
 
 /// The context that the helpers of the programs take.

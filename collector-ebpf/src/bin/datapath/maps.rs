@@ -2,10 +2,11 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_fib_lookup},
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
     macros::btf_map,
 };
 use collector_ebpf::abi::{
+    bench::Walk,
     control::{Anchor, Control},
     counter::{Fill, Ledger, PU_CHUNKS, PUS_PER_CHUNK, PuCounters},
     flow::{FlowKey4, FlowKey6, Identity, Slot4, Slot6, TableCounts, TableKey4, TableKey6},
@@ -131,10 +132,22 @@ pub(crate) struct Scratch {
     pub(crate) forgotten: u32,
 }
 
-/// Written by the reference program `floor` only.
+/// Written by the reference program `floor` only. As small as can be where it is not loaded, as what follows.
 #[btf_map]
-pub(crate) static FLOOR_FLOWS: HashMap<FlowKey4, [u64; 2], 4096> = HashMap::new();
+pub(crate) static FLOOR_FLOWS: HashMap<FlowKey4, [u64; 2], 1> = HashMap::new();
 
 /// Written by the reference program `floor` only.
 #[btf_map]
 pub(crate) static FLOOR_COUNTERS: PerCpuArray<[u64; 2], 4> = PerCpuArray::new();
+
+/// Where the bench's walk stands. Written by user space, and by the programs whose names begin with `walk`.
+#[btf_map]
+pub(crate) static WALK: Array<Walk, 1, MMAPABLE> = Array::new();
+
+/// The flows of the bench's walk, in their order. Written by user space.
+#[btf_map]
+pub(crate) static STEPS: Array<u64, 1, MMAPABLE> = Array::new();
+
+/// The programs that the steps of a walk go on with, by the numbers of `abi::bench`. Written by user space.
+#[btf_map]
+pub(crate) static PROGRAMS: ProgramArray<4> = ProgramArray::new();

@@ -1,0 +1,75 @@
+//! What a packet costs: `cargo bench -p collector-tests --bench datapath -- [--rounds N] [--only PART]`, as root.
+//!
+//! - [`hot`]: one flow, which holds its slot.
+//! - [`flows`]: many flows, whose packets come mixed.
+//! - [`first`]: the first packet of a flow, with everything on.
+//!
+//! Each program is run by `BPF_PROG_TEST_RUN`, beside two of the same object: an empty one, which is what running a
+//! program costs at all and is subtracted, and `floor`, the usual way to count flows. Programs take turns within a round,
+//! so that whatever else the machine does meets all of them; what is printed are medians over the rounds.
+#![expect(clippy::print_stdout, reason = "the tables are what it is for")]
+
+mod first;
+mod flows;
+mod hot;
+mod walk;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::ensure;
+use aya::programs::{TestRun as _, TestRunOptions};
+use collector_tests::{
+    Result,
+    frames::Ends,
+    measure::Options,
+    testrun::{Datapath, PASS_ON},
+    traffic::pin,
+};
+use collector_user::kernel::object::Settings;
+
+fn main() -> Result<()> {
+    let options = Options::parse(std::env::args().skip(1))?;
+    pin(0)?;
+    for (part, run) in
+        [("hot", hot::run as fn(usize) -> Result<()>), ("flows", flows::run), ("first", first::run)]
+    {
+        if options.wants(part) {
+            run(options.rounds)?;
+        }
+    }
+    Ok(())
+}
+
+/// This host, as the programs know it.
+const HERE: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(10, 77, 0, 2)), IpAddr::V6(Ipv6Addr::new(0xFD77, 0, 0, 0, 0, 0, 0, 2))];
+/// Where sockets wait.
+const PORT: u16 = 5_201;
+
+/// To this host.
+fn ends(version: u8) -> Ends {
+    let [four, six] = HERE;
+    let (source, destination) = match version {
+        4 => (IpAddr::from([10, 77, 0, 1]), four),
+        _ => (IpAddr::from([0xFD77, 0, 0, 0, 0, 0, 0, 1]), six),
+    };
+    Ends { source, destination, source_port: 40_001, destination_port: PORT }
+}
+
+/// With the programs of the bench, and a budget of new flows that nothing here uses up.
+fn settings() -> Settings {
+    Settings {
+        reference_programs: true,
+        new_flows_per_second: 10_000_000,
+        new_flows_burst: 10_000_000,
+        ..Settings::default()
+    }
+}
+
+/// Nanoseconds of a run of the program on the frame, over `repeat` runs.
+fn run(datapath: &mut Datapath, program: &'static str, frame: &[u8], repeat: u32) -> Result<f64> {
+    let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
+    let result = datapath.programs.classifier(program)?.test_run(options)?;
+    ensure!(result.return_value as i32 == PASS_ON, "{program} ended with {}", result.return_value as i32);
+    Ok(result.duration.as_nanos() as f64)
+}
