@@ -21,7 +21,7 @@ use crate::{
     packet::wire,
     read::{read4, read6, role_of_index, unit_sent},
     settings::NO_CACHE,
-    slot::holds,
+    slot,
 };
 
 /// `PACKET_LOOPBACK` (`include/uapi/linux/if_packet.h`): a copy of own multicast or broadcast.
@@ -134,9 +134,11 @@ fn hit<K: Key>(
     }
     // SAFETY: no arguments, no memory.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    let Some(slot) = key.slot(Control::epoch(word), cpu) else { return false };
+    let Some(slot) = key.index(Control::epoch(word), cpu).and_then(|index| slot::of(key, index)) else {
+        return false;
+    };
     let direction = if sent { TX } else { RX };
-    if !holds(&slot, key, direction, transport.tcp_flags) {
+    if !slot::is_steady(&slot, direction, transport.tcp_flags) {
         return false;
     }
     // SAFETY: the slot is live, and this CPU's alone while softirqs are off.
@@ -146,7 +148,8 @@ fn hit<K: Key>(
             // Its segments repeat headers that lie deeper than was read.
             return false;
         }
-        let Counted { pu, how } = add(slot.counts, direction, wire, now, role.interface, transport.tcp_flags);
+        let Counted { pu, how } =
+            add(slot.counts(), direction, wire, now, role.interface, transport.tcp_flags);
         if how & how::PROVISIONAL == 0 {
             count_unit(pu, direction, wire, true);
         }

@@ -7,7 +7,6 @@
 use core::num::NonZeroU16;
 
 use collector_ebpf::abi::{
-    control::Control,
     counter::Unparsed,
     flow::{FlowKey4, FlowKey6, RX, TX, how},
     pu::{Role, role},
@@ -15,13 +14,11 @@ use collector_ebpf::abi::{
 
 use crate::{
     Skb, account, classify, count,
-    family::Key,
+    family::{Key, Slot},
     identity::{self, Who},
     packet::{forget, opaque, wire},
     read::{self, Packet},
-    report,
-    settings::NO_CACHE,
-    slot,
+    report, slot,
 };
 
 /// Counts a packet that came in and that the steady state has not counted.
@@ -115,23 +112,22 @@ fn sent_on_loopback<K: Key>(skb: Skb, packet: &Packet, in_flow: u32) -> u32 {
 fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     let wire = wire(skb, packet.headers, packet.jumbo);
     let direction = packet.direction();
-    let place = if NO_CACHE.load() == 0 {
-        packet.key::<K>().slot(Control::epoch(packet.word), packet.cpu)
-    } else {
-        None
-    };
-    let (pu, how, in_flow) = if let Some(place) = &place
-        && slot::holds(place, packet.key(), direction, packet.tcp_flags)
+    let place = slot::for_flow::<K>(packet);
+    let place = (!place.is_null()).then_some(Slot { key: place });
+    let (pu, how, in_flow) = if let Some(place) = place
+        // SAFETY: the slot is live, and this CPU's alone while softirqs are off.
+        && unsafe { (*place.key).is(packet.key()) }
+        && slot::is_steady(&place, direction, packet.tcp_flags)
     {
         // A packet of a rarer form, whose flow is in its steady state all the same.
-        // SAFETY: the slot is live, and this CPU's alone while softirqs are off.
-        unsafe { ((*place.counts).pu, (*place.counts).how, true) }
+        // SAFETY: as above.
+        unsafe { ((*place.counts()).pu, (*place.counts()).how, true) }
     } else {
         let who = forget(skb, identity::find::<K>(skb, packet));
         report::flow::<K>(packet, who);
-        let in_flow = match &place {
+        let in_flow = match place {
             _ if Who::unpack(who).refused => false,
-            Some(place) => slot::take::<K>(place.key, place.counts, packet, who) != 0,
+            Some(place) => slot::take::<K>(place.key, packet, who) != 0,
             None => slot::into_table::<K>(packet, who, wire.packets, wire.bytes) != 0,
         };
         (Who::unpack(who).pu, Who::unpack(who).how, in_flow)
@@ -139,7 +135,7 @@ fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     if in_flow && let Some(place) = place {
         // SAFETY: as above.
         unsafe {
-            count::add(place.counts, direction, wire, packet.now, packet.role.interface, packet.tcp_flags);
+            count::add(place.counts(), direction, wire, packet.now, packet.role.interface, packet.tcp_flags);
         };
     }
     if packet.role.flags & role::LOOPBACK != 0 {

@@ -1,12 +1,14 @@
 //! What differs between IPv4 and IPv6 on the way: keys, caches, tables.
 
+use core::mem::offset_of;
+
 use aya_ebpf::{
     bindings::{BPF_NOEXIST, bpf_fib_lookup},
     btf_maps::{HashMap, LruHashMap},
 };
 use collector_ebpf::abi::{
     control::Control,
-    flow::{FlowKey4, FlowKey6, Identity, SlotCounts, TableCounts, TableKey4, TableKey6, how},
+    flow::{FlowKey4, FlowKey6, Identity, Slot4, Slot6, SlotCounts, TableCounts, TableKey4, TableKey6, how},
 };
 
 use crate::{
@@ -16,12 +18,23 @@ use crate::{
     socket::Tuple,
 };
 
-/// A slot of a cache: where its key and its counts lie.
+/// A slot of a cache: its key, and behind that its counts. One address, for there are few registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Slot<K> {
     pub(crate) key: *mut K,
-    pub(crate) counts: *mut SlotCounts,
 }
+
+impl<K> Slot<K> {
+    /// Where its counts lie.
+    #[inline(always)]
+    pub(crate) fn counts(self) -> *mut SlotCounts {
+        // SAFETY: a slot is a key with counts behind it, as is asserted below.
+        unsafe { self.key.add(1).cast() }
+    }
+}
+
+const _: () = assert!(offset_of!(Slot4, counts) == size_of::<FlowKey4>());
+const _: () = assert!(offset_of!(Slot6, counts) == size_of::<FlowKey6>());
 
 /// Where in the tables counts belong, beside the flow's key.
 #[derive(Clone, Copy)]
@@ -62,8 +75,12 @@ pub(crate) trait Key: Copy + 'static {
     /// Both ends are the same, so that only what a packet says tells its direction.
     fn is_symmetric(&self) -> bool;
 
-    /// The slot that this flow would have on `cpu` in `epoch`.
-    fn slot(&self, epoch: u32, cpu: u32) -> Option<Slot<Self>>;
+    /// The index of the first of the two slots that this flow may have on `cpu` in `epoch`; the other's differs in the
+    /// lowest bit. `None` for a CPU that has no slots.
+    fn index(&self, epoch: u32, cpu: u32) -> Option<u32>;
+
+    /// The slot with an index.
+    fn slot(index: u32) -> Option<Slot<Self>>;
 
     /// The entry of this flow, CPU and unit in the table of the current epoch; a new one where there is none. `None` where
     /// the table is full.
@@ -121,7 +138,7 @@ fn mix(hash: u64, word: u64, factor: u64) -> u64 {
     hash ^ hash >> 32
 }
 
-/// The index of a slot: epochs, in them CPUs, in them slots. Beyond the array for a CPU that has none.
+/// The index of a slot: epochs, in them CPUs, in them slots.
 #[inline(always)]
 fn slot_index(hash: u64, slots: u32, epoch: u32, cpu: u32) -> Option<u32> {
     let cpus = CPUS.load();
@@ -177,12 +194,15 @@ impl Key for FlowKey4 {
     }
 
     #[inline(always)]
-    fn slot(&self, epoch: u32, cpu: u32) -> Option<Slot<Self>> {
+    fn index(&self, epoch: u32, cpu: u32) -> Option<u32> {
         let [addresses, rest] = words4(self);
         let hash = mix(mix(HASH_SEED.load(), addresses, MIX_1), rest, MIX_2);
-        let slot = CACHE4.get_ptr_mut(slot_index(hash, SLOTS_4.load(), epoch, cpu)?)?;
-        // SAFETY: a pointer to a map value stays valid for the run.
-        unsafe { Some(Slot { key: &raw mut (*slot).key, counts: &raw mut (*slot).counts }) }
+        slot_index(hash, SLOTS_4.load(), epoch, cpu)
+    }
+
+    #[inline(always)]
+    fn slot(index: u32) -> Option<Slot<Self>> {
+        Some(Slot { key: CACHE4.get_ptr_mut(index)?.cast() })
     }
 
     #[inline(always)]
@@ -284,13 +304,16 @@ impl Key for FlowKey6 {
     }
 
     #[inline(always)]
-    fn slot(&self, epoch: u32, cpu: u32) -> Option<Slot<Self>> {
+    fn index(&self, epoch: u32, cpu: u32) -> Option<u32> {
         let [l0, l1, r0, r1, rest] = words6(self);
         let hash = mix(mix(HASH_SEED.load(), l0 ^ r0.rotate_left(17), MIX_1), l1 ^ r1.rotate_left(29), MIX_2);
         let hash = mix(hash, rest, MIX_1);
-        let slot = CACHE6.get_ptr_mut(slot_index(hash, SLOTS_6.load(), epoch, cpu)?)?;
-        // SAFETY: a pointer to a map value stays valid for the run.
-        unsafe { Some(Slot { key: &raw mut (*slot).key, counts: &raw mut (*slot).counts }) }
+        slot_index(hash, SLOTS_6.load(), epoch, cpu)
+    }
+
+    #[inline(always)]
+    fn slot(index: u32) -> Option<Slot<Self>> {
+        Some(Slot { key: CACHE6.get_ptr_mut(index)?.cast() })
     }
 
     #[inline(always)]

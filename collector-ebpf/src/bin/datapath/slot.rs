@@ -1,6 +1,9 @@
 //! Who holds a cache slot, and where its counts go when another flow takes its place.
 
+use core::ptr;
+
 use collector_ebpf::{
+    abi::control::Control,
     abi::flow::{FLUSH_AT, RX, SlotCounts, TX, TableCounts, how},
     wire::tcp,
 };
@@ -11,24 +14,71 @@ use crate::{
     family::{Key, Place, Slot},
     identity::Who,
     read::Packet,
+    settings::NO_CACHE,
 };
 
-/// Whether the flow holds the slot, and the packet only has to be added there.
+/// The slot that the flow holds, of the two that it may have.
+#[inline(always)]
+pub(crate) fn of<K: Key>(key: &K, index: u32) -> Option<Slot<K>> {
+    let slot = K::slot(index)?;
+    // SAFETY: the slot is live, and this CPU's alone while softirqs are off.
+    if unsafe { (*slot.key).is(key) } {
+        return Some(slot);
+    }
+    let slot = K::slot(index ^ 1)?;
+    // SAFETY: as above.
+    unsafe { (*slot.key).is(key) }.then_some(slot)
+}
+
+/// The slot that the packet's flow holds, or else the one that it shall take: an empty one, or that which has been quiet
+/// for longer. Null on a CPU without slots.
+#[inline(never)]
+pub(crate) fn for_flow<K: Key>(packet: &Packet) -> *mut K {
+    let key = packet.key::<K>();
+    if NO_CACHE.load() != 0 {
+        return ptr::null_mut();
+    }
+    let Some(index) = key.index(Control::epoch(packet.word), packet.cpu) else { return ptr::null_mut() };
+    let (Some(one), Some(other)) = (K::slot(index), K::slot(index ^ 1)) else { return ptr::null_mut() };
+    let now = packet.now as u32;
+    // SAFETY: both are live, and this CPU's alone while softirqs are off.
+    unsafe {
+        let takes_other = !(*one.key).is(key)
+            && ((*other.key).is(key) || age(one.counts(), now) < age(other.counts(), now));
+        if takes_other { other.key } else { one.key }
+    }
+}
+
+/// For how many ticks a slot has been quiet; an empty one for ever.
+///
+/// # Safety
+///
+/// The slot is live, and this CPU's alone.
+#[inline(always)]
+unsafe fn age(counts: *const SlotCounts, now: u32) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if (*counts).skbs[RX] | (*counts).skbs[TX] == 0 { u32::MAX } else { now.wrapping_sub((*counts).last) }
+    }
+}
+
+/// Whether a packet of the flow that holds the slot only has to be added there.
 #[inline(always)]
 #[expect(clippy::indexing_slicing, reason = "a direction is RX or TX; a panic would be refused at load")]
-pub(crate) fn holds<K: Key>(slot: &Slot<K>, key: &K, direction: usize, tcp_flags: u8) -> bool {
+pub(crate) fn is_steady<K: Copy>(slot: &Slot<K>, direction: usize, tcp_flags: u8) -> bool {
     if tcp_flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0 {
         return false;
     }
-    // SAFETY: the slot is live, and this CPU's alone while softirqs are off. The second comparison covers two
-    // rare cases: nothing counted in this direction yet, and no room for more.
-    unsafe { (*slot.key).is(key) && (*slot.counts).packets[direction].wrapping_sub(1) < FLUSH_AT - 1 }
+    // SAFETY: the slot is live, and this CPU's alone while softirqs are off. The comparison covers two rare cases:
+    // nothing counted in this direction yet, and no room for more.
+    unsafe { (*slot.counts()).packets[direction].wrapping_sub(1) < FLUSH_AT - 1 }
 }
 
 /// Gives the slot to the packet's flow, with its identity as it is now; the counts of another flow or unit, or counts
 /// that have no room left, move to the table. 1.
 #[inline(never)]
-pub(crate) fn take<K: Key>(key: *mut K, counts: *mut SlotCounts, packet: &Packet, who: u32) -> u32 {
+pub(crate) fn take<K: Key>(key: *mut K, packet: &Packet, who: u32) -> u32 {
+    let counts = Slot { key }.counts();
     let who = Who::unpack(who);
     let Who { pu, how, .. } = who;
     // SAFETY: the slot is live, and this CPU's alone while softirqs are off.

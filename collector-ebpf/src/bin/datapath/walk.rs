@@ -17,7 +17,7 @@ use crate::{
     maps::{PROGRAMS, STEPS, WALK},
     packet::opaque,
     read::{read4, read6, role_of_index, unit_sent},
-    slot::holds,
+    slot,
 };
 
 /// Writes the next flow's address and ports into the frame.
@@ -96,5 +96,6 @@ fn is_held<K: Key>(word: u64, mut key: K, sent: bool, tcp_flags: u8) -> bool {
     // SAFETY: no arguments, no memory.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let direction = if sent { TX } else { RX };
-    key.slot(Control::epoch(word), cpu).is_some_and(|slot| holds(&slot, &key, direction, tcp_flags))
+    let held = key.index(Control::epoch(word), cpu).and_then(|index| slot::of(&key, index));
+    held.is_some_and(|slot| slot::is_steady(&slot, direction, tcp_flags))
 }
