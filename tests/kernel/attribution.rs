@@ -142,10 +142,14 @@ fn a_flow_belongs_to_whom_the_surest_evidence_names() -> Result<()> {
             let ends = of_its_own(ends, number as u8);
             let case = cases(ends).swap_remove(number);
             let name = format!("{}, {}", case.name, ends.source);
+            let bits = if ends.source.is_ipv4() { 32 } else { 128 };
             datapath.begin_anew(&[].into())?;
             datapath.controller.set_role(case.role)?;
             for local in case.locals {
-                datapath.controller.add_local(local)?;
+                // As the daemon does: an own address that is declared says so itself.
+                let declared =
+                    case.ranges.iter().any(|(network, prefix)| (*network, *prefix) == (local, bits));
+                datapath.controller.add_local(local, if declared { UNIT } else { index::HOST })?;
             }
             for (network, prefix) in case.ranges {
                 datapath.controller.add_range(network, prefix, UNIT)?;
@@ -189,7 +193,7 @@ fn a_new_generation_attributes_a_flow_anew_at_its_next_miss() -> Result<()> {
     datapath.run(Hook::Ingress, &ENDS_4.udp(10))?;
     let (_, counted) = datapath.drain_one()?;
     assert_eq!(counted.pu, index::FORWARDED);
-    datapath.controller.add_local(ENDS_4.destination)?;
+    datapath.controller.add_local(ENDS_4.destination, index::HOST)?;
     datapath.controller.next_generation();
     datapath.run(Hook::Ingress, &ENDS_4.udp(10))?;
     let (_, counted) = datapath.drain_one()?;

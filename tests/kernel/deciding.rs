@@ -37,7 +37,7 @@ fn the_first_packet_that_leaves_decides() -> Result<()> {
     let mut datapath = Datapath::load(&Settings::default())?;
     datapath.controller.set_role(uplink(index::HOST, 0))?;
     for ends in [ENDS_4, ENDS_6] {
-        datapath.controller.add_local(ends.destination)?;
+        datapath.controller.add_local(ends.destination, index::HOST)?;
         for (from, pu, by) in [(0, index::HOST, how::BY_ADDRESS), (INSIDE, index::FORWARDED, how::BY_ROUTE)] {
             let name = format!("an answer from {from}, {}", ends.source);
             let answer = Context { ingress_ifindex: from, ..Context::default() };
@@ -79,7 +79,7 @@ fn a_socket_that_waits_says_whose_it_is_where_nobody_answers() -> Result<()> {
     let mut datapath = Datapath::load(&Settings::default())?;
     datapath.controller.set_role(uplink(index::HOST, 0))?;
     for (ends, local) in [(ENDS_4, "127.0.0.1".parse()?), (ENDS_6, "::1".parse::<IpAddr>()?)] {
-        datapath.controller.add_local(local)?;
+        datapath.controller.add_local(local, index::HOST)?;
         let (udp, tcp) = sockets(local)?;
         for (port, want) in [
             (udp.local_addr()?.port(), (index::HOST, how::BY_SOCKET)),

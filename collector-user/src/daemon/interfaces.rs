@@ -9,7 +9,7 @@ use std::{
 use collector_ebpf::abi::{
     control::Anchor,
     flow::FIRST_BOUNDARY,
-    pu::{Role, role as flag},
+    pu::{Role, index, role as flag},
 };
 
 use tokio::time::Instant;
@@ -271,7 +271,8 @@ impl Daemon<'_> {
         let addresses = links.values().flat_map(|link| &link.addresses);
         let now: BTreeSet<IpAddr> = addresses.map(|address| address.ip).collect();
         for address in now.difference(&self.watched.locals) {
-            if let Err(error) = self.controller.add_local(*address) {
+            let pu = self.units.of_address(*address).map_or(index::HOST, |unit| unit.index);
+            if let Err(error) = self.controller.add_local(*address, pu) {
                 missing.push(format!(
                     "{address} and other addresses of this host, whose packets count as forwarded: {}",
                     root_cause(&error)

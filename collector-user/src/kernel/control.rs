@@ -108,13 +108,13 @@ impl Controller {
         absent_is_fine(self.maps.roles_more.remove(&ifindex)).map_err(failed("ROLES_MORE", "written"))
     }
 
-    /// Adds an address of this host.
+    /// Adds an address of this host, which belongs to processing unit `pu`: the one that declares it, or `HOST`.
     ///
     /// # Errors
     ///
     /// [`KernelError::Map`].
-    pub fn add_local(&mut self, address: IpAddr) -> Result<(), KernelError> {
-        self.maps.locals.insert(mapped(address), 1, 0).map_err(failed("LOCALS", "written"))
+    pub fn add_local(&mut self, address: IpAddr, pu: u16) -> Result<(), KernelError> {
+        self.maps.locals.insert(mapped(address), u32::from(pu), 0).map_err(failed("LOCALS", "written"))
     }
 
     /// Removes an address of this host.

@@ -78,7 +78,7 @@ fn load() -> Result<Datapath> {
     // A unit with a name, so that there is a mark to write.
     datapath.controller.set_role(uplink(UNIT, 0))?;
     for address in HERE {
-        datapath.controller.add_local(address)?;
+        datapath.controller.add_local(address, index::HOST)?;
     }
     for number in 0..RANGES {
         let [high, low] = number.to_be_bytes();

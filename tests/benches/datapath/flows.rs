@@ -75,7 +75,7 @@ pub(crate) fn run(rounds: usize) -> Result<()> {
         let mut datapath = Datapath::load(&settings)?;
         datapath.controller.set_role(uplink(index::HOST, 0))?;
         for address in HERE {
-            datapath.controller.add_local(address)?;
+            datapath.controller.add_local(address, index::HOST)?;
         }
         for (version, flows) in [4, 6].into_iter().zip(cache.flows) {
             let slots = if version == 4 { settings.slots_4 } else { settings.slots_6 };

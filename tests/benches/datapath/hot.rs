@@ -30,7 +30,7 @@ pub(crate) fn run(rounds: usize) -> Result<()> {
     let mut datapath = Datapath::load(&settings())?;
     datapath.controller.set_role(uplink(index::HOST, 0))?;
     for address in HERE {
-        datapath.controller.add_local(address)?;
+        datapath.controller.add_local(address, index::HOST)?;
     }
     let mut figures = BTreeMap::<(usize, usize), Vec<f64>>::new();
     for _ in 0..rounds {

@@ -96,7 +96,7 @@ fn at_boundary<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
         came_in_by(skb) == 0
     } else {
         let host_side = if packet.is_far() { key.remote() } else { key.local() };
-        is_own(host_side) && !matches!(socket::of_host::<K>(skb, packet), Socket::None)
+        own(host_side).is_some() && !matches!(socket::of_host::<K>(skb, packet), Socket::None)
     };
     found.with(if host_end { how::HOST_END } else { 0 })
 }
@@ -105,21 +105,19 @@ fn at_boundary<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
 #[inline(always)]
 fn leaving<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
     let source = packet.key::<K>().local();
-    let own = is_own(source);
     let from = came_in_by(skb);
-    if from != 0 && (own || is_inside(from)) {
-        // Translated, or counted at its own boundary.
-        return Attribution::by(index::FORWARDED, how::BY_ROUTE);
+    if let Some(pu) = own(source) {
+        // What came in and has an address of this host's was translated.
+        return if from == 0 { at_own_address(pu) } else { Attribution::by(index::FORWARDED, how::BY_ROUTE) };
     }
-    if let Some(pu) = declared(source) {
+    // What came in by a host-side end was counted there.
+    if (from == 0 || !is_inside(from))
+        && let Some(pu) = declared(source)
+    {
         return Attribution::by(pu.get(), how::BY_CIDR);
     }
-    if from != 0 {
-        return Attribution::by(index::FORWARDED, how::BY_ROUTE);
-    }
-    // It came in nowhere, so it was made here, whatever its source address says (DHCP, duplicate address
-    // detection).
-    Attribution::by(packet.role.pu, if own { how::BY_ADDRESS } else { how::BY_ROUTE })
+    // What came in nowhere was made here, whatever its source address says (DHCP, duplicate address detection).
+    Attribution::by(if from == 0 { packet.role.pu } else { index::FORWARDED }, how::BY_ROUTE)
 }
 
 /// What comes in by an uplink.
@@ -134,9 +132,8 @@ fn arriving<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
         return Attribution::by(index::FORWARDED, how::BY_ROUTE);
     }
     let destination = packet.key::<K>().local();
-    let declared = declared(destination);
-    if !is_own(destination) {
-        return match declared {
+    let Some(pu) = own(destination) else {
+        return match declared(destination) {
             None => Attribution::by(index::FORWARDED, how::BY_NONE),
             // It is counted at its own boundary, where it goes to.
             Some(_) if is_inside(route::next_interface::<K>(skb, packet)) => {
@@ -144,16 +141,22 @@ fn arriving<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
             }
             Some(pu) => Attribution::by(pu.get(), how::BY_CIDR),
         };
-    }
-    let guess = match declared {
-        Some(pu) => Attribution::by(pu.get(), how::BY_CIDR),
-        None => match socket::of_host::<K>(skb, packet) {
-            Socket::Found => Attribution::by(packet.role.pu, how::BY_SOCKET),
-            Socket::None => Attribution::by(index::UNKNOWN, how::BY_SILENCE),
-            Socket::NotAsked => Attribution::by(packet.role.pu, how::BY_ADDRESS),
-        },
     };
+    let mut guess = at_own_address(pu);
+    if pu.get() < index::FIRST {
+        match socket::of_host::<K>(skb, packet) {
+            Socket::Found => guess = Attribution::by(pu.get(), how::BY_SOCKET),
+            Socket::None => guess = Attribution::by(index::UNKNOWN, how::BY_SILENCE),
+            Socket::NotAsked => {}
+        }
+    }
     guess.with(how::PROVISIONAL)
+}
+
+/// The unit of an address of this host's, which may be declared.
+#[inline(always)]
+fn at_own_address(pu: NonZeroU16) -> Attribution {
+    Attribution::by(pu.get(), if pu.get() >= index::FIRST { how::BY_CIDR } else { how::BY_ADDRESS })
 }
 
 /// The interface that the packet came in by; 0 for what a socket of this host sends.
@@ -179,9 +182,9 @@ pub(crate) fn declared(address: [u8; 16]) -> Option<NonZeroU16> {
     CIDRS.get(&Prefix::new(ADDRESS_BITS, address)).and_then(|pu| NonZeroU16::new(*pu as u16))
 }
 
-/// An address of this host's.
+/// The unit that an address of this host's belongs to, if it is one: `HOST`, or the one that declares it.
 #[inline(always)]
-fn is_own(address: [u8; 16]) -> bool {
-    // SAFETY: only user space writes to this map, and only whether there is an entry is asked.
-    unsafe { LOCALS.get(&address) }.is_some()
+fn own(address: [u8; 16]) -> Option<NonZeroU16> {
+    // SAFETY: only user space writes to this map, each value by one store.
+    unsafe { LOCALS.get(&address) }.and_then(|pu| NonZeroU16::new(*pu as u16))
 }

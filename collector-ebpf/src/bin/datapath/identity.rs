@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_boot_ns, programs::TcContext};
+use aya_ebpf::{bindings::BPF_NOEXIST, programs::TcContext};
 use aya_log_ebpf::warn;
 use collector_ebpf::{
     abi::{
@@ -21,6 +21,7 @@ use crate::{
     family::Key,
     packet::forget,
     read::Packet,
+    report,
     settings::{FLOWS_BURST, FLOWS_PER_TICK},
     socket,
 };
@@ -123,10 +124,11 @@ fn asks(packet: &Packet, identity: *const Identity) -> bool {
 #[inline(always)]
 fn known<K: Key>(packet: &Packet) -> *mut Identity {
     let key = packet.key();
-    // Those that lived on are asked a second time: another CPU may have moved the flow there in between, and it
-    // takes it out of the newcomers only after that.
-    K::lived()
-        .get_ptr_mut(key)
+    // Another CPU may move the flow from the newcomers to those that lived on, and takes it out of the former only when
+    // it is among the latter: so these are asked last. But most flows have lived on, except where one begins.
+    let lived =
+        if packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN { None } else { K::lived().get_ptr_mut(key) };
+    lived
         .or_else(|| K::newcomers().get_ptr_mut(key))
         .or_else(|| K::lived().get_ptr_mut(key))
         .unwrap_or(ptr::null_mut())
@@ -164,7 +166,7 @@ unsafe fn follow_tcp(packet: &Packet, identity: *mut Identity) -> u8 {
             // The same four numbers again: another connection.
             (*identity).ended = 0;
             (*identity).fins = 0;
-            (*identity).first_ns = bpf_ktime_get_boot_ns();
+            (*identity).first_ns = report::begin();
             (*identity).how = (*identity).how & !INITIATOR_BITS | packet.initiator;
             return kind::START;
         }
@@ -210,8 +212,7 @@ fn begin<K: Key>(skb: Skb, packet: &Packet, attribution: Attribution) -> (u8, Be
         return (how, Begun::Refused);
     }
     let mut identity = Identity {
-        // SAFETY: no arguments, no memory.
-        first_ns: unsafe { bpf_ktime_get_boot_ns() },
+        first_ns: report::begin(),
         fins: 0,
         generation: Control::generation(packet.word),
         swap: Control::swaps(packet.word),

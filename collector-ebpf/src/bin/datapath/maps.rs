@@ -93,7 +93,8 @@ pub(crate) static LEDGER: PerCpuArray<Ledger, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static FILL: PerCpuArray<Fill, 2> = PerCpuArray::new();
 
-/// Addresses of this host, IPv4 as `::ffff:a.b.c.d`. Written by user space.
+/// Addresses of this host, IPv4 as `::ffff:a.b.c.d`, with the processing unit that each belongs to: an own address is not
+/// looked for among the declared ranges as well. Written by user space.
 #[btf_map]
 pub(crate) static LOCALS: HashMap<[u8; 16], u32, 65536, NO_PREALLOC> = HashMap::new();
 
@@ -119,6 +120,8 @@ pub(crate) struct Asked {
     pub(crate) tuple: Tuple,
     _pad: u32,
     pub(crate) fib: bpf_fib_lookup,
+    /// When the flow of this run began: the clock is read once.
+    pub(crate) begun_ns: u64,
 }
 
 /// Octets that headers may take in [`SCRATCH`].

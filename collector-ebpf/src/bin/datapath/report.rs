@@ -1,21 +1,21 @@
 //! What user space is told at once: flows that begin and end, and the clock.
 
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns};
-use collector_ebpf::abi::report::FlowEvent;
+use collector_ebpf::abi::report::{FlowEvent, kind};
 
 use crate::{
     count,
     family::{Key, Rest},
     identity::Who,
-    maps::{ANCHOR, EVENTS},
+    maps::{ANCHOR, ASKED, EVENTS},
     read::Packet,
 };
 
 /// Reports that the packet's flow began or ended, where `who` says so.
 #[inline(never)]
 pub(crate) fn flow<K: Key>(packet: &Packet, who: u32) -> u32 {
-    let Who { pu, how, event: kind, .. } = Who::unpack(who);
-    if kind == 0 {
+    let Who { pu, how, event, .. } = Who::unpack(who);
+    if event == 0 {
         return 0;
     }
     let Some(mut entry) = EVENTS.reserve(0) else {
@@ -25,8 +25,7 @@ pub(crate) fn flow<K: Key>(packet: &Packet, who: u32) -> u32 {
     let key = packet.key::<K>();
     let Rest { local_port, remote_port, boundary, protocol, ports } = key.rest();
     entry.write(FlowEvent {
-        // SAFETY: no arguments, no memory.
-        boot_ns: unsafe { bpf_ktime_get_boot_ns() },
+        boot_ns: if event == kind::START { begun() } else { now() },
         local: key.local(),
         remote: key.remote(),
         local_port,
@@ -36,7 +35,7 @@ pub(crate) fn flow<K: Key>(packet: &Packet, who: u32) -> u32 {
         ports,
         pu,
         interface: packet.role.interface,
-        kind,
+        kind: event,
         how,
         family: K::FAMILY,
         tcp_flags: packet.tcp_flags,
@@ -46,6 +45,31 @@ pub(crate) fn flow<K: Key>(packet: &Packet, who: u32) -> u32 {
     0
 }
 
+/// The boot clock, which costs as much as a lookup.
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: no arguments, no memory.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// A flow begins now; its [report](flow) says the same time.
+#[inline(always)]
+pub(crate) fn begin() -> u64 {
+    let now = now();
+    if let Some(asked) = ASKED.get_ptr_mut(0) {
+        // SAFETY: this CPU's own entry.
+        unsafe { (*asked).begun_ns = now };
+    }
+    now
+}
+
+/// When the flow of this run began.
+#[inline(always)]
+fn begun() -> u64 {
+    // SAFETY: this CPU's own entry.
+    ASKED.get_ptr(0).map_or(0, |asked| unsafe { (*asked).begun_ns })
+}
+
 /// Writes down one moment on both clocks.
 #[inline(always)]
 pub(crate) fn anchor() {
@@ -53,6 +77,6 @@ pub(crate) fn anchor() {
     // SAFETY: run by one thread of user space at a time.
     unsafe {
         (*anchor).jiffies = bpf_jiffies64();
-        (*anchor).boot_ns = bpf_ktime_get_boot_ns();
+        (*anchor).boot_ns = now();
     }
 }
