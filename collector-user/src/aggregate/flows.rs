@@ -143,8 +143,11 @@ impl Flow {
         if !self.first_is_exact {
             self.first = self.first.min(first);
         }
-        self.last = self.last.max(last);
-        self.interface = delta.interface;
+        // Each CPU has its own, and they are drained in no order of time.
+        if last >= self.last {
+            self.last = last;
+            self.interface = delta.interface;
+        }
         // A CPU may go on guessing, until the end of its epoch, what another one knows.
         if delta.how & how::PROVISIONAL == 0 || self.is_provisional() {
             self.pu = delta.pu;

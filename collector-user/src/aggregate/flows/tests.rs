@@ -94,6 +94,18 @@ fn a_record_an_interval_and_sums_are_totals() {
 }
 
 #[test]
+fn the_interface_is_that_of_the_last_packet_in_whatever_order_cpus_are_drained() {
+    let mut flows = Flows::new(Lives::default(), 10);
+    for (interface, last) in [(1, 5), (3, 20), (2, 10)] {
+        let delta = FlowDelta { interface, ..delta(id(UDP, 40_000), [1, 0], 0) };
+        flows.add(&delta, 0, last * SECOND, nobody, never);
+    }
+    let mut told = Vec::new();
+    flows.cut_off(nobody, |_, flow| told.push((flow.interface, flow.last)));
+    assert_eq!(told, [(3, 20 * SECOND)]);
+}
+
+#[test]
 fn the_end_comes_at_once_and_once() {
     let mut flows = Flows::new(Lives::default(), 10);
     let id = id(TCP, 40000);
