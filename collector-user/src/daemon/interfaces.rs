@@ -55,6 +55,13 @@ struct Interface {
     number: u16,
 }
 
+impl Interface {
+    /// Whether `status` says the same of both.
+    fn is_said_to_be(&self, other: &Self) -> bool {
+        self.name == other.name && self.decision == other.decision
+    }
+}
+
 impl Watched {
     pub(super) fn new() -> Self {
         Self {
@@ -126,6 +133,7 @@ impl Daemon<'_> {
             }
         }
         surround(&mut described, &links);
+        let mut news = Vec::new();
         for (index, interface) in described {
             let Some(link) = links.get(&index) else { continue };
             let is_wanted = interface.decision.is_attached();
@@ -154,6 +162,12 @@ impl Daemon<'_> {
                     }
                 }
             }
+            if !self.watched.interfaces.get(&index).is_some_and(|before| before.is_said_to_be(&interface)) {
+                news.push(format!(
+                    "{} is {}: {}",
+                    link.name, interface.decision.kind, interface.decision.reason
+                ));
+            }
             self.watched.interfaces.insert(link.index, interface);
         }
         if changed {
@@ -161,6 +175,9 @@ impl Daemon<'_> {
         }
         let told = self.lives.follow(&self.units, &self.declared_interfaces(&links));
         self.tell_lives(&told);
+        for sentence in news {
+            tracing::debug!("{sentence}");
+        }
         self.watched.unfinished = waiting != 0;
         if at_start && waiting != 0 {
             missing.push(format!("{waiting} interfaces so far, which are being attached one after another"));
@@ -181,6 +198,7 @@ impl Daemon<'_> {
             self.attachments.detach(&mut self.programs, index);
             if let Some(interface) = self.watched.interfaces.remove(&index) {
                 self.watched.numbers.give_back(interface.number);
+                tracing::debug!("{} is gone", interface.name);
             }
             self.controller.remove_role(index)?;
         }
@@ -341,7 +359,12 @@ fn surround(described: &mut BTreeMap<u32, Interface>, links: &BTreeMap<u32, Link
     for (index, interface) in described {
         let Some(link) = links.get(index) else { continue };
         match &mut interface.role {
-            None => interface.role = role::for_others(link, &inside),
+            None => {
+                interface.role = role::for_others(link, &inside);
+                if interface.role.is_some_and(|role| role.flags & flag::INSIDE != 0) {
+                    interface.decision.reason.push_str("; host-side ends lie behind it");
+                }
+            }
             Some(role) => {
                 if has_ifb {
                     role.flags |= flag::MIRRORED;
