@@ -20,10 +20,28 @@ mod exact;
 mod swap;
 // Processing units at their boundaries, and their sums.
 mod units;
+// Translated addresses: masquerade, published ports, hairpins.
+mod nat;
+// What stays on a bridge, and what it floods.
+mod bridged;
+// Routes that move flows between uplinks; declared ranges that are routed.
+mod routed;
+// What comes in for the host, and is whose answer leaves, or whose socket takes it, or nobody's.
+mod undecided;
+// A tunnel over the uplink.
+mod overlay;
+// Packets that an ifb hands back.
+mod mirrored;
+// Own multicast that comes back.
+mod multicast;
+// Marks of others in our bits, and our bits beside theirs.
+mod marks;
 // Tagged frames.
 mod vlan;
 // Loopback, when it is named.
 mod loopback;
+// Interfaces that come, change and go.
+mod followed;
 // Mechanisms of attachment, and what is left of them.
 mod attach;
 // The library's example: a collector of one's own gets real events.

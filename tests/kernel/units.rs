@@ -2,7 +2,7 @@
 
 use collector_tests::{
     Result,
-    collector::{Running, options},
+    collector::{Running, declared, options},
     events::{self, Totals},
     frames::UDP,
     lab::{Addressed, End, Wire, host, join},
@@ -12,7 +12,6 @@ use collector_tests::{
 use collector_user::{
     daemon::Options,
     event::{AttributedBy, EndPointType},
-    pu::registry::Declared,
 };
 
 use crate::assert_balanced;
@@ -23,16 +22,6 @@ const SIZE: usize = 100;
 /// Octets of a datagram's frame over IPv4 and over IPv6.
 const FRAME_4: u64 = SIZE as u64 + 42;
 const FRAME_6: u64 = SIZE as u64 + 62;
-
-fn declared(id: &str, interfaces: &[&str], ranges: &[String]) -> Result<Declared> {
-    Ok(Declared {
-        id: id.to_owned(),
-        namespace: "/lab".to_owned(),
-        tags: vec!["app=lab".to_owned()],
-        interfaces: interfaces.iter().map(ToString::to_string).collect(),
-        ranges: ranges.iter().map(|range| Ok(range.parse()?)).collect::<Result<_>>()?,
-    })
-}
 
 fn both(host: &Host) -> [Datagrams; 2] {
     [4, 6].map(|version| Datagrams { to: host.address(version, PORT), count: COUNT, size: SIZE })

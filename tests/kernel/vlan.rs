@@ -1,12 +1,16 @@
 //! Tagged frames: the tag is counted, and tells flows apart.
 
+use std::{cell::RefCell, net::SocketAddr};
+
 use collector_tests::{
     Result,
+    books::{Books, assert_sum_at_uplinks},
     collector::{Running, options},
     events::{self, Totals},
     frames::{C_TAG, IPV4, IPV6, S_TAG, UDP, ethernet_between, ipv4, ipv6, udp},
-    lab::Wire,
-    traffic::{Host, PacketSocket, pin, settle},
+    lab::{Addressed, End, Wire, join, silent_host},
+    talk::{self, Amount, Talk, ask, asker},
+    traffic::{Host, PacketSocket, headers, pin, settle},
 };
 
 use crate::assert_balanced;
@@ -64,6 +68,88 @@ fn a_tag_is_counted_and_tells_flows_apart_at_both_ends() -> Result<()> {
         }
         let records = events::flows(&finished.events).filter(|flow| events::is_to(flow, UDP, PORT)).count();
         assert_eq!(records, frames.len());
+    }
+    Ok(())
+}
+
+/// Datagrams from one end's port 40,000 to the other's port 5,001 and back, in a VLAN over both families. No socket takes
+/// them: what is answered, and how often, is the test's to say.
+fn talk_in_vlan(
+    a: &End,
+    b: &End,
+    vlan: u16,
+    counts: [u64; 2],
+    has_come: impl Fn() -> Result<()>,
+) -> Result<[Talk; 2]> {
+    let [p0, p1, p2, p3] = PORTS;
+    let ways = [(a, b, PORTS), (b, a, [p2, p3, p0, p1])];
+    for ((from, to, ports), count) in ways.into_iter().zip(counts) {
+        let datagram = udp(ports, DATA);
+        let socket = PacketSocket::new(from)?;
+        for (ethertype, packet) in [
+            (IPV4, ipv4((from.v4, to.v4), &[], 0x4000, UDP, &datagram)),
+            (IPV6, ipv6((from.v6, to.v6), UDP, &datagram)),
+        ] {
+            let frame = ethernet_between(from.mac, to.mac, &[(C_TAG, vlan)], ethertype, &packet);
+            for _ in 0..count {
+                socket.send(&frame)?;
+            }
+        }
+        // Who sends first has opened the flow.
+        has_come()?;
+    }
+    Ok([4, 6].map(|version| {
+        let amount = |packets| {
+            let each = headers(a.address(version)) + 4 + 8 + DATA as u64;
+            Amount { packets, bytes: packets * each }
+        };
+        let [source, destination] =
+            [(a, 40_000), (b, PORT)].map(|(end, port)| SocketAddr::new(end.address(version), port));
+        let [forth, back] = counts.map(amount);
+        Talk { vlan, forth, back, ..Talk::one_way(source, destination, 0, 0) }
+    }))
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn the_same_ends_in_two_vlans_are_two_flows() -> Result<()> {
+    let hosts = [silent_host()?, silent_host()?];
+    let (a, b) = join(&hosts[0], &hosts[1], 0, Addressed::Both)?;
+    for end in [&a, &b] {
+        end.without_offloads()?;
+    }
+    let answering = Host::new(&b, &[])?;
+    let collectors = [
+        Running::start_beside(&a.place, options(), Some(&a.dev))?,
+        Running::start_beside(&b.place, options(), Some(&b.dev))?,
+    ];
+    // A CPU hands packets on in their order: when an answer has come, all that was sent before has.
+    pin(0)?;
+    let questions = RefCell::new(Vec::new());
+    let question = || -> Result<()> {
+        let from = (a.v4, 41_000 + questions.borrow().len() as u16).into();
+        let asked = ask(&asker(&a.place, from, talk::answers(&answering, 4))?, 1, DATA)?;
+        questions.borrow_mut().push(asked);
+        Ok(())
+    };
+    let mut talks = Vec::new();
+    for (vlan, counts) in [(29, [300, 200]), (30, [40, 50])] {
+        talks.extend(talk_in_vlan(&a, &b, vlan, counts, question)?);
+    }
+    talks.extend(questions.into_inner());
+    for (collector, is_source) in collectors.into_iter().zip([true, false]) {
+        let finished = collector.stop()?;
+        assert_balanced(&finished);
+        let mut books = Books::new();
+        for talk in &talks {
+            if is_source {
+                books.asked("host", talk)
+            } else {
+                books.was_asked("host", talk)
+            };
+        }
+        books.assert_kept(&finished);
+        assert_sum_at_uplinks(&finished, &["host", "forwarded", "unknown"], &[finished.link]);
     }
     Ok(())
 }

@@ -7,15 +7,16 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use collector_user::{
     collector::{EventCollector, memory::Recorder},
     daemon::{self, Options, Started},
     event::{Event, Status},
+    pu::registry::Declared,
 };
 use tokio::sync::oneshot;
 
-use crate::{PATIENCE, Result, lab::LinkCounters, netns::Place};
+use crate::{PATIENCE, Result, lab::LinkCounters, netns::Place, said::Ear};
 
 /// Far longer than any test: nothing falls due by time.
 pub const NEVER: Duration = Duration::from_hours(1);
@@ -27,6 +28,7 @@ pub struct Running {
     pub started: Started,
     /// What it hands over, as it comes.
     pub recorder: Arc<Recorder>,
+    said: mpsc::Receiver<String>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<Finished>>>,
 }
@@ -47,6 +49,17 @@ pub fn options() -> Options {
     Options { flow_interval: NEVER, counter_interval: NEVER, ..Options::default() }
 }
 
+/// A unit of the configuration, in the namespace `/lab`.
+pub fn declared(id: &str, interfaces: &[&str], ranges: &[String]) -> Result<Declared> {
+    Ok(Declared {
+        id: id.to_owned(),
+        namespace: "/lab".to_owned(),
+        tags: vec!["app=lab".to_owned()],
+        interfaces: interfaces.iter().map(ToString::to_string).collect(),
+        ranges: ranges.iter().map(|range| Ok(range.parse()?)).collect::<Result<_>>()?,
+    })
+}
+
 impl Running {
     /// Starts a daemon on a host and returns once it counts every packet.
     pub fn start(place: &Place, options: Options) -> Result<Self> {
@@ -59,14 +72,16 @@ impl Running {
         let (say, hear) = mpsc::channel();
         let recorder = Arc::new(Recorder::new());
         let (place, dev, events) = (place.clone(), dev.map(str::to_owned), Arc::clone(&recorder));
+        let (ear, said) = Ear::new();
         let work = move || {
             let _guard = place.enter()?;
-            run(&options, &events, dev.as_deref(), stopped, &say)
+            ear.hear(|| run(&options, &events, dev.as_deref(), stopped, &say))
         };
         let thread = thread::Builder::new().name("collector".to_owned()).spawn(work)?;
         let mut running = Self {
             started: Started { interfaces: Vec::new(), missing: Vec::new() },
             recorder,
+            said,
             stop: Some(stop),
             thread: Some(thread),
         };
@@ -76,6 +91,18 @@ impl Running {
                 Ok(running)
             }
             Err(_) => Err(running.join().err().unwrap_or_else(|| anyhow!("the daemon ended at once"))),
+        }
+    }
+
+    /// Waits until it says a sentence of itself.
+    pub fn wait_to_say(&self, sentence: &str) -> Result<()> {
+        let mut others = Vec::new();
+        loop {
+            match self.said.recv_timeout(PATIENCE) {
+                Ok(said) if said == sentence => return Ok(()),
+                Ok(said) => others.push(said),
+                Err(_) => bail!("it does not say `{sentence}`, but {others:#?}"),
+            }
         }
     }
 

@@ -75,6 +75,17 @@ pub fn host() -> Result<NetNs> {
     Ok(host)
 }
 
+/// The same, and silent to routers too: it reports no group that it listens to, which hosts repeat at times of their own
+/// choice.
+pub fn silent_host() -> Result<NetNs> {
+    let host = host()?;
+    host.place().nft(
+        "table inet silent { chain leaving { type filter hook output priority -400; meta l4proto igmp drop; \
+         icmpv6 type { 130, 131, 132, 143 } drop; }; }",
+    )?;
+    Ok(host)
+}
+
 /// Which ends of a wire have addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Addressed {
@@ -95,21 +106,11 @@ pub fn join(one: &NetNs, two: &NetNs, number: u8, addressed: Addressed) -> Resul
         v6: Ipv6Addr::new(0xFD77, number.into(), 0, 0, 0, 0, 0, last.into()),
     };
     let (mut a, mut b) = (end(one, 1), end(two, 2));
-    a.place.ip(&format!(
-        "link add {} address {} type veth peer name {} address {} netns {}",
-        a.dev,
-        text(a.mac),
-        b.dev,
-        text(b.mac),
-        b.place.name()
-    ))?;
+    pair(&mut a, &mut b)?;
     let (before_a, before_b) = (a.clone(), b.clone());
-    for (end, other) in [(&mut a, before_b), (&mut b, before_a)] {
-        end.place.ip(&format!("link set {} up", end.dev))?;
-        end.ifindex = end.index()?;
+    for (end, other) in [(&a, before_b), (&b, before_a)] {
         if addressed == Addressed::Both || other.v4.octets()[3] == 1 {
-            end.place.ip(&format!("addr add {}/24 dev {}", end.v4, end.dev))?;
-            end.place.ip(&format!("addr add {}/64 dev {} nodad", end.v6, end.dev))?;
+            end.has_its_addresses()?;
             end.knows(&other)?;
         }
     }
@@ -119,7 +120,31 @@ pub fn join(one: &NetNs, two: &NetNs, number: u8, addressed: Addressed) -> Resul
     Ok((a, b))
 }
 
+/// Makes a wire between two hosts, whose ends are up and have no addresses yet.
+pub fn pair(a: &mut End, b: &mut End) -> Result<()> {
+    a.place.ip(&format!(
+        "link add {} address {} type veth peer name {} address {} netns {}",
+        a.dev,
+        text(a.mac),
+        b.dev,
+        text(b.mac),
+        b.place.name()
+    ))?;
+    for end in [a, b] {
+        end.place.ip(&format!("link set {} up", end.dev))?;
+        end.ifindex = end.index()?;
+    }
+    Ok(())
+}
+
 impl End {
+    /// Gives the interface its addresses.
+    pub fn has_its_addresses(&self) -> Result<()> {
+        self.place.ip(&format!("addr add {}/24 dev {}", self.v4, self.dev))?;
+        self.place.ip(&format!("addr add {}/64 dev {} nodad", self.v6, self.dev))?;
+        Ok(())
+    }
+
     /// The address of the family of `like`.
     pub fn address(&self, version: u8) -> IpAddr {
         if version == 4 { self.v4.into() } else { self.v6.into() }
@@ -153,7 +178,8 @@ impl End {
         self.place.within(|| LinkCounters::read(&self.dev))
     }
 
-    fn index(&self) -> Result<u32> {
+    /// The index of the interface of this name.
+    pub(crate) fn index(&self) -> Result<u32> {
         self.place.within(|| {
             let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
             Ok(rustix::net::netdevice::name_to_index(&socket, &self.dev)?)
@@ -227,6 +253,6 @@ impl LinkCounters {
     }
 }
 
-fn text(mac: [u8; 6]) -> String {
+pub(crate) fn text(mac: [u8; 6]) -> String {
     mac.map(|octet| format!("{octet:02x}")).join(":")
 }

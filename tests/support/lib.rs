@@ -1,10 +1,12 @@
 //! What the integration tests share.
 //!
 //! - [`privilege`]: a test without its privileges fails, in one sentence.
-//! - [`netns`]: network namespaces of a test's own; [`lab`]: hosts in them, joined by wires.
-//! - [`traffic`]: what goes over the wires, and what the kernel's sockets say of it; [`frames`]: frames made octet by
-//!   octet.
-//! - [`collector`]: the daemon, running in a namespace; [`events`]: sums over what it reported.
+//! - [`netns`]: network namespaces of a test's own; [`lab`]: hosts in them, joined by wires; [`site`]: a host with
+//!   containers.
+//! - [`traffic`]: what goes over the wires, and what the kernel's sockets say of it; [`talk`]: questions and answers;
+//!   [`frames`]: frames made octet by octet.
+//! - [`collector`]: the daemon, running in a namespace, and what it [says](said) of itself; [`events`]: sums over what it reported; [`books`]: all that it
+//!   has to report, to the last packet.
 //! - [`testrun`]: the programs, run on bytes.
 //! - [`measure`]: what the benchmarks are told, and how they sum up.
 //!
@@ -13,6 +15,7 @@
 
 #![expect(clippy::indexing_slicing, reason = "a test that looks where nothing is shall fail there")]
 
+pub mod books;
 pub mod collector;
 pub mod command;
 pub mod events;
@@ -21,6 +24,9 @@ pub mod lab;
 pub mod measure;
 pub mod netns;
 pub mod privilege;
+pub mod said;
+pub mod site;
+pub mod talk;
 pub mod testrun;
 pub mod traffic;
 

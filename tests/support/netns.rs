@@ -91,6 +91,11 @@ impl Place {
         command::line(&format!("ip -n {} {arguments}", self.name))
     }
 
+    /// Adds rules to the packet filter there.
+    pub fn nft(&self, rules: &str) -> Result<()> {
+        self.within(|| command::run("nft", &[rules])).map(|_| ())
+    }
+
     /// Sets kernel parameters, each below `/proc/sys/net`.
     pub fn sysctl(&self, parameters: &[(&str, &str)]) -> Result<()> {
         self.within(|| {

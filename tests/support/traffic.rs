@@ -2,7 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
-    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     panic,
     sync::mpsc,
@@ -40,17 +40,22 @@ pub const ANSWERS: u16 = 7;
 impl Host {
     /// Opens `sinks`, UDP ports whose datagrams nobody reads (and nobody refuses), and the port that answers.
     pub fn new(end: &End, sinks: &[u16]) -> Result<Self> {
+        Self::at(end, sinks, (Ipv6Addr::UNSPECIFIED, ANSWERS).into())
+    }
+
+    /// The same, and answers at one address alone.
+    pub fn at(end: &End, sinks: &[u16], answering: SocketAddr) -> Result<Self> {
         let (sockets, answers) = end.place.within(|| {
             let mut sockets = Vec::new();
             for port in sinks {
                 // IPv4 comes to it as well.
                 sockets.push(UdpSocket::bind(("::", *port))?);
             }
-            Ok((sockets, UdpSocket::bind(("::", ANSWERS))?))
+            Ok((sockets, UdpSocket::bind(answering)?))
         })?;
         let socket = answers.try_clone()?;
         let thread = thread::spawn(move || {
-            let mut question = [0; 64];
+            let mut question = [0; 2048];
             while let Ok((length, from)) = socket.recv_from(&mut question) {
                 if length == 0 {
                     return;
@@ -72,8 +77,12 @@ impl Drop for Host {
         let Some((thread, socket)) = self.answering.take() else { return };
         // An empty datagram from the same host ends it.
         let stopped = self.end.place.within(|| {
-            let port = socket.local_addr()?.port();
-            Ok(UdpSocket::bind("[::1]:0")?.send_to(&[], ("::1", port))?)
+            let mut to = socket.local_addr()?;
+            if to.ip().is_unspecified() {
+                to.set_ip(Ipv6Addr::LOCALHOST.into());
+            }
+            let from = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            Ok(UdpSocket::bind(from)?.send_to(&[], to)?)
         });
         if stopped.is_ok() {
             let _ = thread.join();

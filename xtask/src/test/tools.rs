@@ -5,8 +5,9 @@ use std::process::Command;
 use crate::{error::Error, privilege, process, say};
 
 /// Program and the Debian package that holds it.
-const TOOLS: [(&str, &str); 7] = [
+const TOOLS: [(&str, &str); 8] = [
     ("ip", "iproute2"),
+    ("tc", "iproute2"),
     ("nft", "nftables"),
     ("tcpdump", "tcpdump"),
     ("ethtool", "ethtool"),

@@ -1,0 +1,142 @@
+//! Interfaces that come, change their name, master or address, and go: what they are is told, and what crosses them is
+//! counted accordingly.
+
+use std::net::SocketAddr;
+
+use collector_tests::{
+    Result,
+    books::Books,
+    collector::{Running, declared, options},
+    lab::{Addressed, End, join, pair, silent_host},
+    netns::{NetNs, unique},
+    talk::talk,
+    traffic::{ANSWERS, Host},
+};
+use collector_user::daemon::Options;
+
+use crate::assert_balanced;
+
+const UNKNOWN: &str = "unknown: the host-side end of something that nobody has named";
+const BRIDGE: &str = "br0 is stacked: a bridge: its packets are seen on the interfaces below";
+
+/// A peer, a host that routes, and a container that comes while the collector counts.
+struct Lab {
+    peer: End,
+    uplink: End,
+    /// The host-side end.
+    port: End,
+    container: End,
+    _hosts: [NetNs; 3],
+}
+
+impl Lab {
+    fn new() -> Result<Self> {
+        let hosts = [silent_host()?, silent_host()?, silent_host()?];
+        hosts[1].place().sysctl(&[("ipv4/ip_forward", "1")])?;
+        let (uplink, peer) = join(&hosts[1], &hosts[0], 0, Addressed::Both)?;
+        peer.place.ip(&format!("route add 10.88.0.0/24 via {} dev {}", uplink.v4, peer.dev))?;
+        let end = |host: &NetNs, mac, last| End {
+            place: host.place().clone(),
+            dev: unique("v"),
+            ifindex: 0,
+            mac: [0x02, 0x88, 0, 0, 0, mac],
+            v4: [10, 88, 0, last].into(),
+            v6: std::net::Ipv6Addr::from(0xFD88_u128 << 112 | u128::from(last)),
+        };
+        let (port, container) = (end(&hosts[1], 2, 254), end(&hosts[2], 1, 1));
+        Ok(Self { peer, uplink, port, container, _hosts: hosts })
+    }
+
+    fn ip(&self, arguments: &str) -> Result<()> {
+        self.uplink.place.ip(arguments).map(|_| ())
+    }
+
+    /// The container comes.
+    fn appear(&mut self) -> Result<()> {
+        pair(&mut self.port, &mut self.container)?;
+        self.container.has_its_addresses()?;
+        self.container.knows(&self.port)?;
+        let gateway = self.port.v4;
+        self.container.place.ip(&format!("route add default via {gateway} dev {}", self.container.dev))?;
+        Ok(())
+    }
+
+    /// Gives the host-side end another name. Older kernels want it to be down meanwhile.
+    fn rename(&mut self, name: String) -> Result<()> {
+        self.ip(&format!("link set {} down", self.port.dev))?;
+        self.ip(&format!("link set {} name {name}", self.port.dev))?;
+        self.port.dev = name;
+        self.ip(&format!("link set {} up", self.port.dev))
+    }
+
+    /// The peer asks the container, from a port of its own; the way leads by `dev`.
+    fn talk(&self, dev: &str, port: u16) -> Result<collector_tests::talk::Talk> {
+        let by = End { dev: dev.to_owned(), ..self.port.clone() };
+        by.wait_for_carrier()?;
+        by.knows(&self.container)?;
+        self.container.wait_for_carrier()?;
+        self.ip(&format!("route replace {}/32 dev {dev}", self.container.v4))?;
+        let at = SocketAddr::from((self.container.v4, ANSWERS));
+        talk(&self.peer.place, (self.peer.v4, port).into(), at)
+    }
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_an_interface_is_follows_it() -> Result<()> {
+    let mut lab = Lab::new()?;
+    let names = [unique("n"), unique("n")];
+    let units = vec![
+        declared("web", &[&names[0]], &[])?,
+        declared("range", &[], &[format!("{}/32", lab.container.v4)])?,
+    ];
+    let options = Options { units, forwarded: true, ..options() };
+    let collector = Running::start(&lab.uplink.place, options)?;
+    let mut books = Books::new();
+    let mut behind_a_host_side_end = |unit: &str, lab: &Lab, dev: &str, port| -> Result<()> {
+        let talk = lab.talk(dev, port)?;
+        books.was_asked(unit, &talk).was_asked("forwarded", &talk);
+        Ok(())
+    };
+    lab.appear()?;
+    let answering = Host::new(&lab.container, &[])?;
+    collector.wait_to_say(&format!("{} is {UNKNOWN}", lab.port.dev))?;
+    behind_a_host_side_end("range", &lab, &lab.port.dev, 40_000)?;
+    // A name that a unit declares.
+    lab.rename(names[0].clone())?;
+    collector.wait_to_say(&format!("{} is declared: declared by web", names[0]))?;
+    behind_a_host_side_end("web", &lab, &names[0], 40_001)?;
+    lab.rename(names[1].clone())?;
+    let dev = &*names[1];
+    collector.wait_to_say(&format!("{dev} is {UNKNOWN}"))?;
+    behind_a_host_side_end("range", &lab, dev, 40_002)?;
+    // A bridge comes, and becomes its master, whose address the container's packets go to.
+    lab.ip("link add br0 address 02:88:00:00:00:02 type bridge mcast_snooping 0")?;
+    lab.ip("link set br0 up")?;
+    collector.wait_to_say(BRIDGE)?;
+    lab.ip(&format!("link set {dev} master br0"))?;
+    collector.wait_to_say(&format!("{BRIDGE}; host-side ends lie behind it"))?;
+    behind_a_host_side_end("range", &lab, "br0", 40_003)?;
+    lab.ip(&format!("link set {dev} nomaster"))?;
+    collector.wait_to_say(BRIDGE)?;
+    behind_a_host_side_end("range", &lab, dev, 40_004)?;
+    // With an address of the host's it is an uplink, and the range is routed between two of them.
+    lab.ip(&format!("addr add {}/24 dev {dev}", lab.port.v4))?;
+    collector.wait_to_say(&format!("{dev} is uplink: has a routable address of this host"))?;
+    let between = lab.talk(dev, 40_005)?;
+    lab.ip(&format!("addr del {}/24 dev {dev}", lab.port.v4))?;
+    collector.wait_to_say(&format!("{dev} is {UNKNOWN}"))?;
+    behind_a_host_side_end("range", &lab, dev, 40_006)?;
+    books.was_asked("range", &between).asked("forwarded", &between);
+    drop(answering);
+    lab.ip(&format!("link del {dev}"))?;
+    collector.wait_to_say(&format!("{dev} is gone"))?;
+    let finished = collector.stop()?;
+    assert_balanced(&finished);
+    books.assert_kept(&finished);
+    let roles: Vec<_> = finished.status.interfaces.iter().map(|it| (&*it.name, &*it.role)).collect();
+    let mut want = vec![("lo", "not selected"), (&*lab.uplink.dev, "uplink"), ("br0", "stacked")];
+    want.sort_by_key(|(name, _)| roles.iter().position(|(it, _)| it == name));
+    assert_eq!(roles, want);
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! Marks of others: nothing that is counted depends on them, and their bits stay theirs.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use anyhow::Context as _;
+use collector_tests::{
+    Result,
+    books::{Books, assert_sum_at_uplinks},
+    collector::{Running, declared, options},
+    command,
+    lab::{End, silent_host},
+    site::Site,
+    talk::{self, ask, asker, set_mark, talk},
+    traffic::{ANSWERS, Host},
+};
+use collector_user::daemon::Options;
+
+use crate::assert_balanced;
+
+/// The first declared unit's mark, in the bits of the default mask.
+const OURS: u32 = 101 << 18;
+/// A mark in the same bits that is no unit's of these tests.
+const FOREIGN: u32 = 404 << 18;
+/// Bits that are not ours.
+const THEIRS: u32 = 0x155;
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn marks_in_our_bits_change_nothing_that_is_counted() -> Result<()> {
+    let site = Site::new(1)?;
+    site.translate()?;
+    // As rules do that keep a connection's mark: into our bits, and on all that leaves or passes.
+    site.host().nft(&format!(
+        "table inet restored {{ \
+         chain arriving {{ type filter hook prerouting priority mangle; meta mark set ct mark; }}; \
+         chain leaving {{ type filter hook output priority mangle; ct mark set {FOREIGN}; }}; \
+         chain through {{ type filter hook forward priority mangle; ct mark set {FOREIGN}; meta mark set ct mark; }}; }}"
+    ))?;
+    let web = &site.containers[0];
+    let answering = [Host::new(web, &[])?, Host::new(&site.peer, &[])?];
+    let units = vec![declared("web", &[&site.ports[0].dev], &[])?];
+    let options = Options { units, forwarded: true, ..options() };
+    let collector = Running::start_beside(site.host(), options, Some(&site.uplink.dev))?;
+    let mut books = Books::new();
+    let peer = talk::answers(&answering[1], 4);
+    let out = talk(&web.place, (web.v4, 40_000).into(), peer)?;
+    books.asked("web", &out).asked("forwarded", &out.between((site.uplink.v4, 40_000).into(), peer));
+    let into = talk(&site.peer.place, (site.peer.v4, 40_001).into(), site.published(0))?;
+    books
+        .was_asked("web", &into.between(into.source, (web.v4, ANSWERS).into()))
+        .was_asked("forwarded", &into);
+    // A program of the host's, and one of the container's, that set the mark themselves.
+    let marked = |place, from: SocketAddr| {
+        let socket = asker(place, from, peer)?;
+        set_mark(&socket, FOREIGN | THEIRS)?;
+        ask(&socket, 100, 100)
+    };
+    books.asked("host", &marked(site.host(), (site.uplink.v4, 40_002).into())?);
+    let out = marked(&web.place, (web.v4, 40_003).into())?;
+    books.asked("web", &out).asked("forwarded", &out.between((site.uplink.v4, 40_003).into(), peer));
+    let finished = collector.stop()?;
+    assert_balanced(&finished);
+    books.assert_kept(&finished);
+    assert_sum_at_uplinks(&finished, &["host", "forwarded", "unknown"], &[finished.link]);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn bits_of_others_survive_ours() -> Result<()> {
+    const COUNT: u64 = 100;
+    let alone = silent_host()?;
+    let lo = End {
+        place: alone.place().clone(),
+        dev: "lo".to_owned(),
+        ifindex: 1,
+        mac: [0; 6],
+        v4: Ipv4Addr::LOCALHOST,
+        v6: std::net::Ipv6Addr::LOCALHOST,
+    };
+    // What loopback hands over still has the mark that it left with.
+    lo.place.nft(&format!(
+        "table inet seen {{ counter marked {{ }}; chain arriving {{ type filter hook input priority 0; \
+         meta mark {} counter name marked; }}; }}",
+        OURS | THEIRS
+    ))?;
+    let units = vec![declared("web", &[], &["127.0.0.1/32".to_owned()])?];
+    let options = Options { units, ifaces: vec!["lo".parse()?], ..options() };
+    let at: SocketAddr = (lo.v4, ANSWERS).into();
+    let _answering = Host::at(&lo, &[], at)?;
+    let collector = Running::start(&lo.place, options)?;
+    let socket = asker(&lo.place, (lo.v4, 40_000).into(), at)?;
+    set_mark(&socket, FOREIGN | THEIRS)?;
+    let talk = ask(&socket, COUNT, 100)?;
+    let finished = collector.stop()?;
+    assert_balanced(&finished);
+    Books::new()
+        .flow("web", &talk)
+        .asked_here("web", &talk)
+        .was_asked_here("web", &talk)
+        .assert_kept(&finished);
+    let text = lo.place.within(|| command::run("nft", &["list", "counter", "inet", "seen", "marked"]))?;
+    let packets = text.split_whitespace().skip_while(|word| *word != "packets").nth(1);
+    let packets: u64 = packets.context("nft has another form of counter")?.parse()?;
+    assert_eq!(packets, COUNT, "our mark in place of the other one in our bits, and their bits as they were");
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! A tunnel over the uplink: what is inside is the overlay's, what carries it the host's.
+
+use std::net::SocketAddr;
+
+use collector_tests::{
+    Result,
+    books::{Books, assert_sum_at_uplinks},
+    collector::{Running, options},
+    lab::{Addressed, End, join, silent_host},
+    talk::{Amount, Talk, talk, transfer},
+    traffic::{ANSWERS, Host},
+};
+
+use crate::assert_balanced;
+
+/// Ethernet, IPv4, UDP and VXLAN (RFC 7348 section 5) around a frame.
+const AROUND: u64 = 14 + 20 + 8 + 8;
+const VXLAN: u16 = 4789;
+/// The only port that tunnels send from here; the kernel's own choice depends on what is inside.
+const FROM: u16 = 50_000;
+
+/// The end of a tunnel on one end of a wire.
+fn tunnel(own: &End, other: &End, last: u8) -> Result<End> {
+    let mut end = End {
+        dev: "vx0".to_owned(),
+        mac: [0x02, 0x66, 0, 0, 0, last],
+        v4: [10, 66, 0, last].into(),
+        v6: format!("fd66::{last}").parse()?,
+        ..own.clone()
+    };
+    end.place.ip(&format!(
+        "link add vx0 address 02:66:00:00:00:0{last} type vxlan id 7 local {} remote {} dstport {VXLAN} srcport \
+         {FROM} {} dev {} nolearning",
+        own.v4,
+        other.v4,
+        FROM + 1,
+        own.dev
+    ))?;
+    end.place.ip("link set vx0 up")?;
+    end.has_its_addresses()?;
+    end.ifindex = own.ifindex;
+    Ok(end)
+}
+
+/// What carries `inside` from one end of the wire to the other.
+fn carried(inside: Amount, from: &End, to: &End) -> Talk {
+    let forth = Amount { packets: inside.packets, bytes: inside.bytes + inside.packets * AROUND };
+    Talk { forth, ..Talk::one_way((from.v4, FROM).into(), (to.v4, VXLAN).into(), 0, 0) }
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_tunnel_is_the_hosts_and_what_it_carries_the_overlays() -> Result<()> {
+    let hosts = [silent_host()?, silent_host()?];
+    let (a, b) = join(&hosts[0], &hosts[1], 0, Addressed::Both)?;
+    for end in [&a, &b] {
+        end.without_offloads()?;
+    }
+    let (here, there) = (tunnel(&a, &b, 1)?, tunnel(&b, &a, 2)?);
+    here.knows(&there)?;
+    there.knows(&here)?;
+    let _answering = [Host::new(&here, &[])?, Host::new(&there, &[])?];
+    let collector = Running::start_beside(&a.place, options(), Some(&a.dev))?;
+    let mut books = Books::new();
+    let (mut sent, mut received) = (Amount::default(), Amount::default());
+    let mut count = |out: Amount, back: Amount| {
+        for (sum, part) in [(&mut sent, out), (&mut received, back)] {
+            sum.packets += part.packets;
+            sum.bytes += part.bytes;
+        }
+    };
+    for version in [4, 6] {
+        let from = SocketAddr::new(here.address(version), 40_000);
+        let to = SocketAddr::new(there.address(version), ANSWERS);
+        for talk in [talk(&a.place, from, to)?, transfer(&a.place, from.ip(), to, &b.place, to)?.0] {
+            books.asked("overlay", &talk).asked_here("host", &talk);
+            count(talk.forth, talk.back);
+        }
+        let (from, to) = (SocketAddr::new(to.ip(), 40_000), SocketAddr::new(from.ip(), ANSWERS));
+        let talk = talk(&b.place, from, to)?;
+        books.was_asked("overlay", &talk).was_asked_here("host", &talk);
+        count(talk.back, talk.forth);
+    }
+    books.asked("host", &carried(sent, &a, &b)).was_asked("host", &carried(received, &b, &a));
+    let finished = collector.stop()?;
+    assert_balanced(&finished);
+    books.assert_kept(&finished);
+    assert_sum_at_uplinks(&finished, &["host", "forwarded", "unknown"], &[finished.link]);
+    Ok(())
+}
