@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use collector_tests::{
     Result,
     books::Books,
-    collector::{Running, declared, options},
+    collector::{Finished, Running, declared, options},
     lab::{Addressed, End, join, pair, silent_host},
     netns::{NetNs, unique},
     talk::talk,
     traffic::{ANSWERS, Host},
 };
-use collector_user::daemon::Options;
+use collector_user::{daemon::Options, event::Event};
 
 use crate::assert_balanced;
 
@@ -138,5 +138,16 @@ fn what_an_interface_is_follows_it() -> Result<()> {
     let mut want = vec![("lo", "not selected"), (&*lab.uplink.dev, "uplink"), ("br0", "stacked")];
     want.sort_by_key(|(name, _)| roles.iter().position(|(it, _)| it == name));
     assert_eq!(roles, want);
+    assert_eq!(lives(&finished, "web"), ["create", "start", "stop", "delete"]);
+    assert_eq!(lives(&finished, "range"), ["create", "start", "stop", "delete"]);
     Ok(())
+}
+
+/// The steps of a unit's life, as they were told.
+fn lives<'a>(finished: &'a Finished, unit: &str) -> Vec<&'a str> {
+    let of_unit = finished.events.iter().filter_map(|event| match event {
+        Event::Container(record) if &*record.context_id == unit => Some(&*record.event),
+        _ => None,
+    });
+    of_unit.collect()
 }
