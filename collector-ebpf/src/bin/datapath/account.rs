@@ -42,17 +42,15 @@ pub(crate) fn run<const EGRESS: bool>(skb: Skb) {
         return;
     }
     // SAFETY: the kernel hands the program a live context.
-    let role = role_of_index(unsafe { (*skb).ifindex });
-    let counted = role.is_some_and(|role| {
-        if EGRESS && may_be_second_pass(skb, role) {
-            return false;
-        }
-        match hot4::<EGRESS>(skb, word, now, role) {
+    let counted = match role_of_index(unsafe { (*skb).ifindex }) {
+        Some(role) if !EGRESS || !may_be_second_pass(skb, role) => match hot4::<EGRESS>(skb, word, now, role)
+        {
             Hot::Counted => true,
             Hot::Other => hot6::<EGRESS>(skb, word, now, role),
             Hot::Missed => false,
-        }
-    });
+        },
+        _ => false,
+    };
     if !counted {
         if EGRESS {
             cold::cold_egress(skb);
