@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use collector_tests::{
     Result,
     books::{Books, assert_sum_at_uplinks},
-    collector::{Running, options},
+    collector::{Running, declared, options},
     lab::{Addressed, End, join, silent_host},
     talk::{Amount, Talk, talk, transfer},
     traffic::{ANSWERS, Host},
 };
+
+use collector_user::daemon::Options;
 
 use crate::assert_balanced;
 
@@ -51,6 +53,14 @@ fn carried(inside: Amount, from: &End, to: &End) -> Talk {
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn a_tunnel_is_the_hosts_and_what_it_carries_the_overlays() -> Result<()> {
+    // Whoever declares the address that it ends at has none of it.
+    for declares_the_address in [false, true] {
+        a_tunnel(declares_the_address)?;
+    }
+    Ok(())
+}
+
+fn a_tunnel(declares_the_address: bool) -> Result<()> {
     let hosts = [silent_host()?, silent_host()?];
     let (a, b) = join(&hosts[0], &hosts[1], 0, Addressed::Both)?;
     for end in [&a, &b] {
@@ -60,7 +70,9 @@ fn a_tunnel_is_the_hosts_and_what_it_carries_the_overlays() -> Result<()> {
     here.knows(&there)?;
     there.knows(&here)?;
     let _answering = [Host::new(&here, &[])?, Host::new(&there, &[])?];
-    let collector = Running::start_beside(&a.place, options(), Some(&a.dev))?;
+    let web = declared("web", &[], &[format!("{}/32", a.v4)])?;
+    let units = if declares_the_address { vec![web] } else { Vec::new() };
+    let collector = Running::start_beside(&a.place, Options { units, ..options() }, Some(&a.dev))?;
     let mut books = Books::new();
     let (mut sent, mut received) = (Amount::default(), Amount::default());
     let mut count = |out: Amount, back: Amount| {
@@ -85,6 +97,6 @@ fn a_tunnel_is_the_hosts_and_what_it_carries_the_overlays() -> Result<()> {
     let finished = collector.stop()?;
     assert_balanced(&finished);
     books.assert_kept(&finished);
-    assert_sum_at_uplinks(&finished, &["host", "forwarded", "unknown"], &[finished.link]);
+    assert_sum_at_uplinks(&finished, &["host", "forwarded", "unknown", "web"], &[finished.link]);
     Ok(())
 }

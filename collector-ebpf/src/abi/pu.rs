@@ -62,6 +62,12 @@ pub mod role {
     pub const MIRRORED: u16 = 1 << 8;
 }
 
+/// The key of a tunnel that ends on this host: its IP protocol, and the port that it is sent to, in network byte order
+/// (0 for one that has no ports).
+pub const fn tunnel(protocol: u8, port: u16) -> u32 {
+    (protocol as u32) << 16 | port as u32
+}
+
 /// Entries of the array `ROLES`; a power of two.
 pub const ROLES: u32 = 4096;
 

@@ -18,7 +18,7 @@ use super::{Daemon, DaemonError};
 use crate::{
     config::IfaceGlob,
     event::InterfaceStatus,
-    host::links::{self, Link},
+    host::links::{self, Link, Tunnel},
     kernel::{
         attach::{AttachError, Left, Mechanism},
         filters,
@@ -33,6 +33,7 @@ use crate::{
 pub(super) struct Watched {
     interfaces: BTreeMap<u32, Interface>,
     locals: BTreeSet<IpAddr>,
+    tunnels: BTreeSet<Tunnel>,
     numbers: Numbers,
     /// Boundaries at which the host is the remote end. One that was, stays: a number is given once.
     far: BTreeSet<u16>,
@@ -67,6 +68,7 @@ impl Watched {
         Self {
             interfaces: BTreeMap::new(),
             locals: BTreeSet::new(),
+            tunnels: BTreeSet::new(),
             numbers: Numbers::default(),
             far: BTreeSet::new(),
             unfinished: false,
@@ -118,6 +120,7 @@ impl Daemon<'_> {
         self.forget_gone(&links)?;
         let mut missing = Vec::new();
         let mut changed = self.follow_addresses(&links, &mut missing)?;
+        changed |= self.follow_tunnels(&links, &mut missing)?;
         let mut failed = Vec::new();
         let mut waiting = 0;
         let begun = Instant::now();
@@ -303,6 +306,30 @@ impl Daemon<'_> {
         }
         let changed = now != self.watched.locals;
         self.watched.locals = now;
+        Ok(changed)
+    }
+
+    /// Tells the programs which tunnels end here; `true` where flows that are known have to be attributed anew.
+    fn follow_tunnels(
+        &mut self,
+        links: &BTreeMap<u32, Link>,
+        missing: &mut Vec<String>,
+    ) -> Result<bool, DaemonError> {
+        let now: BTreeSet<Tunnel> = links.values().flat_map(|link| link.carriers.iter().copied()).collect();
+        for tunnel in now.difference(&self.watched.tunnels) {
+            if let Err(error) = self.controller.add_tunnel(*tunnel) {
+                missing.push(format!(
+                    "some tunnels, whose packets count for whoever declares this host's address: {}",
+                    root_cause(&error)
+                ));
+                break;
+            }
+        }
+        for tunnel in self.watched.tunnels.difference(&now) {
+            self.controller.remove_tunnel(*tunnel)?;
+        }
+        let changed = now != self.watched.tunnels;
+        self.watched.tunnels = now;
         Ok(changed)
     }
 

@@ -9,7 +9,10 @@ use std::{
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::{
     address::{AddressAttribute, AddressScope},
-    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+    link::{
+        InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
+        LinkMessage,
+    },
 };
 use rtnetlink::Handle;
 
@@ -56,6 +59,17 @@ pub struct Link {
     pub up: bool,
     /// Its addresses.
     pub addresses: Vec<Address>,
+    /// As a tunnel: what carries its packets. That of wireguard is not known here.
+    pub carriers: Vec<Tunnel>,
+}
+
+/// What carries the packets of a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tunnel {
+    /// The IP protocol.
+    pub protocol: u8,
+    /// The port that they are sent to; 0 where the protocol has none.
+    pub port: u16,
 }
 
 /// An address of an interface.
@@ -120,8 +134,13 @@ fn link(message: LinkMessage) -> Link {
             LinkAttribute::ParentDevBusName(bus) => link.bus = bus,
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
-                    if let LinkInfo::Kind(kind) = info {
-                        link.kind = kind_name(&kind);
+                    match info {
+                        LinkInfo::Kind(kind) => {
+                            link.kind = kind_name(&kind);
+                            link.carriers.extend(carriers(&kind));
+                        }
+                        LinkInfo::Data(data) => link.carriers.extend(carrier_by_port(&data)),
+                        _ => {}
                     }
                 }
             }
@@ -129,6 +148,46 @@ fn link(message: LinkMessage) -> Link {
         }
     }
     link
+}
+
+const UDP: u8 = 17;
+
+/// What carries a tunnel whose protocol has no ports.
+fn carriers(kind: &InfoKind) -> impl Iterator<Item = Tunnel> {
+    const IPV4: u8 = 4;
+    const IPV6: u8 = 41;
+    const GRE: u8 = 47;
+    const ESP: u8 = 50;
+    let protocols: &[u8] = match kind {
+        InfoKind::GreTap
+        | InfoKind::GreTap6
+        | InfoKind::GreTun
+        | InfoKind::GreTun6
+        | InfoKind::ErSpan
+        | InfoKind::Ip6ErSpan => &[GRE],
+        InfoKind::IpIp => &[IPV4],
+        InfoKind::SitTun => &[IPV6],
+        InfoKind::Ip6Tnl => &[IPV4, IPV6],
+        InfoKind::Vti | InfoKind::Xfrm => &[ESP],
+        _ => &[],
+    };
+    protocols.iter().map(|protocol| Tunnel { protocol: *protocol, port: 0 })
+}
+
+/// The port that a tunnel over UDP is sent to.
+fn carrier_by_port(data: &InfoData) -> Option<Tunnel> {
+    let port = match data {
+        InfoData::Vxlan(all) => all.iter().find_map(|one| match one {
+            InfoVxlan::Port(port) => Some(*port),
+            _ => None,
+        }),
+        InfoData::Geneve(all) => all.iter().find_map(|one| match one {
+            InfoGeneve::Port(port) => Some(*port),
+            _ => None,
+        }),
+        _ => None,
+    };
+    port.map(|port| Tunnel { protocol: UDP, port })
 }
 
 fn kind_name(kind: &InfoKind) -> String {

@@ -8,12 +8,15 @@ use std::{cell::Cell, net::IpAddr, sync::atomic::Ordering};
 use aya::maps::{MapError, lpm_trie::Key};
 use collector_ebpf::abi::{
     control::{Anchor, Control},
-    pu::{ROLES, Role, index, role},
+    pu::{self, ROLES, Role, index, role},
 };
 
-use crate::kernel::{
-    error::KernelError,
-    object::{ControlMaps, FlowMaps},
+use crate::{
+    host::links::Tunnel,
+    kernel::{
+        error::KernelError,
+        object::{ControlMaps, FlowMaps},
+    },
 };
 
 /// How long the programs go on counting after the last renewal.
@@ -126,6 +129,24 @@ impl Controller {
         absent_is_fine(self.maps.locals.remove(&mapped(address))).map_err(failed("LOCALS", "written"))
     }
 
+    /// Makes a tunnel that ends here known.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn add_tunnel(&mut self, tunnel: Tunnel) -> Result<(), KernelError> {
+        self.maps.tunnels.insert(key(tunnel), 1, 0).map_err(failed("TUNNELS", "written"))
+    }
+
+    /// Forgets a tunnel.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn remove_tunnel(&mut self, tunnel: Tunnel) -> Result<(), KernelError> {
+        absent_is_fine(self.maps.tunnels.remove(&key(tunnel))).map_err(failed("TUNNELS", "written"))
+    }
+
     /// Declares that addresses below `network/prefix` are those of processing unit `pu`.
     ///
     /// # Errors
@@ -146,6 +167,10 @@ impl Controller {
             place.store(word, Ordering::Release);
         }
     }
+}
+
+fn key(tunnel: Tunnel) -> u32 {
+    pu::tunnel(tunnel.protocol, tunnel.port.to_be())
 }
 
 /// An address as the programs compare it: IPv4 as `::ffff:a.b.c.d`.

@@ -130,6 +130,8 @@ pub struct ControlMaps {
     pub roles_more: HashMap<MapData, u32, Role>,
     /// Addresses of this host.
     pub locals: HashMap<MapData, [u8; 16], u32>,
+    /// Tunnels that end here.
+    pub tunnels: HashMap<MapData, u32, u32>,
     /// Declared ranges.
     pub cidrs: LpmTrie<MapData, [u8; 16], u32>,
     /// The outer map of the IPv4 tables: writing it waits for every program that runs.
@@ -234,6 +236,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         roles: typed(&mut ebpf, "ROLES")?,
         roles_more: typed(&mut ebpf, "ROLES_MORE")?,
         locals: typed(&mut ebpf, "LOCALS")?,
+        tunnels: typed(&mut ebpf, "TUNNELS")?,
         cidrs: typed(&mut ebpf, "CIDRS")?,
         tables_4: outer_4,
     };

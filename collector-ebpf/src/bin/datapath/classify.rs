@@ -8,13 +8,13 @@ use core::num::NonZeroU16;
 use aya_ebpf::btf_maps::lpm_trie::Key as Prefix;
 use collector_ebpf::abi::{
     flow::how,
-    pu::{index, role},
+    pu::{index, role, tunnel},
 };
 
 use crate::{
     Skb,
     family::Key,
-    maps::{CIDRS, LOCALS},
+    maps::{CIDRS, LOCALS, TUNNELS},
     read::{Packet, role_of_index},
     route,
     socket::{self, Socket},
@@ -108,7 +108,11 @@ fn leaving<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
     let from = came_in_by(skb);
     if let Some(pu) = own(source) {
         // What came in and has an address of this host's was translated.
-        return if from == 0 { at_own_address(pu) } else { Attribution::by(index::FORWARDED, how::BY_ROUTE) };
+        return if from == 0 {
+            at_own_address::<K>(packet, pu)
+        } else {
+            Attribution::by(index::FORWARDED, how::BY_ROUTE)
+        };
     }
     // What came in by a host-side end was counted there.
     if (from == 0 || !is_inside(from))
@@ -142,7 +146,7 @@ fn arriving<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
             Some(pu) => Attribution::by(pu.get(), how::BY_CIDR),
         };
     };
-    let mut guess = at_own_address(pu);
+    let mut guess = at_own_address::<K>(packet, pu);
     if pu.get() < index::FIRST {
         match socket::of_host::<K>(skb, packet) {
             Socket::Found => guess = Attribution::by(pu.get(), how::BY_SOCKET),
@@ -153,10 +157,23 @@ fn arriving<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
     guess.with(how::PROVISIONAL)
 }
 
-/// The unit of an address of this host's, which may be declared.
+/// The unit of an address of this host's, which may be declared. What carries a tunnel is this host's all the same: who
+/// declares the address has what is inside, if anything.
 #[inline(always)]
-fn at_own_address(pu: NonZeroU16) -> Attribution {
-    Attribution::by(pu.get(), if pu.get() >= index::FIRST { how::BY_CIDR } else { how::BY_ADDRESS })
+fn at_own_address<K: Key>(packet: &Packet, pu: NonZeroU16) -> Attribution {
+    if pu.get() >= index::FIRST && !is_tunnel::<K>(packet) {
+        return Attribution::by(pu.get(), how::BY_CIDR);
+    }
+    Attribution::by(packet.role.pu, how::BY_ADDRESS)
+}
+
+/// Whether the packet is one of a tunnel that ends here.
+#[inline(always)]
+fn is_tunnel<K: Key>(packet: &Packet) -> bool {
+    let rest = packet.key::<K>().rest();
+    let port = if packet.egress { rest.remote_port } else { rest.local_port };
+    // SAFETY: only user space writes to this map, and only whether there is an entry is asked.
+    unsafe { TUNNELS.get(&tunnel(rest.protocol, port)) }.is_some()
 }
 
 /// The interface that the packet came in by; 0 for what a socket of this host sends.

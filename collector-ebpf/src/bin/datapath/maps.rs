@@ -98,6 +98,10 @@ pub(crate) static FILL: PerCpuArray<Fill, 2> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static LOCALS: HashMap<[u8; 16], u32, 65536, NO_PREALLOC> = HashMap::new();
 
+/// Tunnels that end on this host, by [`tunnel`](collector_ebpf::abi::pu::tunnel). Written by user space.
+#[btf_map]
+pub(crate) static TUNNELS: HashMap<u32, u32, 256, NO_PREALLOC> = HashMap::new();
+
 /// Declared address ranges to processing units; IPv4 below `::ffff:0:0/96`. Written by user space.
 #[btf_map]
 pub(crate) static CIDRS: LpmTrie<[u8; 16], u32, 16384> = LpmTrie::new();
