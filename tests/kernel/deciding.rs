@@ -7,7 +7,7 @@ use collector_ebpf::{
         flow::{RX, TX, how},
         pu::{Role, index, role},
     },
-    wire::tcp::{ACK, SYN},
+    wire::tcp::{ACK, RST, SYN},
 };
 use collector_tests::{
     Result,
@@ -138,6 +138,54 @@ fn who_listens_was_called() -> Result<()> {
         let found = (how::initiator_by(counted.how), counted.how & how::LOCAL_INITIATED != 0);
         assert_eq!(found, (how::BY_FIRST_PACKET, true));
         datapath.begin_anew(&[(id, counted)].into())?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_comes_in_does_not_undo_what_left_of_the_hosts_end() -> Result<()> {
+    let mut datapath = Datapath::load(&Settings::default())?;
+    let role = Role { boundary: 4096, pu: UNIT, flags: role::FAR | role::OWN, ..own() };
+    datapath.controller.set_role(role)?;
+    let local: IpAddr = "127.0.0.1".parse()?;
+    datapath.controller.add_local(local, index::HOST)?;
+    let (udp, _tcp) = sockets(local)?;
+    // Towards a socket of this host that a rule takes the packets from; and towards none, from which one has sent to an
+    // address that is translated.
+    for (port, from, want) in [(udp.local_addr()?.port(), INSIDE, 0), (1, 0, how::HOST_END)] {
+        let ends = Ends { destination: local, destination_port: port, ..ENDS_4 };
+        let leaving = Context { ingress_ifindex: from, ..Context::default() };
+        datapath.run_with(Hook::Egress, &ends.back().udp(10), leaving)?;
+        datapath.controller.next_generation();
+        datapath.run(Hook::Ingress, &ends.udp(10))?;
+        let (id, counted) = datapath.drain_one()?;
+        assert_eq!((counted.how & how::HOST_END, counted.packets), (want, [1, 1]), "port {port}");
+        datapath.begin_anew(&[(id, counted)].into())?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn another_connection_with_the_same_four_numbers_is_asked_about_anew() -> Result<()> {
+    let mut datapath = Datapath::load(&Settings::default())?;
+    datapath.controller.set_role(uplink(index::HOST, 0))?;
+    for ends in [ENDS_4, ENDS_6] {
+        datapath.controller.add_local(ends.source, index::HOST)?;
+        // A translated connection that is reset, one of the host's own, a translated one that the other side opens.
+        for (from, pu) in [(INSIDE, index::FORWARDED), (0, index::HOST), (INSIDE, index::FORWARDED)] {
+            let leaving = Context { ingress_ifindex: from, ..Context::default() };
+            datapath.run_with(Hook::Egress, &ends.tcp(SYN, 0), leaving)?;
+            datapath.run(Hook::Ingress, &ends.back().tcp(SYN | ACK, 0))?;
+            datapath.run_with(Hook::Egress, &ends.tcp(RST, 0), leaving)?;
+            assert_eq!(parts(&mut datapath)?, [(pu, [1, 2], true)], "from {from}, {}", ends.source);
+        }
+        datapath.run(Hook::Ingress, &ends.back().tcp(SYN, 0))?;
+        let answer = Context { ingress_ifindex: 0, ..Context::default() };
+        datapath.run_with(Hook::Egress, &ends.tcp(SYN | ACK, 0), answer)?;
+        let parts = parts(&mut datapath)?;
+        assert_eq!(parts, [(index::HOST, [0, 1], true), (index::UNKNOWN, [1, 0], false)], "{}", ends.source);
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Translated addresses: a container behind a masquerade, with a port that is published.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 
 use collector_tests::{
     Result,
@@ -62,6 +62,12 @@ fn a_translated_container_has_its_own_flows_and_the_twins_pass_through() -> Resu
     Ok(())
 }
 
+/// Sockets of the host's where a container's port is published, as a proxy has them that nobody asks any more.
+fn proxy(site: &Site, container: usize) -> Result<(UdpSocket, TcpListener)> {
+    let at = site.published(container);
+    Ok((talk::listener(site.host(), at)?, site.host().within(|| Ok(TcpListener::bind(at)?))?))
+}
+
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn by_the_hosts_published_port_a_container_reaches_another_and_itself() -> Result<()> {
@@ -69,6 +75,7 @@ fn by_the_hosts_published_port_a_container_reaches_another_and_itself() -> Resul
     site.translate()?;
     let [one, two] = &site.containers[..] else { unreachable!("two were asked for") };
     let _answering = [Host::new(one, &[])?, Host::new(two, &[])?];
+    let _proxies = [proxy(&site, 0)?, proxy(&site, 1)?];
     let units =
         vec![declared("one", &[&site.ports[0].dev], &[])?, declared("two", &[&site.ports[1].dev], &[])?];
     let options = Options { units, forwarded: true, ..options() };

@@ -128,7 +128,7 @@ impl Flow {
         self.begun != 0 || self.packets != [0; 2]
     }
 
-    fn add(&mut self, delta: &FlowDelta, first: u64, last: u64) {
+    fn add(&mut self, delta: &FlowDelta, first: u64, last: u64, host_end: &impl Fn(&FlowId) -> HostEnd) {
         for direction in [RX, TX] {
             add(&mut self.packets, &delta.packets, direction);
             add(&mut self.bytes, &delta.bytes, direction);
@@ -150,8 +150,11 @@ impl Flow {
         }
         // A CPU may go on guessing, until the end of its epoch, what another one knows.
         if delta.how & how::PROVISIONAL == 0 || self.is_provisional() {
+            // So it is with the host's end: a packet that left the host knows it, one that came in may have been translated.
+            let differs = (self.how ^ delta.how) & how::HOST_END != 0;
+            let kept = if differs && !has_left(delta, host_end(&delta.id)) { how::HOST_END } else { 0 };
             self.pu = delta.pu;
-            self.how = delta.how;
+            self.how = delta.how & !kept | self.how & kept;
         }
         self.open.add(delta, delta.id.boundary < FIRST_BOUNDARY);
     }
@@ -213,6 +216,11 @@ impl Flow {
             self.ended = Ended::Refused;
         }
     }
+}
+
+/// Whether packets were counted that left this host by the flow's boundary.
+fn has_left(delta: &FlowDelta, host_end: HostEnd) -> bool {
+    delta.packets.get(if host_end.is_remote { RX } else { TX }).is_some_and(|packets| *packets != 0)
 }
 
 fn add(into: &mut [u64; 2], from: &[u64; 2], direction: usize) {
@@ -289,7 +297,7 @@ impl Flows {
         if self.known.len() >= self.most && !self.known.contains_key(&delta.id) {
             self.tally.stateless += 1;
             let mut flow = new();
-            flow.add(delta, first, last);
+            flow.add(delta, first, last, &host_end);
             flow.book(&delta.id, &mut self.credits, &host_end);
             emit(&delta.id, &flow);
             return;
@@ -303,7 +311,7 @@ impl Flows {
             }
             *flow = new();
         }
-        flow.add(delta, first, last);
+        flow.add(delta, first, last, &host_end);
         // Where the beginning was heard of, so will be the end; and the flags of a delta that began a connection may be
         // those of the one before it.
         if delta.id.protocol == TCP && (delta.begun == 0 || !flow.first_is_exact) {

@@ -73,13 +73,18 @@ pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     // Asked in one place: what follows from each place would be verified by itself.
     let attribution = if asks(packet, identity) { classify::classify::<K>(skb, packet) } else { 0 };
     let attribution = Attribution::unpack(forget(skb, attribution));
+    let mut is_news = attribution.pu != 0;
     if identity.is_null() {
         let (how, begun) = begin::<K>(skb, packet, attribution);
         let mut who = Who { pu: attribution.pu, how, refused: false, event: 0 };
         match begun {
             Begun::Refused => who.refused = true,
             Begun::Kept => who.event = kind::START,
-            Begun::Lost => identity = known::<K>(packet),
+            Begun::Lost => {
+                identity = known::<K>(packet);
+                // What the other CPU has found is as good, unless this packet leaves.
+                is_news = packet.egress;
+            }
         }
         if identity.is_null() {
             return who.pack();
@@ -89,11 +94,15 @@ pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     // then that flow's unit or end is wrong until its configuration changes or it ends, which takes an eviction
     // within these few instructions. What several CPUs write at once is either the same or added atomically.
     unsafe {
-        if attribution.pu != 0 {
+        if is_news {
+            let is_decided = (*identity).decided != 0 && !begins_again(packet, identity);
             (*identity).pu = attribution.pu;
-            (*identity).how = attribution.put_into((*identity).how);
+            // What comes in by a boundary cannot tell of the host's end what has left by it.
+            let kept = if packet.egress || !is_decided { 0 } else { how::HOST_END };
+            let before = (*identity).how;
+            (*identity).how = attribution.put_into(before) & !kept | before & kept;
             (*identity).generation = Control::generation(packet.word);
-            (*identity).decided |= u8::from(packet.egress);
+            (*identity).decided = u8::from(packet.egress || is_decided);
         }
         let event = follow_tcp(packet, identity);
         if (*identity).newcomer != 0 {
@@ -103,11 +112,11 @@ pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     }
 }
 
-/// Whether it has to be asked whose the flow is: nobody knows it, the configuration has changed, or a packet leaves for
-/// it for the first time.
+/// Whether it has to be asked whose the flow is: nobody knows it, the configuration has changed, a packet leaves for it
+/// for the first time, or another connection has its four numbers.
 #[inline(always)]
 fn asks(packet: &Packet, identity: *const Identity) -> bool {
-    if identity.is_null() {
+    if identity.is_null() || begins_again(packet, identity) {
         return true;
     }
     // SAFETY: the caller's entry is live.
@@ -118,6 +127,13 @@ fn asks(packet: &Packet, identity: *const Identity) -> bool {
     }
     // A packet that comes in by an uplink cannot tell what one that left has decided.
     changed && (!decided || packet.role.flags & role::UPLINK == 0)
+}
+
+/// Whether a connection begins whose four numbers one had that has ended.
+#[inline(always)]
+fn begins_again(packet: &Packet, identity: *const Identity) -> bool {
+    // SAFETY: the caller's entry is live.
+    packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN && unsafe { (*identity).ended != 0 }
 }
 
 /// The flow's identity, or null.
@@ -160,10 +176,9 @@ unsafe fn follow_tcp(packet: &Packet, identity: *mut Identity) -> u8 {
     // SAFETY: the caller's entry is live.
     unsafe {
         if (*identity).ended != 0 {
-            if flags & (tcp::SYN | tcp::ACK) != tcp::SYN {
+            if !begins_again(packet, identity) {
                 return 0;
             }
-            // The same four numbers again: another connection.
             (*identity).ended = 0;
             (*identity).fins = 0;
             (*identity).first_ns = report::begin();

@@ -310,6 +310,26 @@ fn a_record_and_the_counters_name_the_same_unit() {
 }
 
 #[test]
+fn what_left_the_host_knows_its_end_in_whatever_order_cpus_are_drained() {
+    let container = FlowId { boundary: 4097, ..id(UDP, 40_000) };
+    let host = |_: &FlowId| HostEnd { pu: 1, is_remote: true };
+    for truth in [0, how::HOST_END] {
+        // One CPU has seen what came in for a socket, or for none; another one what left.
+        let guess = FlowDelta { pu: 101, how: truth ^ how::HOST_END, ..delta(container, [0, 3], 0) };
+        let knows = FlowDelta { pu: 101, how: truth, ..delta(container, [3, 0], 0) };
+        for order in [[&guess, &knows], [&knows, &guess]] {
+            let mut flows = Flows::new(Lives::default(), 10);
+            for delta in order {
+                flows.add(delta, 0, 0, host, never);
+            }
+            flows.cut_off(host, |_, flow| assert_eq!(flow.how, truth));
+            let given = flows.credits().of(1).local.map(|amounts| amounts.packets);
+            assert_eq!(given, if truth == 0 { [0, 0] } else { [3, 3] });
+        }
+    }
+}
+
+#[test]
 fn the_hosts_end_of_a_containers_flow_is_counted_for_the_host() {
     let mut flows = Flows::new(Lives::default(), 100);
     let container = FlowId { boundary: 4097, ..id(TCP, 40000) };
@@ -317,7 +337,7 @@ fn the_hosts_end_of_a_containers_flow_is_counted_for_the_host() {
     flows.add(&FlowDelta { pu: 101, ..delta(container, [0, 2], 1) }, SECOND, SECOND, nobody, never);
     flows.settle(SECOND, SECOND, nobody, never);
     let answered = FlowDelta { pu: 101, how: how::HOST_END, ..delta(container, [3, 0], 0) };
-    flows.add(&answered, SECOND, SECOND, nobody, never);
+    flows.add(&answered, SECOND, SECOND, host, never);
     flows.settle(4 * SECOND, 4 * SECOND, host, never);
     let [received, sent] = flows.credits().of(1).local;
     assert_eq!((received.packets, sent.packets), (2, 3));
