@@ -40,8 +40,10 @@ fn expire(filters: &str) {
         .and_then(|rest| rest.split(' ').next())
         .expect("tc prints the program's id");
     let mut orphan = control_of(id.parse().expect("an id is a number")).expect("its program is still loaded");
-    let expired = Control { lease: 0, ..orphan.get(&0, 0).expect("the map is readable") };
-    orphan.set(0, expired, 0).expect("the map is writable");
+    for cpu in 0..orphan.len() {
+        let expired = Control { lease: 0, ..orphan.get(&cpu, 0).expect("the map is readable") };
+        orphan.set(cpu, expired, 0).expect("the map is writable");
+    }
 }
 
 #[test]

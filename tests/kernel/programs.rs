@@ -11,7 +11,7 @@ use collector_tests::{
         TCP, TIMESTAMPS, TWO_4, TWO_6, UDP, arp, destination_options, ethernet, fragment_6, icmp, ipv4, ipv6,
         sctp, tcp, udp,
     },
-    testrun::{Context, Counted, Datapath, Hook, INTERFACE, PASS_ON, UNIT, explained_without_flow},
+    testrun::{Context, Counted, Datapath, Hook, INTERFACE, NOTHING, PASS_ON, UNIT, explained_without_flow},
 };
 use collector_user::{drain::decode::FlowId, kernel::object::Settings};
 
@@ -205,7 +205,7 @@ fn at<T: Copy + Default>(direction: usize, value: T) -> [T; 2] {
 
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
-fn a_frame_that_is_understood_is_counted_in_its_flow_and_unit_and_gets_the_mark() -> Result<()> {
+fn a_frame_that_is_understood_is_counted_in_its_flow_for_its_unit_and_gets_the_mark() -> Result<()> {
     let mut datapath = Datapath::load(&Settings::default())?;
     for hook in Hook::BOTH {
         for (name, frame, packet) in understood() {
@@ -231,9 +231,8 @@ fn a_frame_that_is_understood_is_counted_in_its_flow_and_unit_and_gets_the_mark(
             };
             assert_eq!(counted, want, "{name}");
             let unit = datapath.unit(UNIT)?;
-            let (this, other) = (unit.direction[direction], unit.direction[1 - direction]);
-            assert_eq!((this.packets, this.bytes, this.skbs), (1, frame.len() as u64, 1), "{name}");
-            assert_eq!((this.flowless_packets, other.packets, unit.flows), (0, 0, 1), "{name}");
+            assert_eq!(unit.flowless, NOTHING, "{name}: the flow holds it");
+            assert_eq!(unit.flows, 1, "{name}");
             let ledger = datapath.ledger()?;
             assert_eq!((ledger.seen, explained_without_flow(&ledger), ledger.reported), (1, 0, 1), "{name}");
             datapath.begin_anew(&[(found, counted)].into())?;
@@ -257,10 +256,10 @@ fn a_frame_that_is_not_understood_is_counted_in_its_unit_and_the_ledger_says_why
             assert_eq!(reasons, [(&reason, 1)], "{name}");
             assert_eq!((ledger.seen, explained_without_flow(&ledger)), (1, 1), "{name}");
             let direction = if hook == Hook::Egress { TX } else { RX };
-            let unit = datapath.unit(UNIT)?.direction[direction];
-            let length = frame.len() as u64;
-            assert_eq!((unit.packets, unit.bytes), (1, length), "{name}");
-            assert_eq!((unit.flowless_packets, unit.flowless_bytes), (1, length), "{name}");
+            let unit = datapath.unit(UNIT)?.flowless;
+            let (this, other) = (unit[direction], unit[1 - direction]);
+            assert_eq!((this.packets, this.bytes, this.skbs), (1, frame.len() as u64, 1), "{name}");
+            assert_eq!(other.packets, 0, "{name}");
             datapath.begin_anew(&[].into())?;
         }
     }
@@ -297,7 +296,7 @@ fn without_a_lease_nothing_is_counted_and_all_passes() -> Result<()> {
     }
     assert_eq!(datapath.ledger()?.seen, 0);
     assert!(datapath.drain()?.is_empty());
-    assert_eq!(datapath.unit(UNIT)?.direction[RX].packets, 0);
+    assert_eq!(datapath.unit(UNIT)?.flowless, NOTHING);
     // The same programs count once somebody lives.
     datapath.renew()?;
     datapath.run(Hook::Ingress, &ENDS_4.udp(10))?;

@@ -91,14 +91,14 @@ fn what_finds_no_room_in_a_full_table_is_in_the_units_totals() -> Result<()> {
         datapath.begin_anew(&[].into())?;
         run_on_both_cpus(&mut datapath, ends, FLOWS, ROUNDS)?;
         let sum = sum(&datapath.drain()?);
-        let unit = datapath.unit(UNIT)?.direction[TX];
+        let unit = datapath.unit(UNIT)?.flowless[TX];
         let ledger = datapath.ledger()?;
         let sent = FLOWS * ROUNDS;
         let bytes = sent * ends.udp(10).len() as u64;
-        assert_eq!((unit.packets, unit.bytes), (sent, bytes), "the unit's totals");
         assert!(ledger.table_full > 0, "the table was not full");
-        assert_eq!(sum.0 + unit.flowless_packets, sent, "flows and what none holds: {ledger:?}");
-        assert_eq!(sum.1 + unit.flowless_bytes, bytes);
+        assert_eq!(sum.0 + unit.packets, sent, "flows and what none holds: {ledger:?}");
+        assert_eq!(sum.1 + unit.bytes, bytes);
+        assert_eq!(unit.skbs, ledger.table_full);
         assert_eq!(ledger.seen, sum.2 + explained_without_flow(&ledger), "{ledger:?}");
     }
     Ok(())
@@ -180,9 +180,7 @@ fn new_flows_beyond_the_budget_are_in_the_units_totals_and_nowhere_else() -> Res
     assert!(flows >= 50 && refused > 0, "{flows} flows, {refused} refused");
     assert_eq!(flows + refused, FLOWS);
     assert_eq!((unit.flows, ledger.rate_limited), (flows, refused));
-    assert_eq!(unit.direction[TX].packets, FLOWS);
-    assert_eq!(unit.direction[TX].flowless_packets, refused);
-    assert_eq!(unit.direction[RX].packets, 0);
+    assert_eq!((unit.flowless[TX].packets, unit.flowless[RX].packets), (refused, 0));
     assert_eq!(ledger.seen, flows + explained_without_flow(&ledger));
     assert_eq!(datapath.news()?.len() as u64, flows);
     Ok(())

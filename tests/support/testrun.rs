@@ -8,7 +8,7 @@ use aya::{
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
 use collector_ebpf::abi::{
-    counter::{Ledger, PuCounters},
+    counter::{DirectionCounters, Ledger, PuCounters},
     flow::FlowKey4,
     pu::{Role, index, role},
 };
@@ -17,7 +17,9 @@ use collector_user::{
     kernel::{
         batch,
         control::Controller,
-        object::{self, CounterMaps, EGRESS, FlowMaps, INGRESS, Loaded, Programs, ReferenceMaps, Settings},
+        object::{
+            self, CounterMaps, EGRESS, FlowMaps, INGRESS, Ledgers, Loaded, Programs, ReferenceMaps, Settings,
+        },
     },
 };
 
@@ -32,6 +34,9 @@ pub const UNIT: u16 = index::FIRST;
 /// The number by which flow counts name the interface.
 pub const INTERFACE: u16 = 9;
 
+/// What a unit has beside its flows where they hold all.
+pub const NOTHING: [DirectionCounters; 2] = [DirectionCounters { packets: 0, bytes: 0, skbs: 0 }; 2];
+
 /// The loaded programs, attached to nothing.
 pub struct Datapath {
     /// The programs.
@@ -40,6 +45,7 @@ pub struct Datapath {
     pub controller: Controller,
     flows: FlowMaps,
     counters: CounterMaps,
+    ledgers: Ledgers,
     events: RingBuf<MapData>,
     /// What the programs of the bench walk over, where the settings ask for them.
     pub reference: Option<ReferenceMaps>,
@@ -158,7 +164,7 @@ impl Datapath {
     /// Loads the programs. They count nothing.
     pub fn load_without_lease(settings: &Settings) -> Result<Self> {
         privilege::check()?;
-        let Loaded { programs, control, flows, mut counters, events, reference, .. } =
+        let Loaded { programs, control, flows, mut counters, ledgers, events, reference, .. } =
             object::load(settings)?;
         counters.ensure(UNIT + 1)?;
         let controller = Controller::new(control, object::ticks_per_second()?)?;
@@ -167,6 +173,7 @@ impl Datapath {
             controller,
             flows,
             counters,
+            ledgers,
             events,
             reference,
             pressed: 0,
@@ -278,21 +285,19 @@ impl Datapath {
         for pu in UNITS {
             self.units_before.insert(pu, self.counters.unit(pu)?.unwrap_or_default());
         }
-        self.ledger_before = self.counters.ledger()?;
+        self.ledger_before = self.ledgers.sum();
         self.renew()
     }
 
-    /// What a unit has counted.
+    /// What a unit has that no flow holds.
     pub fn unit(&self, pu: u16) -> Result<PuCounters> {
         let mut unit = self.counters.unit(pu)?.context("no counters of this unit")?;
         let before = self.units_before.get(&pu).copied().unwrap_or_default();
-        let both = unit.direction.iter_mut().chain(&mut unit.local);
-        for (direction, before) in both.zip(before.direction.iter().chain(&before.local)) {
+        let both = unit.flowless.iter_mut().chain(&mut unit.local);
+        for (direction, before) in both.zip(before.flowless.iter().chain(&before.local)) {
             direction.packets -= before.packets;
             direction.bytes -= before.bytes;
             direction.skbs -= before.skbs;
-            direction.flowless_packets -= before.flowless_packets;
-            direction.flowless_bytes -= before.flowless_bytes;
         }
         unit.flows -= before.flows;
         unit.rate_limited -= before.rate_limited;
@@ -301,7 +306,7 @@ impl Datapath {
 
     /// What became of every buffer.
     pub fn ledger(&self) -> Result<Ledger> {
-        let mut ledger = self.counters.ledger()?;
+        let mut ledger = self.ledgers.sum();
         let before = self.ledger_before;
         ledger.seen -= before.seen;
         ledger.looped -= before.looped;

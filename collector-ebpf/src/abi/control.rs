@@ -1,9 +1,12 @@
 //! What user space tells every run of the programs, and what a run tells user space about its clock.
 
-use super::layout::layout;
+use super::{counter::Ledger, layout::layout};
 
-/// The one entry of the map `CONTROL`: read once, at a program's entry. Written by user space through shared
-/// memory, each word by one aligned store.
+/// A CPU's entry of the map `CONTROL`: what user space tells its programs, and the ledger that they keep. One look-up
+/// serves for both, and what the steady state touches is one cache line.
+///
+/// All but the ledger is written by user space through shared memory, each word by one aligned store, and read once, at
+/// a program's entry.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Control {
@@ -14,11 +17,22 @@ pub struct Control {
     /// The value of the kernel's `jiffies64` from which the programs only let packets pass. User space moves
     /// it forward as long as it lives; filters of a process that was killed go silent by themselves.
     pub lease: u64,
+    /// The index of this CPU's first slot in the IPv4 cache, by epoch; [`NO_SLOTS`](Self::NO_SLOTS) where it has none.
+    pub first_slot_4: [u32; 2],
+    /// The same of the IPv6 cache.
+    pub first_slot_6: [u32; 2],
+    /// What became of every buffer and record: written by this CPU's programs only.
+    pub ledger: Ledger,
+    /// Makes it a power of two, which spares the programs a multiplication.
+    pub _pad: [u64; 8],
 }
 
-layout!(Control, 16, { word: 0, lease: 8 });
+layout!(Control, 256, { word: 0, lease: 8, first_slot_4: 16, first_slot_6: 24, ledger: 32, _pad: 192 });
 
 impl Control {
+    /// The first slot of a CPU that has none: an index beyond any cache, and so is what a hash adds to it.
+    pub const NO_SLOTS: u32 = 1 << 31;
+
     /// The count epoch, 0 or 1.
     #[inline(always)]
     pub const fn epoch(word: u64) -> u32 {

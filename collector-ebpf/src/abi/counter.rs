@@ -13,21 +13,20 @@ pub struct DirectionCounters {
     pub bytes: u64,
     /// Socket buffers.
     pub skbs: u64,
-    /// Wire packets, of those above, that no flow holds: frames that were not parsed, flows for which there
-    /// was no room or no budget.
-    pub flowless_packets: u64,
-    /// Wire octets of those.
-    pub flowless_bytes: u64,
 }
 
-layout!(DirectionCounters, 40, { packets: 0, bytes: 8, skbs: 16, flowless_packets: 24, flowless_bytes: 32 });
+layout!(DirectionCounters, 24, { packets: 0, bytes: 8, skbs: 16 });
 
 /// A CPU's counters of one processing unit.
+///
+/// What a flow holds is not counted a second time: the unit's total is what its flows hold, which user space adds up as
+/// it drains them, and what stands here.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PuCounters {
-    /// What crossed the unit's boundary, by direction: `RX`, `TX`.
-    pub direction: [DirectionCounters; 2],
+    /// What crossed the unit's boundary and no flow holds, by direction (`RX`, `TX`): frames that were not parsed, flows
+    /// for which there was no room or no budget.
+    pub flowless: [DirectionCounters; 2],
     /// What the unit's sockets on this host exchanged without crossing an uplink, by direction. Here: what loopback
     /// carried. The rest (the host's end of a container's flow) user space takes from the flows.
     pub local: [DirectionCounters; 2],
@@ -41,8 +40,8 @@ pub struct PuCounters {
     pub refilled: u32,
 }
 
-layout!(PuCounters, 184, {
-    direction: 0, local: 80, flows: 160, rate_limited: 168, budget: 176, refilled: 180,
+layout!(PuCounters, 120, {
+    flowless: 0, local: 48, flows: 96, rate_limited: 104, budget: 112, refilled: 116,
 });
 
 /// Processing units in one chunk of counters; chunks are inner maps, so this is fixed.

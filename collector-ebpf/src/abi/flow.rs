@@ -73,6 +73,22 @@ layout!(FlowKey6, 40, {
 
 /// The first boundary index that is not a VLAN id.
 pub const FIRST_BOUNDARY: u16 = 4096;
+/// The boundary of flows on the loopback device: one of those that are not VLAN ids, and no other interface's.
+pub const LOOPBACK_BOUNDARY: u16 = FIRST_BOUNDARY;
+
+/// What was counted in one direction.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotAmounts {
+    /// Wire octets (L2, without FCS).
+    pub bytes: u64,
+    /// Wire packets.
+    pub packets: u32,
+    /// Socket buffers: a super-packet of 40 segments is one of them.
+    pub skbs: u32,
+}
+
+layout!(SlotAmounts, 16, { bytes: 0, packets: 8, skbs: 12 });
 
 /// What a cache slot counts for its flow since the slot was filled, at most one epoch ago.
 ///
@@ -81,12 +97,8 @@ pub const FIRST_BOUNDARY: u16 = 4096;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlotCounts {
-    /// Wire octets (L2, without FCS), by direction.
-    pub bytes: [u64; 2],
-    /// Wire packets, by direction.
-    pub packets: [u32; 2],
-    /// Socket buffers, by direction: a super-packet of 40 segments is one of them.
-    pub skbs: [u32; 2],
+    /// By direction.
+    pub amounts: [SlotAmounts; 2],
     /// Low 32 bits of `jiffies64` at the first packet counted here.
     pub first: u32,
     /// Low 32 bits of `jiffies64` at the last packet counted here.
@@ -104,9 +116,16 @@ pub struct SlotCounts {
 }
 
 layout!(SlotCounts, 48, {
-    bytes: 0, packets: 16, skbs: 24, first: 32, last: 36, pu: 40, interface: 42, tcp_flags: 44, begun: 46,
-    how: 47,
+    amounts: 0, first: 32, last: 36, pu: 40, interface: 42, tcp_flags: 44, begun: 46, how: 47,
 });
+
+impl SlotCounts {
+    /// Nothing is counted here: the slot is nobody's.
+    #[inline(always)]
+    pub const fn is_empty(&self) -> bool {
+        self.amounts[RX].skbs | self.amounts[TX].skbs == 0
+    }
+}
 
 /// A slot whose packet count has reached this is flushed before the next packet.
 pub const FLUSH_AT: u32 = 1 << 31;
@@ -171,7 +190,7 @@ pub mod how {
     }
 }
 
-/// A slot of the IPv4 cache: one cache line. Empty while both `skbs` are 0.
+/// A slot of the IPv4 cache: one cache line. Empty while its counts are.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slot4 {
@@ -183,7 +202,7 @@ pub struct Slot4 {
 
 layout!(Slot4, 64, { key: 0, counts: 16 });
 
-/// A slot of the IPv6 cache: two cache lines. Empty while both `skbs` are 0.
+/// A slot of the IPv6 cache: two cache lines. Empty while its counts are.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot6 {
@@ -293,7 +312,7 @@ layout!(Identity, 32, {
 
 #[cfg(test)]
 mod tests {
-    use super::{FIRST_BOUNDARY, FLUSH_AT, FlowKey4, RX, Slot4, Slot6, SlotCounts, TX, how, ports};
+    use super::{FIRST_BOUNDARY, FLUSH_AT, FlowKey4, Slot4, Slot6, how, ports};
 
     #[test]
     fn the_bits_of_how_do_not_meet() {
@@ -339,10 +358,7 @@ mod tests {
     #[test]
     fn a_slot_cannot_wrap_before_it_is_flushed() {
         // The largest number of segments that one buffer can stand for.
-        let fullest = SlotCounts { packets: [FLUSH_AT - 1; 2], ..SlotCounts::default() };
-        for direction in [RX, TX] {
-            assert!(fullest.packets[direction].checked_add(u32::from(u16::MAX)).is_some());
-        }
+        assert!((FLUSH_AT - 1).checked_add(u32::from(u16::MAX)).is_some());
     }
 
     #[test]

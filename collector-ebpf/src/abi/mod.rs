@@ -23,10 +23,10 @@ pub mod report;
 use layout::Layout;
 
 /// The version of this contract. User space refuses an object that was built for another one.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The layout of every type of the contract, in the order of the files.
-pub fn layouts() -> [&'static Layout; 17] {
+pub fn layouts() -> [&'static Layout; 18] {
     [
         &control::Control::LAYOUT,
         &control::Anchor::LAYOUT,
@@ -36,6 +36,7 @@ pub fn layouts() -> [&'static Layout; 17] {
         &counter::Fill::LAYOUT,
         &flow::FlowKey4::LAYOUT,
         &flow::FlowKey6::LAYOUT,
+        &flow::SlotAmounts::LAYOUT,
         &flow::SlotCounts::LAYOUT,
         &flow::Slot4::LAYOUT,
         &flow::Slot6::LAYOUT,

@@ -37,11 +37,8 @@ pub struct Layer2 {
 ///
 /// `Truncated`, `VlanDepth`, and for raw IP `IpVersion`.
 #[inline(always)]
-pub fn parse<const ALL: bool>(bytes: &impl Bytes, link: Link) -> Result<Layer2, Unparsed> {
+pub fn parse(bytes: &impl Bytes, link: Link) -> Result<Layer2, Unparsed> {
     if let Link::RawIp = link {
-        if !ALL {
-            return Err(Unparsed::IpVersion);
-        }
         let [version_length] = bytes.array(0).ok_or(Unparsed::Truncated)?;
         let version = version_length >> 4;
         let ethertype = match version {
@@ -54,9 +51,6 @@ pub fn parse<const ALL: bool>(bytes: &impl Bytes, link: Link) -> Result<Layer2, 
     let ethertype = bytes.number(ETHERTYPE_AT).ok_or(Unparsed::Truncated)?;
     if !is_tag(ethertype) {
         return Ok(Layer2 { ethertype, vlan: 0, next: ETHERTYPE_AT + 2 });
-    }
-    if !ALL {
-        return Err(Unparsed::VlanDepth);
     }
     let tag = bytes.window::<4>(ETHERTYPE_AT + 2).ok_or(Unparsed::Truncated)?;
     let vlan = tag.number::<0>() & VLAN_ID;
@@ -98,15 +92,12 @@ mod tests {
     };
 
     fn read(tags: &[(u16, u16)]) -> Result<Layer2, Unparsed> {
-        parse::<true>(&ethernet(tags, ETHERTYPE_IPV6, &[]).as_slice(), Link::Ethernet)
+        parse(&ethernet(tags, ETHERTYPE_IPV6, &[]).as_slice(), Link::Ethernet)
     }
 
     #[test]
     fn no_tag() {
-        let expected = Ok(Layer2 { ethertype: ETHERTYPE_IPV6, vlan: 0, next: 14 });
-        assert_eq!(read(&[]), expected);
-        let frame = ethernet(&[], ETHERTYPE_IPV6, &[]);
-        assert_eq!(parse::<false>(&frame.as_slice(), Link::Ethernet), expected);
+        assert_eq!(read(&[]), Ok(Layer2 { ethertype: ETHERTYPE_IPV6, vlan: 0, next: 14 }));
     }
 
     #[test]
@@ -137,21 +128,10 @@ mod tests {
     }
 
     #[test]
-    fn the_short_form_leaves_tags_and_raw_ip_to_the_long_one() {
-        let tagged = ethernet(&[(C_TAG, 1)], ETHERTYPE_IPV4, &[]);
-        assert!(parse::<false>(&tagged.as_slice(), Link::Ethernet).is_err());
-        assert!(parse::<false>(&[0x45u8; 20].as_slice(), Link::RawIp).is_err());
-    }
-
-    #[test]
     fn a_header_that_is_cut() {
         let frame = ethernet(&[(S_TAG, 1), (C_TAG, 2)], ETHERTYPE_IPV4, &[]);
         for length in 0..frame.len() {
-            assert_eq!(
-                parse::<true>(&&frame[..length], Link::Ethernet),
-                Err(Unparsed::Truncated),
-                "{length}"
-            );
+            assert_eq!(parse(&&frame[..length], Link::Ethernet), Err(Unparsed::Truncated), "{length}");
         }
     }
 
@@ -163,9 +143,9 @@ mod tests {
                 6 => Ok(Layer2 { ethertype: ETHERTYPE_IPV6, vlan: 0, next: 0 }),
                 _ => Err(Unparsed::IpVersion),
             };
-            assert_eq!(parse::<true>(&[octet].as_slice(), Link::RawIp), expected);
+            assert_eq!(parse(&[octet].as_slice(), Link::RawIp), expected);
         }
-        assert_eq!(parse::<true>(&[].as_slice(), Link::RawIp), Err(Unparsed::Truncated));
+        assert_eq!(parse(&[].as_slice(), Link::RawIp), Err(Unparsed::Truncated));
     }
 
     #[test]

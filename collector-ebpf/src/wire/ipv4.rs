@@ -11,8 +11,8 @@ use crate::abi::counter::Unparsed;
 
 const MINIMUM: u32 = Ipv4Hdr::LEN as u32;
 /// The fragment offset, in units of 8 octets (RFC 791 section 3.1).
-const FRAGMENT_OFFSET: u16 = 0x1FFF;
-const MORE_FRAGMENTS: u16 = 0x2000;
+pub(super) const FRAGMENT_OFFSET: u16 = 0x1FFF;
+pub(super) const MORE_FRAGMENTS: u16 = 0x2000;
 
 /// An IPv4 packet that was understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,21 +31,18 @@ pub struct Ipv4 {
 ///
 /// The reason why it is not understood, of this layer or the next.
 #[inline(always)]
-pub fn parse<const ALL: bool>(bytes: &impl Bytes, start: u32, frame: Frame) -> Result<Ipv4, Unparsed> {
+pub fn parse(bytes: &impl Bytes, start: u32, frame: Frame) -> Result<Ipv4, Unparsed> {
     let header = bytes.window::<{ Ipv4Hdr::LEN }>(start).ok_or(Unparsed::Truncated)?;
     let version_length = header.byte::<0>();
     if version_length >> 4 != 4 {
         return Err(Unparsed::IpVersion);
     }
-    let mut header_length = u32::from(version_length & 0x0F) * 4;
-    if header_length < MINIMUM || !ALL && header_length > MINIMUM {
+    let header_length = u32::from(version_length & 0x0F) * 4;
+    if header_length < MINIMUM {
         return Err(Unparsed::Ipv4HeaderLength);
     }
-    if !ALL {
-        header_length = MINIMUM;
-    }
     let mut total = u32::from(header.number::<2>());
-    if ALL && total == 0 && frame.gso {
+    if total == 0 && frame.gso {
         // A super-packet of more than 65,535 octets: the kernel writes 0 (iph_set_totlen, since Linux 6.3).
         total = frame.length.saturating_sub(start);
     }
@@ -56,18 +53,15 @@ pub fn parse<const ALL: bool>(bytes: &impl Bytes, start: u32, frame: Frame) -> R
         return Err(Unparsed::Ipv4HeaderLength);
     }
     let fragment = header.number::<6>();
-    if !ALL && fragment & (FRAGMENT_OFFSET | MORE_FRAGMENTS) != 0 {
-        return Err(Unparsed::Truncated);
-    }
     let protocol = header.byte::<9>();
     let segment = Segment {
         start: bytes.forget(start + header_length),
         end: start + total,
-        whole: !ALL || fragment & (FRAGMENT_OFFSET | MORE_FRAGMENTS) == 0,
+        whole: fragment & (FRAGMENT_OFFSET | MORE_FRAGMENTS) == 0,
         gso: frame.gso,
     };
-    let transport = if !ALL || fragment & FRAGMENT_OFFSET == 0 {
-        transport::parse::<ALL>(bytes, protocol, segment)?
+    let transport = if fragment & FRAGMENT_OFFSET == 0 {
+        transport::parse(bytes, protocol, segment)?
     } else {
         transport::fragment(protocol, segment)
     };
@@ -93,13 +87,8 @@ mod tests {
         read_of(packet, Frame { length: packet.len() as u32, gso: false })
     }
 
-    /// In both forms: where the short one reads the packet, both must say the same.
     fn read_of(packet: &[u8], frame: Frame) -> Result<Ipv4, Unparsed> {
-        let result = parse::<true>(&packet, 0, frame);
-        if let Ok(short) = parse::<false>(&packet, 0, frame) {
-            assert_eq!(result, Ok(short));
-        }
-        result
+        parse(&packet, 0, frame)
     }
 
     fn with_total(mut packet: Vec<u8>, total: u16) -> Vec<u8> {
@@ -238,6 +227,6 @@ mod tests {
         let mut frame = [0xEE; 18].to_vec();
         frame.extend(ipv4(UDP, &udp(4)));
         let whole = Frame { length: frame.len() as u32, gso: false };
-        assert_eq!(parse::<true>(&frame.as_slice(), 18, whole).map(|it| it.transport.headers), Ok(18 + 28));
+        assert_eq!(parse(&frame.as_slice(), 18, whole).map(|it| it.transport.headers), Ok(18 + 28));
     }
 }

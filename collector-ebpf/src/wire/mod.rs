@@ -5,11 +5,8 @@
 //! slice. What a header says is checked against the frame before it is used: a reader gets a value or an
 //! [`Unparsed`] reason, never a guess.
 //!
-//! The functions have a parameter `ALL`. Without it they read the form that makes up nearly all traffic
-//! (Ethernet without a tag, IPv4 without options, IPv6 without extension headers, whole TCP and UDP packets),
-//! in which every offset is a constant; any error then only means "not that: read it again with `ALL`". The
-//! programs inline the short form into their hot path; what it leaves out would cost every packet registers
-//! and stack.
+//! [`short`] reads the form that makes up nearly all traffic, and nothing else: the programs have it in their hot path,
+//! where what it leaves out would cost every packet registers and stack.
 
 pub mod bytes;
 pub mod ethernet;
@@ -17,6 +14,7 @@ pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod sctp;
+pub mod short;
 pub mod tcp;
 pub mod transport;
 pub mod tunnel;
@@ -75,15 +73,15 @@ pub struct Packet {
 /// The reason why the frame is not understood.
 #[inline(always)]
 pub fn parse(bytes: &impl Bytes, link: Link, frame: Frame) -> Result<Packet, Unparsed> {
-    let layer2 = ethernet::parse::<true>(bytes, link)?;
+    let layer2 = ethernet::parse(bytes, link)?;
     match layer2.ethertype {
         ETHERTYPE_IPV4 => {
-            let ip = ipv4::parse::<true>(bytes, layer2.next, frame)?;
+            let ip = ipv4::parse(bytes, layer2.next, frame)?;
             let addresses = Addresses::V4(ip.source, ip.destination);
             Ok(Packet { vlan: layer2.vlan, addresses, transport: ip.transport, jumbo: false })
         }
         ETHERTYPE_IPV6 => {
-            let ip = ipv6::parse::<true>(bytes, layer2.next, frame)?;
+            let ip = ipv6::parse(bytes, layer2.next, frame)?;
             let addresses = Addresses::V6(ip.source, ip.destination);
             Ok(Packet { vlan: layer2.vlan, addresses, transport: ip.transport, jumbo: ip.jumbo })
         }

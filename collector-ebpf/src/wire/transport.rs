@@ -60,15 +60,10 @@ const SCTP: u8 = IpProto::Sctp as u8;
 ///
 /// The reason why the header is not understood.
 #[inline(always)]
-pub fn parse<const ALL: bool>(
-    bytes: &impl Bytes,
-    protocol: u8,
-    segment: Segment,
-) -> Result<Transport, Unparsed> {
+pub fn parse(bytes: &impl Bytes, protocol: u8, segment: Segment) -> Result<Transport, Unparsed> {
     match protocol {
         TCP => tcp::parse(bytes, segment),
-        UDP => udp::parse::<ALL>(bytes, segment),
-        _ if !ALL => Err(Unparsed::Truncated),
+        UDP => udp::parse(bytes, segment),
         ICMP => icmp::parse(bytes, protocol, segment, icmp::V4),
         ICMPV6 => icmp::parse(bytes, protocol, segment, icmp::V6),
         SCTP => sctp::parse(bytes, segment),
@@ -117,8 +112,8 @@ mod tests {
             (ICMPV6, icmp(0, 0), ports::ICMP, Echo::None),
             (SCTP, sctp(), ports::TRANSPORT, Echo::None),
         ] {
-            let transport = parse::<true>(&header.as_slice(), protocol, whole(header.len()))
-                .expect("a header without fault");
+            let transport =
+                parse(&header.as_slice(), protocol, whole(header.len())).expect("a header without fault");
             assert_eq!((transport.protocol, transport.kind, transport.echo), (protocol, kind, echo));
         }
     }
@@ -135,18 +130,7 @@ mod tests {
                 echo: Echo::None,
                 headers: 0,
             };
-            assert_eq!(parse::<true>(&nothing, protocol, whole(0)), Ok(expected));
-        }
-    }
-
-    #[test]
-    fn the_short_form_knows_tcp_and_udp() {
-        let mut octets = tcp(0x10, &[]);
-        // As a UDP header it states 8 octets.
-        octets[4..6].copy_from_slice(&[0, 8]);
-        for protocol in 0..=u8::MAX {
-            let short = parse::<false>(&octets.as_slice(), protocol, whole(octets.len()));
-            assert_eq!(short.is_ok(), protocol == TCP || protocol == UDP, "{protocol}");
+            assert_eq!(parse(&nothing, protocol, whole(0)), Ok(expected));
         }
     }
 

@@ -16,17 +16,14 @@ const HEADER: u32 = UdpHdr::LEN as u32;
 ///
 /// `Truncated`, `UdpLength`.
 #[inline(always)]
-pub fn parse<const ALL: bool>(bytes: &impl Bytes, segment: Segment) -> Result<Transport, Unparsed> {
+pub fn parse(bytes: &impl Bytes, segment: Segment) -> Result<Transport, Unparsed> {
     within(segment, HEADER)?;
     let header = bytes.window::<6>(segment.start).ok_or(Unparsed::Truncated)?;
     let length = u32::from(header.number::<4>());
     // 0 means "to the packet's end" in a jumbogram (RFC 2675 section 4) and in a super-packet; a first
     // fragment holds the length of the whole datagram.
     let fits = length >= HEADER && segment.start + length <= segment.end;
-    if segment.whole
-        && !fits
-        && !(ALL && length == 0 && (segment.gso || segment.end - segment.start > 0xFFFF))
-    {
+    if segment.whole && !fits && !(length == 0 && (segment.gso || segment.end - segment.start > 0xFFFF)) {
         return Err(Unparsed::UdpLength);
     }
     Ok(Transport {
@@ -54,7 +51,7 @@ mod tests {
 
     /// A datagram of 18 octets that states another length.
     fn stated(length: u16, segment: Segment) -> Result<u32, Unparsed> {
-        parse::<true>(&udp_with(length, 10).as_slice(), segment).map(|it| it.headers)
+        parse(&udp_with(length, 10).as_slice(), segment).map(|it| it.headers)
     }
 
     #[test]
@@ -67,8 +64,7 @@ mod tests {
             echo: Echo::None,
             headers: 8,
         };
-        assert_eq!(parse::<true>(&udp(10).as_slice(), WHOLE), Ok(expected));
-        assert_eq!(parse::<false>(&udp(10).as_slice(), WHOLE), Ok(expected));
+        assert_eq!(parse(&udp(10).as_slice(), WHOLE), Ok(expected));
     }
 
     #[test]
@@ -86,9 +82,6 @@ mod tests {
         assert_eq!(stated(0, Segment { gso: true, ..WHOLE }), Ok(8));
         assert_eq!(stated(0, Segment { end: 0x1_0000, ..WHOLE }), Ok(8));
         assert_eq!(stated(0, Segment { end: 0xFFFF, ..WHOLE }), Err(Unparsed::UdpLength));
-        // The short form leaves it to the long one.
-        let short = parse::<false>(&udp_with(0, 10).as_slice(), Segment { gso: true, ..WHOLE });
-        assert_eq!(short, Err(Unparsed::UdpLength));
         assert_eq!(stated(7, Segment { gso: true, ..WHOLE }), Err(Unparsed::UdpLength));
     }
 

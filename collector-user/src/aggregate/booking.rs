@@ -1,8 +1,9 @@
-//! What the flows still owe to the counters of processing units.
+//! What the flows have counted for processing units.
 //!
-//! The programs count a packet for its unit at once, with two exceptions. A flow whose unit is
+//! A packet that a flow holds is counted once, in the flow: what a unit has is what its flows hold, added up here as they
+//! are drained, and what no flow holds, which the programs count for it. Two amounts have to wait. A flow whose unit is
 //! [provisional](how::PROVISIONAL) came in for this host, and may turn out to be somebody else's once an answer leaves:
-//! its packets are booked here when that is known, or has been waited for long enough. And the host's end of a
+//! it is booked when that is known, or has been waited for long enough. And the host's end of a
 //! container's flow counts in the class `local` of whoever the socket belongs to, which is known at the same time.
 //! Nothing is ever taken back, so every counter only grows.
 
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 
 use collector_ebpf::abi::{
     counter::DirectionCounters,
-    flow::{RX, TX, how},
+    flow::{FIRST_BOUNDARY, LOOPBACK_BOUNDARY, RX, TX, how},
 };
 
 use crate::drain::decode::FlowDelta;
@@ -18,7 +19,7 @@ use crate::drain::decode::FlowDelta;
 /// Amounts by direction: `RX`, `TX`.
 type Amounts = [DirectionCounters; 2];
 
-/// What a unit has been given by the flows since the start: to be added to what the programs count.
+/// What a unit has been given by its flows since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Credit {
     /// At the unit's boundary.
@@ -36,7 +37,7 @@ pub struct HostEnd {
     pub is_remote: bool,
 }
 
-/// What a flow has counted and no unit has been given.
+/// What a flow has counted and no unit has been given yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Open {
     provisional: Amounts,
@@ -44,12 +45,12 @@ pub struct Open {
 }
 
 impl Open {
-    /// Takes in what was drained.
-    pub fn add(&mut self, delta: &FlowDelta, at_uplink: bool) {
+    /// Takes in what was drained and has to wait.
+    pub fn add(&mut self, delta: &FlowDelta) {
         if delta.how & how::PROVISIONAL != 0 {
             add(&mut self.provisional, &amounts(delta));
         }
-        if !at_uplink {
+        if delta.id.boundary >= FIRST_BOUNDARY {
             add(&mut self.local, &amounts(delta));
         }
     }
@@ -67,6 +68,14 @@ pub struct Credits {
 }
 
 impl Credits {
+    /// Gives what was drained to the unit that it was counted for, where that is known. What loopback carries crosses no
+    /// boundary: the programs count it for both its ends.
+    pub fn book(&mut self, delta: &FlowDelta) {
+        if delta.how & how::PROVISIONAL == 0 && delta.id.boundary != LOOPBACK_BOUNDARY {
+            add(&mut self.units.entry(delta.pu).or_default().boundary, &amounts(delta));
+        }
+    }
+
     /// Gives what is open: to the flow's unit `pu`, and to that of its end on this host, if it has one.
     pub fn give(&mut self, open: &mut Open, pu: u16, host_end: Option<HostEnd>) {
         let Open { provisional, local } = std::mem::take(open);
@@ -97,12 +106,7 @@ fn amounts(delta: &FlowDelta) -> Amounts {
             delta.bytes.get(direction),
             delta.skbs.get(direction),
         ) {
-            *into = DirectionCounters {
-                packets: *packets,
-                bytes: *bytes,
-                skbs: *skbs,
-                ..DirectionCounters::default()
-            };
+            *into = DirectionCounters { packets: *packets, bytes: *bytes, skbs: *skbs };
         }
     }
     amounts
@@ -120,7 +124,7 @@ fn add(into: &mut Amounts, from: &Amounts) {
 mod tests {
     use std::net::IpAddr;
 
-    use collector_ebpf::abi::flow::{RX, TX, how, ports};
+    use collector_ebpf::abi::flow::{LOOPBACK_BOUNDARY, RX, TX, how, ports};
 
     use super::{Credit, Credits, HostEnd, Open};
     use crate::drain::decode::{FlowDelta, FlowId};
@@ -150,12 +154,21 @@ mod tests {
         }
     }
 
+    fn at(boundary: u16, how: u8) -> FlowDelta {
+        let delta = delta(how);
+        FlowDelta { id: FlowId { boundary, ..delta.id }, ..delta }
+    }
+
     #[test]
-    fn what_the_programs_have_counted_is_not_given_again() {
+    fn what_is_decided_is_given_at_once_and_what_is_not_once_it_is() {
         let (mut open, mut credits) = (Open::default(), Credits::default());
-        open.add(&delta(0), true);
+        open.add(&delta(0));
+        credits.book(&delta(0));
         assert!(open.is_empty());
-        open.add(&delta(how::PROVISIONAL), true);
+        assert_eq!(credits.of(1).boundary[RX].packets, 3);
+        open.add(&delta(how::PROVISIONAL));
+        credits.book(&delta(how::PROVISIONAL));
+        assert_eq!(credits.of(1).boundary[RX].packets, 3, "it waits");
         credits.give(&mut open, 7, None);
         assert!(open.is_empty(), "and is given once");
         let given = credits.of(7);
@@ -168,22 +181,31 @@ mod tests {
     }
 
     #[test]
+    fn what_loopback_carries_crosses_no_boundary() {
+        let mut credits = Credits::default();
+        credits.book(&at(LOOPBACK_BOUNDARY, 0));
+        assert_eq!(credits.of(1), Credit::default());
+        credits.book(&at(LOOPBACK_BOUNDARY + 1, 0));
+        assert_eq!(credits.of(1).boundary[TX].bytes, 70);
+    }
+
+    #[test]
     fn the_hosts_end_of_a_containers_flow_sees_it_from_the_other_side() {
         for is_remote in [true, false] {
             let (mut open, mut credits) = (Open::default(), Credits::default());
-            open.add(&delta(0), false);
+            open.add(&at(5000, 0));
             credits.give(&mut open, 101, Some(HostEnd { pu: 1, is_remote }));
             let [received, sent] = credits.of(1).local;
             let want = if is_remote { (1, 3) } else { (3, 1) };
             assert_eq!((received.packets, sent.packets), want);
-            assert_eq!(credits.of(101), Credit::default(), "the programs have counted it");
+            assert_eq!(credits.of(101), Credit::default(), "it was given that at once");
         }
     }
 
     #[test]
     fn without_an_end_on_this_host_nobody_is_given_anything() {
         let (mut open, mut credits) = (Open::default(), Credits::default());
-        open.add(&delta(0), false);
+        open.add(&at(5000, 0));
         credits.give(&mut open, 101, None);
         assert!(open.is_empty());
         assert_eq!(credits.of(1), Credit::default());

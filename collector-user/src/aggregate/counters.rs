@@ -70,9 +70,10 @@ impl Default for Differences {
 }
 
 impl Differences {
-    /// The report of a unit for which the programs have counted `now` in all, and the flows have given `credit`.
+    /// The report of a unit whose flows have counted `credit` in all, and which has `now` beside them.
     pub fn unit(&mut self, unit: &Unit, now: &PuCounters, credit: &Credit) -> CounterReport {
-        let [rx, tx] = sum(&now.direction, &credit.boundary);
+        let [rx, tx] = sum(&now.flowless, &credit.boundary);
+        let [rx_flowless, tx_flowless] = now.flowless;
         let [local_rx, local_tx] = sum(&now.local, &credit.local);
         let now = [
             rx.packets,
@@ -81,10 +82,10 @@ impl Differences {
             tx.bytes,
             rx.skbs,
             tx.skbs,
-            rx.flowless_packets,
-            rx.flowless_bytes,
-            tx.flowless_packets,
-            tx.flowless_bytes,
+            rx_flowless.packets,
+            rx_flowless.bytes,
+            tx_flowless.packets,
+            tx_flowless.bytes,
             now.flows,
             now.rate_limited,
             local_rx.packets,
@@ -154,22 +155,22 @@ mod tests {
         let host = registry.get(1).unwrap();
         let mut differences = Differences::default();
         let mut counters = PuCounters::default();
-        counters.direction[0].packets = 5;
+        counters.flowless[0].packets = 5;
         let report = differences.unit(host, &counters, &Credit::default());
         let names: Vec<_> = report.counters.iter().map(|counter| &*counter.name).collect();
         assert_eq!(names[..4], ["rx_packets", "rx_bytes", "tx_packets", "tx_bytes"]);
         assert_eq!((report.counters[0].value, report.counters[1].value), (5, 0));
-        counters.direction[0].packets = 7;
+        counters.flowless[0].packets = 7;
         assert_eq!(differences.unit(host, &counters, &Credit::default()).counters[0].value, 2);
         assert_eq!(differences.unit(host, &counters, &Credit::default()).counters[0].value, 0);
     }
 
     #[test]
-    fn what_the_flows_give_is_added_to_what_the_programs_count() {
+    fn a_units_total_is_what_its_flows_hold_and_what_none_does() {
         let registry = Registry::new(&[]).unwrap();
         let host = registry.get(1).unwrap();
         let (mut counters, mut credit) = (PuCounters::default(), Credit::default());
-        counters.direction[0].packets = 5;
+        counters.flowless[0].packets = 5;
         counters.local[1].bytes = 100;
         credit.boundary[0].packets = 2;
         credit.local[1].bytes = 11;
@@ -184,9 +185,9 @@ mod tests {
         let host = registry.get(1).unwrap();
         let mut differences = Differences::default();
         let mut counters = PuCounters::default();
-        counters.direction[1].bytes = u64::MAX - 9;
+        counters.flowless[1].bytes = u64::MAX - 9;
         differences.unit(host, &counters, &Credit::default());
-        counters.direction[1].bytes = 90;
+        counters.flowless[1].bytes = 90;
         assert_eq!(differences.unit(host, &counters, &Credit::default()).counters[3].value, 100);
     }
 

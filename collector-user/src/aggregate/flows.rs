@@ -156,7 +156,7 @@ impl Flow {
             self.pu = delta.pu;
             self.how = delta.how & !kept | self.how & kept;
         }
-        self.open.add(delta, delta.id.boundary < FIRST_BOUNDARY);
+        self.open.add(delta);
     }
 
     /// Its unit is a guess so far.
@@ -292,6 +292,7 @@ impl Flows {
         mut emit: impl FnMut(&FlowId, &Flow),
     ) {
         self.tally.skbs += delta.skbs.iter().sum::<u64>();
+        self.credits.book(delta);
         let report = self.lives.report;
         let new = || Flow::new(&delta.id, delta.how, delta.pu, delta.interface, first, report);
         if self.known.len() >= self.most && !self.known.contains_key(&delta.id) {

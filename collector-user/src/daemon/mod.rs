@@ -36,7 +36,7 @@ use crate::{
         attach::{Attachments, Choice},
         control::{Controller, LEASE_SECONDS},
         error::KernelError,
-        object::{self, CounterMaps, FlowMaps, Programs, Settings},
+        object::{self, CounterMaps, FlowMaps, Ledgers, Programs, Settings},
     },
     pu::{
         life::Lives as UnitLives,
@@ -183,6 +183,7 @@ struct Daemon<'a> {
     controller: Controller,
     flow_maps: FlowMaps,
     counters: CounterMaps,
+    ledgers: Ledgers,
     events: Events,
     faults: Faults,
     flows: Flows,
@@ -207,7 +208,7 @@ impl<'a> Daemon<'a> {
     ) -> Result<Self, DaemonError> {
         let units = Registry::new(&options.units)?;
         let hz = object::ticks_per_second()?;
-        let object::Loaded { programs, control, flows, mut counters, events, faults, .. } =
+        let object::Loaded { programs, control, flows, mut counters, ledgers, events, faults, .. } =
             object::load(&options.settings)?;
         counters.ensure(units.last_index())?;
         let mut controller = Controller::new(control, hz)?;
@@ -225,6 +226,7 @@ impl<'a> Daemon<'a> {
             controller,
             flow_maps: flows,
             counters,
+            ledgers,
             events: Events::new(events)?,
             faults: Faults::new(faults)?,
             flows: Flows::new(lives, options.most_flows),
@@ -269,7 +271,10 @@ impl<'a> Daemon<'a> {
             tokio::select! {
                 () = &mut shutdown => return Ok(()),
                 _ = drain.tick() => self.drain()?,
-                _ = report.tick() => self.report_counters()?,
+                _ = report.tick() => {
+                    self.drain()?;
+                    self.report_counters()?;
+                }
                 _ = sweep.tick() => self.sweep_identities()?,
                 _ = second_look.tick(), if !looked => {
                     looked = true;
@@ -321,7 +326,7 @@ impl<'a> Daemon<'a> {
         self.tell_lives(&ended);
         let ledger = self.ledger();
         drained.and(reported)?;
-        Ok(Status { interfaces, ledger: ledger? })
+        Ok(Status { interfaces, ledger })
     }
 
     fn tell_lives(&self, records: &[ContainerRecord]) {

@@ -64,7 +64,7 @@ impl Daemon<'_> {
         Ok(self.flow_maps.forget(&orphans)?)
     }
 
-    /// One report for each processing unit, and one with empty ids for the datapath itself.
+    /// One report for each processing unit, and one with empty ids for the datapath itself, of all that was drained.
     pub(super) fn report_counters(&mut self) -> Result<(), DaemonError> {
         for unit in self.units.iter() {
             if let Some(counters) = self.counters.unit(unit.index)? {
@@ -72,17 +72,17 @@ impl Daemon<'_> {
                 self.collector.collect_counter_event(&self.differences.unit(unit, &counters, &credit));
             }
         }
-        let ledger = self.counters.ledger()?;
+        let ledger = self.ledgers.sum();
         self.collector.collect_counter_event(&self.differences.datapath(&ledger));
         Ok(())
     }
 
     /// What became of every packet and record. The sinks add what became of the events.
-    pub(super) fn ledger(&self) -> Result<Ledger, DaemonError> {
-        let kernel = self.counters.ledger()?;
+    pub(super) fn ledger(&self) -> Ledger {
+        let kernel = self.ledgers.sum();
         let [read, undecodable] = self.records;
         let unparsed = Unparsed::ALL.iter().zip(kernel.unparsed).filter(|(_, count)| *count != 0);
-        Ok(Ledger {
+        Ledger {
             seen: kernel.seen,
             flows: self.flows.tally().skbs,
             unparsed: unparsed.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
@@ -100,7 +100,7 @@ impl Daemon<'_> {
             queue_full: BTreeMap::new(),
             delivered: BTreeMap::new(),
             ..Ledger::default()
-        })
+        }
     }
 }
 

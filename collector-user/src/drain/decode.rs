@@ -118,9 +118,9 @@ impl FlowDelta {
     pub fn of_slot(id: FlowId, counts: &SlotCounts) -> Self {
         Self {
             id,
-            bytes: counts.bytes,
-            packets: counts.packets.map(u64::from),
-            skbs: counts.skbs.map(u64::from),
+            bytes: counts.amounts.map(|amounts| amounts.bytes),
+            packets: counts.amounts.map(|amounts| amounts.packets.into()),
+            skbs: counts.amounts.map(|amounts| amounts.skbs.into()),
             begun: u64::from(counts.begun),
             first: counts.first,
             last: counts.last,

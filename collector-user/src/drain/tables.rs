@@ -8,7 +8,7 @@
 use std::io;
 
 use collector_ebpf::abi::flow::{
-    FlowKey4, FlowKey6, Identity, Slot4, Slot6, SlotCounts, TableCounts, TableKey4, TableKey6,
+    FlowKey4, FlowKey6, Identity, Slot4, Slot6, TableCounts, TableKey4, TableKey6,
 };
 
 use crate::{
@@ -27,12 +27,12 @@ impl FlowMaps {
     /// [`KernelError::Call`] where a table cannot be read; everything else has been handed on by then.
     pub fn drain(&mut self, epoch: usize, mut take: impl FnMut(&FlowDelta)) -> Result<(), KernelError> {
         sweep(&mut self.cache_4, epoch, |slot: &Slot4| {
-            occupied(&slot.counts)
+            (!slot.counts.is_empty())
                 .then(|| take(&FlowDelta::of_slot(FlowId::from(&slot.key), &slot.counts)))
                 .is_some()
         });
         sweep(&mut self.cache_6, epoch, |slot: &Slot6| {
-            occupied(&slot.counts)
+            (!slot.counts.is_empty())
                 .then(|| take(&FlowDelta::of_slot(FlowId::from(&slot.key), &slot.counts)))
                 .is_some()
         });
@@ -90,11 +90,6 @@ impl FlowMaps {
         }
         Ok(())
     }
-}
-
-fn occupied(counts: &SlotCounts) -> bool {
-    let [received, sent] = counts.skbs;
-    received | sent != 0
 }
 
 /// Shows `take` every slot of the half that `epoch` counts in, and zeroes those that it took.

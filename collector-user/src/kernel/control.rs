@@ -163,8 +163,10 @@ impl Controller {
     }
 
     fn store(&self, offset: usize, word: u64) {
-        if let Some(place) = self.maps.control.word(0, offset) {
-            place.store(word, Ordering::Release);
+        for cpu in 0..self.maps.control.len() {
+            if let Some(place) = self.maps.control.word(cpu, offset) {
+                place.store(word, Ordering::Release);
+            }
         }
     }
 }

@@ -2,15 +2,19 @@
 
 use aya::maps::MapError;
 use collector_ebpf::abi::{
+    control::Control,
     counter::{DirectionCounters, Ledger, PUS_PER_CHUNK, PuCounters},
     flow::{RX, TX},
 };
 
-use crate::kernel::{error::KernelError, object::CounterMaps};
+use crate::kernel::{
+    error::KernelError,
+    object::{CounterMaps, Ledgers},
+};
 
 impl CounterMaps {
-    /// What a processing unit has sent and received since the programs were loaded, over all CPUs. `None` where
-    /// nothing counts for this index.
+    /// What a processing unit has sent and received since the programs were loaded and no flow holds, over all CPUs.
+    /// `None` where nothing counts for this index.
     ///
     /// # Errors
     ///
@@ -22,7 +26,7 @@ impl CounterMaps {
         let mut sum = PuCounters::default();
         for cpu in cpus.iter() {
             for direction in [RX, TX] {
-                for (sum, cpu) in [(&mut sum.direction, &cpu.direction), (&mut sum.local, &cpu.local)] {
+                for (sum, cpu) in [(&mut sum.flowless, &cpu.flowless), (&mut sum.local, &cpu.local)] {
                     if let (Some(into), Some(from)) = (sum.get_mut(direction), cpu.get(direction)) {
                         add(into, from);
                     }
@@ -33,30 +37,28 @@ impl CounterMaps {
         }
         Ok(Some(sum))
     }
+}
 
+impl Ledgers {
     /// What became of every packet and record since the programs were loaded, over all CPUs.
-    ///
-    /// # Errors
-    ///
-    /// [`KernelError::Map`].
-    pub fn ledger(&self) -> Result<Ledger, KernelError> {
-        let cpus = self.ledger.get(&0, 0).map_err(failed("LEDGER"))?;
+    pub fn sum(&self) -> Ledger {
         let mut sum = Ledger::default();
-        for cpu in cpus.iter() {
-            sum.seen += cpu.seen;
-            sum.looped += cpu.looped;
-            sum.second_pass += cpu.second_pass;
-            sum.table_full += cpu.table_full;
-            sum.rate_limited += cpu.rate_limited;
-            sum.reserve_failed += cpu.reserve_failed;
-            sum.reported += cpu.reported;
-            sum.identity_full += cpu.identity_full;
-            sum.no_role += cpu.no_role;
-            for (into, from) in sum.unparsed.iter_mut().zip(&cpu.unparsed) {
+        for cpu in (0..self.cpus.len()).filter_map(|cpu| self.cpus.read(cpu)) {
+            let Control { ledger, .. } = cpu;
+            sum.seen += ledger.seen;
+            sum.looped += ledger.looped;
+            sum.second_pass += ledger.second_pass;
+            sum.table_full += ledger.table_full;
+            sum.rate_limited += ledger.rate_limited;
+            sum.reserve_failed += ledger.reserve_failed;
+            sum.reported += ledger.reported;
+            sum.identity_full += ledger.identity_full;
+            sum.no_role += ledger.no_role;
+            for (into, from) in sum.unparsed.iter_mut().zip(&ledger.unparsed) {
                 *into += from;
             }
         }
-        Ok(sum)
+        sum
     }
 }
 
@@ -64,8 +66,6 @@ fn add(into: &mut DirectionCounters, from: &DirectionCounters) {
     into.packets += from.packets;
     into.bytes += from.bytes;
     into.skbs += from.skbs;
-    into.flowless_packets += from.flowless_packets;
-    into.flowless_bytes += from.flowless_bytes;
 }
 
 fn failed(map: &'static str) -> impl FnOnce(MapError) -> KernelError {

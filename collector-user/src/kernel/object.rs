@@ -1,6 +1,6 @@
 //! Loads the embedded programs and maps, sized for this host.
 
-use std::io;
+use std::{io, mem::offset_of, sync::atomic::Ordering};
 
 use ::object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use aya::{
@@ -10,7 +10,6 @@ use aya::{
         lpm_trie::LpmTrie,
     },
     programs::{Program, SchedClassifier, TestRun as _, TestRunOptions},
-    util::nr_cpus,
 };
 use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_PERCPU_ARRAY};
@@ -18,7 +17,7 @@ use collector_ebpf::abi::{
     self,
     bench::{self, Walk},
     control::{Anchor, Control},
-    counter::{Ledger, PUS_PER_CHUNK, PuCounters},
+    counter::{PUS_PER_CHUNK, PuCounters},
     flow::{Slot4, Slot6, TableCounts, TableKey4, TableKey6},
     pu::Role,
 };
@@ -90,8 +89,10 @@ pub struct Loaded {
     pub control: ControlMaps,
     /// What they count for flows.
     pub flows: FlowMaps,
-    /// What they count for processing units, and the ledger.
+    /// What they count for processing units.
     pub counters: CounterMaps,
+    /// What became of every packet and record.
+    pub ledgers: Ledgers,
     /// Flows that begin and end.
     pub events: RingBuf<MapData>,
     /// Rare faults that the programs tell in words.
@@ -122,7 +123,7 @@ pub struct Programs {
 
 /// Maps that only [`control`](crate::kernel::control) writes.
 pub struct ControlMaps {
-    /// Epoch, generation, lease.
+    /// Epoch, generation, lease: an entry a CPU.
     pub control: SharedArray<Control>,
     /// Interface roles.
     pub roles: Array<MapData, Role>,
@@ -155,14 +156,19 @@ pub struct FlowMaps {
     pub identities_6: [MapData; 2],
 }
 
-/// Maps of cumulative counters.
+/// Maps of what processing units have and no flow holds.
 pub struct CounterMaps {
     /// Chunks of processing units.
     pub units: ArrayOfMaps<MapData>,
     /// The chunks that exist.
     pub chunks: Vec<PerCpuArray<MapData, PuCounters>>,
-    /// The datapath's own.
-    pub ledger: PerCpuArray<MapData, Ledger>,
+}
+
+/// The ledgers that the programs keep.
+#[derive(Debug)]
+pub struct Ledgers {
+    /// An entry a CPU.
+    pub(super) cpus: SharedArray<Control>,
 }
 
 /// Loads everything; attaches nothing.
@@ -175,34 +181,32 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     check_object(OBJECT)?;
     check_kernel()?;
     check_privileges()?;
-    let cpus =
-        nr_cpus().map_err(|(_, source)| KernelError::Host { what: "the number of CPUs", source })? as u32;
+    let cpus = cpus()?;
     let (slots_4, slots_6) = (slots_of_one(settings.slots_4, cpus), slots_of_one(settings.slots_6, cpus));
     let (entries_4, entries_6) = (2 * cpus * slots_4, 2 * cpus * slots_6);
     let hz = ticks_per_second()?;
     // In 1,024ths of a flow.
     let per_tick = scaled(u64::from(settings.new_flows_per_second) * 1024 / u64::from(hz)).max(1);
     let burst = scaled(u64::from(settings.new_flows_burst) * 1024);
-    let seed = random()?;
+    let (shift_4, shift_6) = (slot_shift(slots_4), slot_shift(slots_6));
+    let factors = hash_factors()?;
     let (mark_mask, mark_shift) = (settings.mark_mask, settings.mark_mask.trailing_zeros() & 31);
-    let no_cache = u32::from(settings.no_cache || is_preempt_rt());
+    let no_cache = settings.no_cache || is_preempt_rt();
     // Three quarters of a table, shared fairly: a CPU alone asks for a drain too early, never too late.
     let high_water = |entries: u32| (entries / 4 * 3 / cpus).max(1);
     let (high_water_4, high_water_6) = (high_water(settings.table_4), high_water(settings.table_6));
 
     let mut loader = EbpfLoader::new();
     loader
-        .override_global("CPUS", &cpus, true)
-        .override_global("SLOTS_4", &slots_4, true)
-        .override_global("SLOTS_6", &slots_6, true)
-        .override_global("HASH_SEED", &seed, true)
+        .override_global("SLOT_SHIFT_4", &shift_4, true)
+        .override_global("SLOT_SHIFT_6", &shift_6, true)
         .override_global("FLOWS_PER_TICK", &per_tick, true)
         .override_global("FLOWS_BURST", &burst, true)
         .override_global("MARK_MASK", &mark_mask, true)
         .override_global("MARK_SHIFT", &mark_shift, true)
-        .override_global("NO_CACHE", &no_cache, true)
         .override_global("HIGH_WATER_4", &high_water_4, true)
         .override_global("HIGH_WATER_6", &high_water_6, true)
+        .map_max_entries("CONTROL", cpus)
         .map_max_entries("CACHE4", entries_4)
         .map_max_entries("CACHE6", entries_6)
         .map_max_entries("NEW4", settings.identities_4 / 2)
@@ -210,6 +214,9 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         .map_max_entries("LIVE4", settings.identities_4)
         .map_max_entries("LIVE6", settings.identities_6)
         .map_max_entries("EVENTS", settings.ring);
+    for (name, factor) in HASH_FACTORS.into_iter().zip(&factors) {
+        loader.override_global(name, factor, true);
+    }
     if settings.reference_programs {
         loader.map_max_entries("STEPS", bench::STEPS).map_max_entries("FLOOR_FLOWS", FLOOR_FLOWS);
     }
@@ -231,8 +238,9 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         identities_4: [data(&mut ebpf, "NEW4")?, data(&mut ebpf, "LIVE4")?],
         identities_6: [data(&mut ebpf, "NEW6")?, data(&mut ebpf, "LIVE6")?],
     };
+    let control_map = data(&mut ebpf, "CONTROL")?;
     let control = ControlMaps {
-        control: shared(&mut ebpf, "CONTROL", 1)?,
+        control: mapped(&control_map, "CONTROL", cpus)?,
         roles: typed(&mut ebpf, "ROLES")?,
         roles_more: typed(&mut ebpf, "ROLES_MORE")?,
         locals: typed(&mut ebpf, "LOCALS")?,
@@ -240,16 +248,15 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         cidrs: typed(&mut ebpf, "CIDRS")?,
         tables_4: outer_4,
     };
-    let counters = CounterMaps {
-        units: outer(&mut ebpf, "PUS")?,
-        chunks: Vec::new(),
-        ledger: typed(&mut ebpf, "LEDGER")?,
-    };
+    let counters = CounterMaps { units: outer(&mut ebpf, "PUS")?, chunks: Vec::new() };
+    let ledgers = Ledgers { cpus: mapped(&control_map, "CONTROL", cpus)? };
+    give_slots(&control.control, (!no_cache).then_some((slots_4, slots_6)));
     let events = typed(&mut ebpf, "EVENTS")?;
     let faults = EbpfLogger::init(&mut ebpf)?;
     let anchored = shared(&mut ebpf, "ANCHOR", 1)?;
     let reference = settings.reference_programs.then(|| reference_maps(&mut ebpf)).transpose()?;
-    Ok(Loaded { programs: Programs { ebpf, anchored }, control, flows, counters, events, faults, reference })
+    let programs = Programs { ebpf, anchored };
+    Ok(Loaded { programs, control, flows, counters, ledgers, events, faults, reference })
 }
 
 /// The program that counts what comes in.
@@ -433,16 +440,72 @@ fn scaled(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// Whether softirqs can be preempted here; see `NO_CACHE` in the programs' settings.
+/// Tells each CPU where its slots lie: in the caches are epochs, in them CPUs, in them slots.
+fn give_slots(control: &SharedArray<Control>, slots: Option<(u32, u32)>) {
+    let cpus = control.len() as u32;
+    for cpu in 0..cpus {
+        let first = |slots: u32| [cpu * slots, (cpus + cpu) * slots];
+        let [first_4, first_6] = match slots {
+            Some((slots_4, slots_6)) => [first(slots_4), first(slots_6)],
+            None => [[Control::NO_SLOTS; 2]; 2],
+        };
+        for (offset, first) in
+            [(offset_of!(Control, first_slot_4), first_4), (offset_of!(Control, first_slot_6), first_6)]
+        {
+            if let Some(place) = control.word(cpu as usize, offset) {
+                place.store(two_in_one(first), Ordering::Release);
+            }
+        }
+    }
+}
+
+/// Two numbers that lie side by side, as the one word that they make.
+fn two_in_one(both: [u32; 2]) -> u64 {
+    let mut octets = [0; 8];
+    for (into, from) in octets.iter_mut().zip(both.iter().flat_map(|number| number.to_ne_bytes())) {
+        *into = from;
+    }
+    u64::from_ne_bytes(octets)
+}
+
+/// CPUs there can be: one more than the highest number, which is what the programs see.
+fn cpus() -> Result<u32, KernelError> {
+    const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
+    let fail = |source| KernelError::Host { what: "the number of CPUs", source };
+    let list = std::fs::read_to_string(POSSIBLE).map_err(fail)?;
+    highest(&list).map(|cpu| cpu + 1).ok_or_else(|| fail(io::ErrorKind::InvalidData.into()))
+}
+
+/// The highest number of a list like `0-3,8`, which is in order.
+fn highest(list: &str) -> Option<u32> {
+    list.trim().rsplit([',', '-']).next()?.parse().ok()
+}
+
+/// Whether softirqs can be preempted here: then a slot could see two packets at once, so no CPU has slots, and every
+/// packet is counted in the tables, whose additions are atomic.
 fn is_preempt_rt() -> bool {
     rustix::system::uname().version().to_string_lossy().contains("PREEMPT_RT")
 }
 
-fn random() -> Result<u64, KernelError> {
-    let mut bytes = [0; 8];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| KernelError::Host { what: "random numbers", source: error.into() })?;
-    Ok(u64::from_ne_bytes(bytes))
+/// How far a hash is shifted to be one of so many slots.
+fn slot_shift(slots: u32) -> u32 {
+    u64::BITS - slots.trailing_zeros()
+}
+
+/// The factors of the hash, one for each word of the longest key.
+const HASH_FACTORS: [&str; 5] =
+    ["HASH_FACTOR_1", "HASH_FACTOR_2", "HASH_FACTOR_3", "HASH_FACTOR_4", "HASH_FACTOR_5"];
+
+/// Random odd numbers.
+fn hash_factors() -> Result<[u64; HASH_FACTORS.len()], KernelError> {
+    let mut factors = [0; HASH_FACTORS.len()];
+    for factor in &mut factors {
+        let mut bytes = [0; 8];
+        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+            .map_err(|error| KernelError::Host { what: "random numbers", source: error.into() })?;
+        *factor = u64::from_ne_bytes(bytes) | 1;
+    }
+    Ok(factors)
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, KernelError> {
@@ -468,8 +531,11 @@ fn outer(ebpf: &mut Ebpf, name: &'static str) -> Result<ArrayOfMaps<MapData>, Ke
 }
 
 fn shared<T: Pod>(ebpf: &mut Ebpf, name: &'static str, entries: u32) -> Result<SharedArray<T>, KernelError> {
-    let data = data(ebpf, name)?;
-    SharedArray::map(data.fd(), entries).map_err(|source| KernelError::Call {
+    mapped(&data(ebpf, name)?, name, entries)
+}
+
+fn mapped<T: Pod>(map: &MapData, name: &'static str, entries: u32) -> Result<SharedArray<T>, KernelError> {
+    SharedArray::map(map.fd(), entries).map_err(|source| KernelError::Call {
         map: name,
         action: "mapped into memory",
         source,

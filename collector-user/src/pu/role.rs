@@ -6,7 +6,10 @@ use std::{
     fmt,
 };
 
-use collector_ebpf::abi::pu::{Role, index, role};
+use collector_ebpf::abi::{
+    flow::LOOPBACK_BOUNDARY,
+    pu::{Role, index, role},
+};
 
 use crate::{host::links::Link, pu::registry::Unit};
 
@@ -202,7 +205,7 @@ pub fn for_others(link: &Link, inside: &BTreeSet<u32>) -> Option<Role> {
     Some(Role { ifindex: link.index, flags, ..Role::default() })
 }
 
-/// What the programs are told of an attached interface. `boundary` is an index of its own from 4096 on, `number` names
+/// What the programs are told of an attached interface. `boundary` is an index of its own from 4097 on, `number` names
 /// the interface in flow counts.
 pub fn for_programs(
     link: &Link,
@@ -214,7 +217,7 @@ pub fn for_programs(
     let raw = if link.raw_ip { role::RAW_IP } else { 0 };
     let (flags, pu, boundary) = match decision.kind {
         Kind::Uplink => (role::UPLINK, index::HOST, 0),
-        Kind::Loopback => (role::LOOPBACK, index::HOST, boundary),
+        Kind::Loopback => (role::LOOPBACK, index::HOST, LOOPBACK_BOUNDARY),
         Kind::Overlay => (role::OWN, index::OVERLAY, boundary),
         Kind::Declared => {
             let far = if is_far(link) { role::FAR } else { 0 };

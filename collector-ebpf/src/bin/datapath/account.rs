@@ -1,4 +1,5 @@
-//! The steady state of a flow: read the packet, hit its slot, add; one more addition for its processing unit.
+//! The steady state of a flow: read the packet, hit its slot, add. Its processing unit gets what its flows have counted
+//! when user space drains them.
 //!
 //! What is not the steady state goes to [`cold`](crate::cold), which reads the packet again: nothing that it
 //! needs has to be kept here, and the registers and the stack of the hot path stay free.
@@ -7,7 +8,7 @@ use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64};
 use collector_ebpf::{
     abi::{
         control::Control,
-        flow::{RX, TX, how},
+        flow::{RX, TX},
         pu::{Role, role},
     },
     wire::{transport::Transport, tunnel},
@@ -15,12 +16,11 @@ use collector_ebpf::{
 
 use crate::{
     Skb, cold,
-    count::{Counted, add, count_unit, ledger, mark},
+    count::{add, ledger, mark},
     family::Key,
     maps::CONTROL,
     packet::wire,
     read::{read4, read6, role_of_index, unit_sent},
-    settings::NO_CACHE,
     slot,
 };
 
@@ -30,11 +30,18 @@ const PACKET_LOOPBACK: u32 = 5;
 /// Counts one socket buffer.
 #[inline(always)]
 pub(crate) fn run<const EGRESS: bool>(skb: Skb) {
-    let Some((word, lease, now)) = told() else { return };
-    if now >= lease {
-        return;
-    }
-    ledger(|ledger| ledger.seen += 1);
+    // SAFETY: no arguments, no memory.
+    let Some(control) = control(unsafe { bpf_get_smp_processor_id() }) else { return };
+    // SAFETY: no arguments, no memory.
+    let now = unsafe { bpf_jiffies64() };
+    // SAFETY: the entry is live; its ledger is this CPU's own.
+    let word = unsafe {
+        if now >= (&raw const (*control).lease).read_volatile() {
+            return;
+        }
+        (*control).ledger.seen += 1;
+        word(control)
+    };
     // SAFETY: the kernel hands the program a live context.
     if !EGRESS && unsafe { (*skb).pkt_type } == PACKET_LOOPBACK {
         // It lost its Ethernet header on the way, and was counted when it was sent.
@@ -43,12 +50,14 @@ pub(crate) fn run<const EGRESS: bool>(skb: Skb) {
     }
     // SAFETY: the kernel hands the program a live context.
     let counted = match role_of_index(unsafe { (*skb).ifindex }) {
-        Some(role) if !EGRESS || !may_be_second_pass(skb, role) => match hot4::<EGRESS>(skb, word, now, role)
-        {
-            Hot::Counted => true,
-            Hot::Other => hot6::<EGRESS>(skb, word, now, role),
-            Hot::Missed => false,
-        },
+        Some(role) if role.flags & RARE == 0 || EGRESS && is_plain(skb, role) => {
+            let run = Run { skb, control, word, now };
+            match hot4::<EGRESS>(&run, role) {
+                Hot::Counted => true,
+                Hot::Other => hot6::<EGRESS>(&run, role),
+                Hot::Missed => false,
+            }
+        }
         _ => false,
     };
     if !counted {
@@ -60,17 +69,30 @@ pub(crate) fn run<const EGRESS: bool>(skb: Skb) {
     }
 }
 
-/// The control word, the tick at which the lease ends, and that of now.
+/// A CPU's entry of the control map.
 #[inline(always)]
-pub(crate) fn told() -> Option<(u64, u64, u64)> {
-    let control = CONTROL.get_ptr(0)?;
-    // SAFETY: user space writes each word by one aligned store; a volatile read is one load.
-    let (word, lease) = unsafe {
-        ((&raw const (*control).word).read_volatile(), (&raw const (*control).lease).read_volatile())
-    };
-    // SAFETY: no arguments, no memory.
-    let now = unsafe { bpf_jiffies64() };
-    Some((word, lease, now))
+pub(crate) fn control(cpu: u32) -> Option<*mut Control> {
+    CONTROL.get_ptr_mut(cpu)
+}
+
+/// Epoch and generation, as they are now.
+///
+/// # Safety
+///
+/// The entry is live.
+#[inline(always)]
+pub(crate) unsafe fn word(control: *const Control) -> u64 {
+    // SAFETY: the caller's promise. User space writes it by one aligned store; a volatile read is one load.
+    unsafe { (&raw const (*control).word).read_volatile() }
+}
+
+/// Roles that need a second look before the steady state may count.
+const RARE: u16 = role::LOOPBACK | role::RAW_IP | role::MIRRORED;
+
+/// Whether the steady state may count a packet of such a role all the same: an ifb is there, but has not handed it back.
+#[inline(always)]
+fn is_plain(skb: Skb, role: &Role) -> bool {
+    role.flags & RARE == role::MIRRORED && !may_be_second_pass(skb, role)
 }
 
 /// Whether an ifb may have handed the packet back, which was counted before it went there.
@@ -86,6 +108,14 @@ fn looped() -> u32 {
     0
 }
 
+/// A run of a program: its packet, and what it was told.
+struct Run {
+    skb: Skb,
+    control: *const Control,
+    word: u64,
+    now: u64,
+}
+
 /// What the steady state made of a packet.
 enum Hot {
     Counted,
@@ -96,62 +126,43 @@ enum Hot {
 }
 
 #[inline(always)]
-fn hot4<const EGRESS: bool>(skb: Skb, word: u64, now: u64, role: &Role) -> Hot {
-    let Some((mut key, transport)) = read4(skb, role) else { return Hot::Other };
+fn hot4<const EGRESS: bool>(run: &Run, role: &Role) -> Hot {
+    let Some((mut key, transport)) = read4(run.skb, role) else { return Hot::Other };
     let sent = unit_sent::<EGRESS>(role);
     if !sent {
         key.turn();
     }
-    if hit(skb, word, now, role, &key, &transport, sent) { Hot::Counted } else { Hot::Missed }
+    if hit(run, role, &key, &transport, sent) { Hot::Counted } else { Hot::Missed }
 }
 
 /// The same for IPv6.
 #[inline(always)]
-fn hot6<const EGRESS: bool>(skb: Skb, word: u64, now: u64, role: &Role) -> bool {
-    let Some((mut key, transport)) = read6(skb, role) else { return false };
+fn hot6<const EGRESS: bool>(run: &Run, role: &Role) -> bool {
+    let Some((mut key, transport)) = read6(run.skb, role) else { return false };
     let sent = unit_sent::<EGRESS>(role);
     if !sent {
         key.turn();
     }
-    hit(skb, word, now, role, &key, &transport, sent)
+    hit(run, role, &key, &transport, sent)
 }
 
 /// Counts a packet whose flow holds its slot; `false` where there is more to do than to add.
 #[inline(always)]
-fn hit<K: Key>(
-    skb: Skb,
-    word: u64,
-    now: u64,
-    role: &Role,
-    key: &K,
-    transport: &Transport,
-    sent: bool,
-) -> bool {
-    if role.flags & role::LOOPBACK != 0 || NO_CACHE.load() != 0 {
-        return false;
-    }
-    // SAFETY: no arguments, no memory.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    let Some(slot) = key.index(Control::epoch(word), cpu).and_then(|index| slot::of(key, index)) else {
-        return false;
-    };
+fn hit<K: Key>(run: &Run, role: &Role, key: &K, transport: &Transport, sent: bool) -> bool {
+    let Some(slot) = slot::of(key, key.index(run.control, run.word)) else { return false };
     let direction = if sent { TX } else { RX };
     if !slot::is_steady(&slot, direction, transport.tcp_flags) {
         return false;
     }
     // SAFETY: the slot is live, and this CPU's alone while softirqs are off.
     unsafe {
-        let wire = wire(skb, transport.headers, false);
+        let wire = wire(run.skb, transport.headers, false);
         if wire.packets != 1 && tunnel::is_tunnel(transport) {
             // Its segments repeat headers that lie deeper than was read.
             return false;
         }
-        let Counted { pu, how } =
-            add(slot.counts(), direction, wire, now, role.interface, transport.tcp_flags);
-        if how & how::PROVISIONAL == 0 {
-            count_unit(pu, direction, wire, true);
-        }
-        mark(skb, pu);
+        add(slot.counts(), direction, wire, run.now, role.interface, transport.tcp_flags);
+        mark(run.skb, (*slot.counts()).pu);
     }
     true
 }

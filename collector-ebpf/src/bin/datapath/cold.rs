@@ -6,9 +6,10 @@
 
 use core::num::NonZeroU16;
 
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64};
 use collector_ebpf::abi::{
     counter::Unparsed,
-    flow::{FlowKey4, FlowKey6, RX, TX, how},
+    flow::{FlowKey4, FlowKey6, RX, TX},
     pu::{Role, role},
 };
 
@@ -41,13 +42,17 @@ pub(crate) extern "C" fn cold_egress(skb: Skb) -> u32 {
 #[inline(always)]
 fn run<const EGRESS: bool>(skb: Skb) -> u32 {
     // Read anew: the steady state has counted nothing for this packet, so this is where its run begins.
-    let Some((word, _, now)) = account::told() else { return 0 };
+    // SAFETY: no arguments, no memory.
+    let (cpu, now) = unsafe { (bpf_get_smp_processor_id(), bpf_jiffies64()) };
+    let Some(control) = account::control(cpu) else { return 0 };
+    // SAFETY: the entry is live.
+    let word = unsafe { account::word(control) };
     let Some(role) = read::role_of(skb) else { return 0 };
     if EGRESS && account::may_be_second_pass(skb, role) && read::is_from_ifb(skb) {
         count::ledger(|ledger| ledger.second_pass += 1);
         return 0;
     }
-    let mut packet = Packet::unread::<EGRESS>(role, word, now);
+    let mut packet = Packet::unread::<EGRESS>(role, cpu, word, now);
     let failed = if read::common4(skb, &mut packet) != 0 || read::common6(skb, &mut packet) != 0 {
         0
     } else {
@@ -77,7 +82,7 @@ fn unparsed<const EGRESS: bool>(skb: Skb, role: &Role, reason: Unparsed) -> u32 
         }
     });
     let direction = if read::unit_sent::<EGRESS>(role) { TX } else { RX };
-    count::count_unit(role.pu, direction, wire(skb, 0, false), false);
+    count::count_flowless(role.pu, direction, wire(skb, 0, false));
     0
 }
 
@@ -93,35 +98,35 @@ fn received_on_loopback(skb: Skb, packet: &Packet) -> u32 {
         packet.key::<FlowKey6>().remote()
     };
     let pu = classify::declared(receiver).map_or(packet.role.pu, NonZeroU16::get);
-    count::count_local(pu, RX, wire(skb, packet.headers, packet.jumbo), true);
+    count::count_local(pu, RX, wire(skb, packet.headers, packet.jumbo));
     0
 }
 
 /// Counts what is sent by loopback for its sender. Both ends are this host's: at the ingress the other receives.
 #[inline(never)]
-fn sent_on_loopback<K: Key>(skb: Skb, packet: &Packet, in_flow: u32) -> u32 {
+fn sent_on_loopback<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     let key = packet.key::<K>();
     let sender = if packet.sent() { key.local() } else { key.remote() };
     let pu = classify::declared(sender).map_or(packet.role.pu, NonZeroU16::get);
-    count::count_local(pu, TX, wire(skb, packet.headers, packet.jumbo), in_flow != 0);
+    count::count_local(pu, TX, wire(skb, packet.headers, packet.jumbo));
     0
 }
 
-/// Counts a packet in its flow, and for its processing unit.
+/// Counts a packet in its flow, or else for its processing unit alone.
 #[inline(never)]
 fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     let wire = wire(skb, packet.headers, packet.jumbo);
     let direction = packet.direction();
     let place = slot::for_flow::<K>(packet);
     let place = (!place.is_null()).then_some(Slot { key: place });
-    let (pu, how, in_flow) = if let Some(place) = place
+    let (pu, in_flow) = if let Some(place) = place
         // SAFETY: the slot is live, and this CPU's alone while softirqs are off.
         && unsafe { (*place.key).is(packet.key()) }
         && slot::is_steady(&place, direction, packet.tcp_flags)
     {
         // A packet of a rarer form, whose flow is in its steady state all the same.
         // SAFETY: as above.
-        unsafe { ((*place.counts()).pu, (*place.counts()).how, true) }
+        unsafe { ((*place.counts()).pu, true) }
     } else {
         let who = forget(skb, identity::find::<K>(skb, packet));
         report::flow::<K>(packet, who);
@@ -130,7 +135,7 @@ fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> u32 {
             Some(place) => slot::take::<K>(place.key, packet, who) != 0,
             None => slot::into_table::<K>(packet, who, wire.packets, wire.bytes) != 0,
         };
-        (Who::unpack(who).pu, Who::unpack(who).how, in_flow)
+        (Who::unpack(who).pu, in_flow)
     };
     if in_flow && let Some(place) = place {
         // SAFETY: as above.
@@ -139,9 +144,9 @@ fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> u32 {
         };
     }
     if packet.role.flags & role::LOOPBACK != 0 {
-        sent_on_loopback::<K>(skb, packet, u32::from(in_flow));
-    } else if how & how::PROVISIONAL == 0 || !in_flow {
-        count::count_unit(pu, direction, wire, in_flow);
+        sent_on_loopback::<K>(skb, packet);
+    } else if !in_flow {
+        count::count_flowless(pu, direction, wire);
     }
     count::mark(skb, pu);
     0

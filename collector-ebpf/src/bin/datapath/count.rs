@@ -1,21 +1,22 @@
-//! The counters: of processing units, of flows in a slot, the ledger; and the mark.
+//! The counters: of flows in a slot, of processing units, the ledger; and the mark.
 
 use core::mem::offset_of;
 
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use collector_ebpf::abi::{
     counter::{DirectionCounters, Ledger, PUS_PER_CHUNK, PuCounters},
-    flow::SlotCounts,
+    flow::{SlotAmounts, SlotCounts},
     pu::index,
 };
 
 use crate::{
-    Skb,
-    maps::{LEDGER, PUS},
+    Skb, account,
+    maps::PUS,
     packet::Wire,
     settings::{MARK_MASK, MARK_SHIFT},
 };
 
-/// Adds a packet to a slot. What fits into one word is changed in one: LLVM would take it apart.
+/// Adds a packet to a slot.
 ///
 /// # Safety
 ///
@@ -29,34 +30,22 @@ pub(crate) unsafe fn add(
     now: u64,
     interface: u16,
     tcp_flags: u8,
-) -> Counted {
-    // SAFETY: the caller's promise; the last fields are one aligned word.
+) {
+    // SAFETY: the caller's promise. Packets and buffers are the halves of one word, and neither runs over.
     unsafe {
-        (*counts).bytes[direction] += wire.bytes;
-        (*counts).packets[direction] += wire.packets;
-        (*counts).skbs[direction] += 1;
+        let amounts = &raw mut (*counts).amounts[direction];
+        (*amounts).bytes += wire.bytes;
+        *amounts.cast::<u64>().add(offset_of!(SlotAmounts, packets) / 8) += u64::from(wire.packets) | 1 << 32;
         (*counts).last = now as u32;
-        let last = counts.cast::<u64>().add(offset_of!(SlotCounts, pu) / 8);
-        let word = *last & !(0xFFFF << 16)
-            | u64::from(interface) << 16
-            | u64::from(tcp_flags) << (32 + 8 * direction as u32);
-        *last = word;
-        Counted { pu: word as u16, how: (word >> 56) as u8 }
+        (*counts).interface = interface;
+        (*counts).tcp_flags[direction] |= tcp_flags;
     }
 }
 
-/// Whose packet was added, and how that is known.
-pub(crate) struct Counted {
-    pub(crate) pu: u16,
-    pub(crate) how: u8,
-}
-
-// The word in which `add` finds the last fields of a slot.
+// The word in which `add` finds packets and buffers; BPF runs little-endian here (bpfel).
 const _: () = {
-    assert!(offset_of!(SlotCounts, pu).is_multiple_of(8));
-    assert!(offset_of!(SlotCounts, interface) == offset_of!(SlotCounts, pu) + 2);
-    assert!(offset_of!(SlotCounts, tcp_flags) == offset_of!(SlotCounts, pu) + 4);
-    assert!(offset_of!(SlotCounts, how) == offset_of!(SlotCounts, pu) + 7);
+    assert!(offset_of!(SlotAmounts, packets).is_multiple_of(8));
+    assert!(offset_of!(SlotAmounts, skbs) == offset_of!(SlotAmounts, packets) + 4);
 };
 
 /// This CPU's counters of a processing unit.
@@ -66,22 +55,22 @@ pub(crate) fn unit(pu: u16) -> Option<*mut PuCounters> {
     PUS.get(pu / PUS_PER_CHUNK)?.per_cpu_array().get_ptr_mut(pu % PUS_PER_CHUNK)
 }
 
-/// Counts a packet for its processing unit.
+/// Counts a packet that no flow holds for its processing unit.
 #[inline(always)]
 #[expect(clippy::indexing_slicing, reason = "a direction is RX or TX; a panic would be refused at load")]
-pub(crate) fn count_unit(pu: u16, direction: usize, wire: Wire, in_flow: bool) {
+pub(crate) fn count_flowless(pu: u16, direction: usize, wire: Wire) {
     let Some(unit) = unit(pu) else { return };
     // SAFETY: this CPU's own entry.
-    unsafe { count(&raw mut (*unit).direction[direction], wire, in_flow) };
+    unsafe { count(&raw mut (*unit).flowless[direction], wire) };
 }
 
 /// Counts what loopback carries, for the unit at one of its ends.
 #[inline(always)]
 #[expect(clippy::indexing_slicing, reason = "a direction is RX or TX; a panic would be refused at load")]
-pub(crate) fn count_local(pu: u16, direction: usize, wire: Wire, in_flow: bool) {
+pub(crate) fn count_local(pu: u16, direction: usize, wire: Wire) {
     let Some(unit) = unit(pu) else { return };
     // SAFETY: this CPU's own entry.
-    unsafe { count(&raw mut (*unit).local[direction], wire, in_flow) };
+    unsafe { count(&raw mut (*unit).local[direction], wire) };
 }
 
 /// Adds a packet.
@@ -90,25 +79,23 @@ pub(crate) fn count_local(pu: u16, direction: usize, wire: Wire, in_flow: bool) 
 ///
 /// The counters are this CPU's own.
 #[inline(always)]
-unsafe fn count(counters: *mut DirectionCounters, wire: Wire, in_flow: bool) {
+unsafe fn count(counters: *mut DirectionCounters, wire: Wire) {
     // SAFETY: the caller's promise.
     unsafe {
         (*counters).packets += u64::from(wire.packets);
         (*counters).bytes += wire.bytes;
         (*counters).skbs += 1;
-        if !in_flow {
-            (*counters).flowless_packets += u64::from(wire.packets);
-            (*counters).flowless_bytes += wire.bytes;
-        }
     }
 }
 
 /// Changes this CPU's ledger.
 #[inline(always)]
 pub(crate) fn ledger(change: impl FnOnce(&mut Ledger)) {
-    if let Some(ledger) = LEDGER.get_ptr_mut(0) {
-        // SAFETY: this CPU's own entry, and nothing else refers to it meanwhile.
-        change(unsafe { &mut *ledger });
+    // SAFETY: no arguments, no memory.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    if let Some(control) = account::control(cpu) {
+        // SAFETY: this CPU's own entry, and nothing else refers to its ledger meanwhile.
+        change(unsafe { &mut (*control).ledger });
     }
 }
 

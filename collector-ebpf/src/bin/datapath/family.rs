@@ -14,7 +14,10 @@ use collector_ebpf::abi::{
 use crate::{
     fill::Filling,
     maps::{CACHE4, CACHE6, LIVE4, LIVE6, NEW4, NEW6, TABLES4, TABLES6},
-    settings::{CPUS, HASH_SEED, HIGH_WATER_4, HIGH_WATER_6, SLOTS_4, SLOTS_6},
+    settings::{
+        HASH_FACTOR_1, HASH_FACTOR_2, HASH_FACTOR_3, HASH_FACTOR_4, HASH_FACTOR_5, HIGH_WATER_4,
+        HIGH_WATER_6, SLOT_SHIFT_4, SLOT_SHIFT_6,
+    },
     socket::Tuple,
 };
 
@@ -75,9 +78,9 @@ pub(crate) trait Key: Copy + 'static {
     /// Both ends are the same, so that only what a packet says tells its direction.
     fn is_symmetric(&self) -> bool;
 
-    /// The index of the first of the two slots that this flow may have on `cpu` in `epoch`; the other's differs in the
-    /// lowest bit. `None` for a CPU that has no slots.
-    fn index(&self, epoch: u32, cpu: u32) -> Option<u32>;
+    /// The index of the first of the two slots that this flow may have on the CPU that `control` is for; the other's
+    /// differs in the lowest bit. Beyond the cache for a CPU that has no slots.
+    fn index(&self, control: *const Control, word: u64) -> u32;
 
     /// The slot with an index.
     fn slot(index: u32) -> Option<Slot<Self>>;
@@ -127,25 +130,24 @@ pub(crate) struct Rest {
     pub(crate) ports: u8,
 }
 
-/// An odd number with well-mixed bits: the fraction of the golden ratio.
-const MIX_1: u64 = 0x9E37_79B9_7F4A_7C15;
-/// Another: the fraction of the square root of 3.
-const MIX_2: u64 = 0xBB67_AE85_84CA_A73B;
-
+/// The slot for a key, from the sum of its words, each multiplied by a random odd number: of that the highest bits depend
+/// on every bit of the key, and two keys meet no more often than twice the share of one slot (M. Dietzfelbinger et al.,
+/// "A reliable randomized algorithm for the closest-pair problem", 1997). The products do not wait for one another.
 #[inline(always)]
-fn mix(hash: u64, word: u64, factor: u64) -> u64 {
-    let hash = (hash ^ word).wrapping_mul(factor);
-    hash ^ hash >> 32
+fn slot_of(sum: u64, shift: u32) -> u32 {
+    (sum >> (shift & 63)) as u32
 }
 
-/// The index of a slot: epochs, in them CPUs, in them slots.
 #[inline(always)]
-fn slot_index(hash: u64, slots: u32, epoch: u32, cpu: u32) -> Option<u32> {
-    let cpus = CPUS.load();
-    if cpu >= cpus {
-        return None;
-    }
-    Some((epoch * cpus + cpu) * slots + ((hash >> 32) as u32 & (slots - 1)))
+fn times(word: u64, factor: u64) -> u64 {
+    word.wrapping_mul(factor)
+}
+
+/// Of two, that of the epoch.
+#[inline(always)]
+fn epochs_own(both: &[u32; 2], word: u64) -> u32 {
+    let [even, odd] = *both;
+    if Control::epoch(word) == 0 { even } else { odd }
 }
 
 #[inline(always)]
@@ -194,10 +196,12 @@ impl Key for FlowKey4 {
     }
 
     #[inline(always)]
-    fn index(&self, epoch: u32, cpu: u32) -> Option<u32> {
+    fn index(&self, control: *const Control, word: u64) -> u32 {
         let [addresses, rest] = words4(self);
-        let hash = mix(mix(HASH_SEED.load(), addresses, MIX_1), rest, MIX_2);
-        slot_index(hash, SLOTS_4.load(), epoch, cpu)
+        let sum = times(addresses, HASH_FACTOR_1.load()).wrapping_add(times(rest, HASH_FACTOR_2.load()));
+        // SAFETY: the entry is live; user space wrote these before the programs ran.
+        let first = unsafe { epochs_own(&(*control).first_slot_4, word) };
+        first + slot_of(sum, SLOT_SHIFT_4.load())
     }
 
     #[inline(always)]
@@ -304,11 +308,16 @@ impl Key for FlowKey6 {
     }
 
     #[inline(always)]
-    fn index(&self, epoch: u32, cpu: u32) -> Option<u32> {
+    fn index(&self, control: *const Control, word: u64) -> u32 {
         let [l0, l1, r0, r1, rest] = words6(self);
-        let hash = mix(mix(HASH_SEED.load(), l0 ^ r0.rotate_left(17), MIX_1), l1 ^ r1.rotate_left(29), MIX_2);
-        let hash = mix(hash, rest, MIX_1);
-        slot_index(hash, SLOTS_6.load(), epoch, cpu)
+        let sum = times(l0, HASH_FACTOR_1.load())
+            .wrapping_add(times(l1, HASH_FACTOR_2.load()))
+            .wrapping_add(times(r0, HASH_FACTOR_3.load()))
+            .wrapping_add(times(r1, HASH_FACTOR_4.load()))
+            .wrapping_add(times(rest, HASH_FACTOR_5.load()));
+        // SAFETY: the entry is live; user space wrote these before the programs ran.
+        let first = unsafe { epochs_own(&(*control).first_slot_6, word) };
+        first + slot_of(sum, SLOT_SHIFT_6.load())
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use aya_ebpf::{
 use collector_ebpf::abi::{
     bench::Walk,
     control::{Anchor, Control},
-    counter::{Fill, Ledger, PU_CHUNKS, PUS_PER_CHUNK, PuCounters},
+    counter::{Fill, PU_CHUNKS, PUS_PER_CHUNK, PuCounters},
     flow::{FlowKey4, FlowKey6, Identity, Slot4, Slot6, TableCounts, TableKey4, TableKey6},
     pu::{self, Role},
     report::FlowEvent,
@@ -23,7 +23,8 @@ const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 /// Most hosts have a handful of addresses, some have thousands.
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
-/// What user space tells every run. Written by user space through shared memory.
+/// What user space tells every run, and what became of every packet and record: an entry a CPU. The ledger is counted
+/// here, the rest is written by user space through shared memory.
 #[btf_map]
 pub(crate) static CONTROL: Array<Control, 1, MMAPABLE> = Array::new();
 
@@ -78,16 +79,12 @@ pub(crate) static LIVE4: HashMap<FlowKey4, Identity, 1> = HashMap::new();
 #[btf_map]
 pub(crate) static LIVE6: HashMap<FlowKey6, Identity, 1> = HashMap::new();
 
-/// Counters of processing units, in chunks. Counted here, read by user space.
+/// What processing units have and no flow holds, in chunks. Counted here, read by user space.
 #[btf_map]
 pub(crate) static PUS: ArrayOfMaps<
     Untyped<{ PERCPU_ARRAY }, { size_of::<u32>() }, { size_of::<PuCounters>() }, { PUS_PER_CHUNK as usize }>,
     { PU_CHUNKS as usize },
 > = ArrayOfMaps::new();
-
-/// What became of every packet and record. Counted here, read by user space.
-#[btf_map]
-pub(crate) static LEDGER: PerCpuArray<Ledger, 1> = PerCpuArray::new();
 
 /// How far this CPU has filled the tables: IPv4, IPv6. Counted here.
 #[btf_map]

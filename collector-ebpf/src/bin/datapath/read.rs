@@ -2,7 +2,6 @@
 
 use core::ptr;
 
-use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use collector_ebpf::{
     abi::{
         counter::Unparsed,
@@ -11,10 +10,10 @@ use collector_ebpf::{
     },
     wire::{
         Frame, Link,
-        ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Layer2, VLAN_ID},
+        ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, VLAN_ID},
         ipv4::{self, Ipv4},
         ipv6::{self, Ipv6},
-        tcp,
+        short, tcp,
         transport::{Echo, Transport},
         tunnel,
     },
@@ -54,14 +53,13 @@ pub(crate) struct Packet {
 impl Packet {
     /// A packet of which only the circumstances are known.
     #[inline(always)]
-    pub(crate) fn unread<const EGRESS: bool>(role: &'static Role, word: u64, now: u64) -> Self {
+    pub(crate) fn unread<const EGRESS: bool>(role: &'static Role, cpu: u32, word: u64, now: u64) -> Self {
         Self {
             key: [0; 5],
             role,
             now,
             word,
-            // SAFETY: no arguments, no memory.
-            cpu: unsafe { bpf_get_smp_processor_id() },
+            cpu,
             headers: 0,
             tcp_flags: 0,
             initiator: 0,
@@ -186,40 +184,26 @@ pub(crate) fn unit_sent<const EGRESS: bool>(role: &Role) -> bool {
     EGRESS != (role.flags & role::FAR != 0)
 }
 
-/// Reads a whole TCP or UDP packet over IPv4, in place: its transport header, and the key of its flow as if
-/// the local end had sent it.
+/// Reads a whole TCP or UDP packet over IPv4 and Ethernet without a tag in the frame, in place: its transport header,
+/// and the key of its flow as if the local end had sent it.
 #[inline(always)]
 pub(crate) fn read4(skb: Skb, role: &Role) -> Option<(FlowKey4, Transport)> {
-    let bytes = Linear::of(skb);
-    let (layer2, boundary) = layer2(skb, role, &bytes)?;
-    if layer2.ethertype != ETHERTYPE_IPV4 {
-        return None;
-    }
-    let ip = ipv4::parse::<false>(&bytes, layer2.next, frame(skb)).ok()?;
-    Some((key4(boundary, &ip), ip.transport))
+    let ip = short::ipv4(&Linear::of(skb), frame(skb).length)?;
+    Some((key4(boundary(skb, role, UNTAGGED), &ip), ip.transport))
 }
 
 /// The same for IPv6.
 #[inline(always)]
 pub(crate) fn read6(skb: Skb, role: &Role) -> Option<(FlowKey6, Transport)> {
-    let bytes = Linear::of(skb);
-    let (layer2, boundary) = layer2(skb, role, &bytes)?;
-    if layer2.ethertype != ETHERTYPE_IPV6 {
-        return None;
-    }
-    let ip = ipv6::parse::<false>(&bytes, layer2.next, frame(skb)).ok()?;
-    Some((key6(boundary, &ip), ip.transport))
-}
-
-/// Layer 2, and the boundary that the frame crosses. `None` where layer 2 is not understood.
-#[inline(always)]
-fn layer2(skb: Skb, role: &Role, bytes: &Linear) -> Option<(Layer2, u16)> {
-    let layer2 = ethernet::parse::<false>(bytes, link(role)).ok()?;
-    Some((layer2, boundary(skb, role, &layer2)))
+    let ip = short::ipv6(&Linear::of(skb), frame(skb).length)?;
+    Some((key6(boundary(skb, role, UNTAGGED), &ip), ip.transport))
 }
 
 #[inline(never)]
 pub(crate) fn common4(skb: Skb, packet: &mut Packet) -> u32 {
+    if let Link::RawIp = link(packet.role) {
+        return 0;
+    }
     let Some((key, transport)) = read4(skb, packet.role) else { return 0 };
     if frame(skb).gso && tunnel::is_tunnel(&transport) {
         return 0;
@@ -230,6 +214,9 @@ pub(crate) fn common4(skb: Skb, packet: &mut Packet) -> u32 {
 
 #[inline(never)]
 pub(crate) fn common6(skb: Skb, packet: &mut Packet) -> u32 {
+    if let Link::RawIp = link(packet.role) {
+        return 0;
+    }
     let Some((key, transport)) = read6(skb, packet.role) else { return 0 };
     if frame(skb).gso && tunnel::is_tunnel(&transport) {
         return 0;
@@ -244,11 +231,11 @@ pub(crate) fn common6(skb: Skb, packet: &mut Packet) -> u32 {
 pub(crate) fn general(skb: Skb, packet: &mut Packet) -> u32 {
     let result = Copied::of(skb)
         .ok_or(Unparsed::Truncated)
-        .and_then(|bytes| ethernet::parse::<true>(&bytes, link(packet.role)));
+        .and_then(|bytes| ethernet::parse(&bytes, link(packet.role)));
     match result {
         Err(reason) => reason as u32 + 1,
         Ok(layer2) => {
-            let boundary = boundary(skb, packet.role, &layer2);
+            let boundary = boundary(skb, packet.role, layer2.vlan);
             match layer2.ethertype {
                 ETHERTYPE_IPV4 => {
                     general4(skb, packet, layer2.next, boundary) + inner::<FlowKey4>(skb, packet)
@@ -280,7 +267,7 @@ fn inner<K: Key>(skb: Skb, packet: &mut Packet) -> u32 {
 #[inline(never)]
 fn general4(skb: Skb, packet: &mut Packet, next: u32, boundary: u16) -> u32 {
     let Some(bytes) = Copied::again(skb) else { return Unparsed::Truncated as u32 + 1 };
-    match ipv4::parse::<true>(&bytes, next, frame(skb)) {
+    match ipv4::parse(&bytes, next, frame(skb)) {
         Ok(ip) => {
             packet.set(key4(boundary, &ip), &ip.transport, false);
             0
@@ -292,7 +279,7 @@ fn general4(skb: Skb, packet: &mut Packet, next: u32, boundary: u16) -> u32 {
 #[inline(never)]
 fn general6(skb: Skb, packet: &mut Packet, next: u32, boundary: u16) -> u32 {
     let Some(bytes) = Copied::again(skb) else { return Unparsed::Truncated as u32 + 1 };
-    match ipv6::parse::<true>(&bytes, next, frame(skb)) {
+    match ipv6::parse(&bytes, next, frame(skb)) {
         Ok(ip) => {
             packet.set(key6(boundary, &ip), &ip.transport, ip.jumbo);
             0
@@ -307,12 +294,15 @@ pub(crate) fn link(role: &Role) -> Link {
     if role.flags & role::RAW_IP != 0 { Link::RawIp } else { Link::Ethernet }
 }
 
+/// The VLAN id of a frame without a tag.
+const UNTAGGED: u16 = 0;
+
 /// The boundary for the flow's key: at an uplink the VLAN id, of the tag that the kernel keeps beside the
 /// frame or of the first one in it.
 #[inline(always)]
-pub(crate) fn boundary(skb: Skb, role: &Role, layer2: &Layer2) -> u16 {
+pub(crate) fn boundary(skb: Skb, role: &Role, vlan: u16) -> u16 {
     if role.flags & role::UPLINK != 0 {
-        metadata_vlan(skb).map_or(layer2.vlan, |tag| tag & VLAN_ID)
+        metadata_vlan(skb).map_or(vlan, |tag| tag & VLAN_ID)
     } else {
         role.boundary
     }

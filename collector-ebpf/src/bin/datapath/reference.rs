@@ -1,14 +1,7 @@
 //! The reference that the bench compares with: parse, one update of a hash with a 16-octet key, one counter.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use collector_ebpf::{
-    abi::flow::FlowKey4,
-    wire::{
-        Frame, Link,
-        ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
-        ipv4, ipv6,
-    },
-};
+use collector_ebpf::{abi::flow::FlowKey4, wire::short};
 
 use crate::{
     Skb, atomic,
@@ -45,20 +38,14 @@ pub(crate) fn floor(skb: Skb) {
 fn key(skb: Skb) -> Option<FlowKey4> {
     let bytes = Linear::of(skb);
     // SAFETY: the kernel hands the program a live context.
-    let frame = unsafe { Frame { length: (*skb).len, gso: (*skb).gso_size != 0 } };
-    let layer2 = ethernet::parse::<false>(&bytes, Link::Ethernet).ok()?;
-    let (local, remote, transport) = match layer2.ethertype {
-        ETHERTYPE_IPV4 => {
-            let ip = ipv4::parse::<false>(&bytes, layer2.next, frame).ok()?;
-            (ip.source, ip.destination, ip.transport)
-        }
-        ETHERTYPE_IPV6 => {
-            let ip = ipv6::parse::<false>(&bytes, layer2.next, frame).ok()?;
-            let [.., s0, s1, s2, s3] = ip.source;
-            let [.., d0, d1, d2, d3] = ip.destination;
-            ([s0, s1, s2, s3], [d0, d1, d2, d3], ip.transport)
-        }
-        _ => return None,
+    let length = unsafe { (*skb).len };
+    let (local, remote, transport) = if let Some(ip) = short::ipv4(&bytes, length) {
+        (ip.source, ip.destination, ip.transport)
+    } else {
+        let ip = short::ipv6(&bytes, length)?;
+        let [.., s0, s1, s2, s3] = ip.source;
+        let [.., d0, d1, d2, d3] = ip.destination;
+        ([s0, s1, s2, s3], [d0, d1, d2, d3], ip.transport)
     };
     let [s0, s1, d0, d1] = transport.ports;
     Some(FlowKey4 {

@@ -7,17 +7,13 @@ use collector_ebpf::abi;
 #[unsafe(no_mangle)]
 pub(crate) static ABI_VERSION: Global<u32> = Global::new(abi::VERSION);
 
-/// CPUs that have slots in the caches; a packet on another one goes straight to the tables.
+/// How far a hash is shifted to be one of the slots of a CPU and epoch in the IPv4 cache, whose number is a power of two.
 #[unsafe(no_mangle)]
-pub(crate) static CPUS: Global<u32> = Global::new(1);
-
-/// Slots of one CPU and epoch in the IPv4 cache; a power of two.
-#[unsafe(no_mangle)]
-pub(crate) static SLOTS_4: Global<u32> = Global::new(16);
+pub(crate) static SLOT_SHIFT_4: Global<u32> = Global::new(60);
 
 /// The same of the IPv6 cache.
 #[unsafe(no_mangle)]
-pub(crate) static SLOTS_6: Global<u32> = Global::new(16);
+pub(crate) static SLOT_SHIFT_6: Global<u32> = Global::new(60);
 
 /// Entries that one CPU may add to the IPv4 table in an epoch before user space is told to drain it at once.
 #[unsafe(no_mangle)]
@@ -27,9 +23,26 @@ pub(crate) static HIGH_WATER_4: Global<u32> = Global::new(u32::MAX);
 #[unsafe(no_mangle)]
 pub(crate) static HIGH_WATER_6: Global<u32> = Global::new(u32::MAX);
 
-/// Mixed into the hash, so that nobody can choose packets that meet in one slot.
+/// What the words of a key are multiplied by for its hash: odd numbers, random, so that nobody can choose packets that
+/// meet in one slot.
 #[unsafe(no_mangle)]
-pub(crate) static HASH_SEED: Global<u64> = Global::new(0);
+pub(crate) static HASH_FACTOR_1: Global<u64> = Global::new(1);
+
+/// See [`HASH_FACTOR_1`].
+#[unsafe(no_mangle)]
+pub(crate) static HASH_FACTOR_2: Global<u64> = Global::new(1);
+
+/// See [`HASH_FACTOR_1`].
+#[unsafe(no_mangle)]
+pub(crate) static HASH_FACTOR_3: Global<u64> = Global::new(1);
+
+/// See [`HASH_FACTOR_1`].
+#[unsafe(no_mangle)]
+pub(crate) static HASH_FACTOR_4: Global<u64> = Global::new(1);
+
+/// See [`HASH_FACTOR_1`].
+#[unsafe(no_mangle)]
+pub(crate) static HASH_FACTOR_5: Global<u64> = Global::new(1);
 
 /// New flows that a processing unit gains on each CPU per tick, in 1,024ths.
 #[unsafe(no_mangle)]
@@ -46,8 +59,3 @@ pub(crate) static MARK_MASK: Global<u32> = Global::new(0);
 /// How far the mark is shifted to reach those bits.
 #[unsafe(no_mangle)]
 pub(crate) static MARK_SHIFT: Global<u32> = Global::new(0);
-
-/// 1 on a kernel where softirqs can be preempted (`PREEMPT_RT`): a slot could see two packets at once, so
-/// every packet is counted in the tables, whose additions are atomic.
-#[unsafe(no_mangle)]
-pub(crate) static NO_CACHE: Global<u32> = Global::new(0);

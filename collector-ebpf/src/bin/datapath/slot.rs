@@ -3,18 +3,16 @@
 use core::ptr;
 
 use collector_ebpf::{
-    abi::control::Control,
     abi::flow::{FLUSH_AT, RX, SlotCounts, TX, TableCounts, how},
     wire::tcp,
 };
 
 use crate::{
-    atomic,
+    account, atomic,
     count::{self, unit},
     family::{Key, Place, Slot},
     identity::Who,
     read::Packet,
-    settings::NO_CACHE,
 };
 
 /// The slot that the flow holds, of the two that it may have.
@@ -35,10 +33,8 @@ pub(crate) fn of<K: Key>(key: &K, index: u32) -> Option<Slot<K>> {
 #[inline(never)]
 pub(crate) fn for_flow<K: Key>(packet: &Packet) -> *mut K {
     let key = packet.key::<K>();
-    if NO_CACHE.load() != 0 {
-        return ptr::null_mut();
-    }
-    let Some(index) = key.index(Control::epoch(packet.word), packet.cpu) else { return ptr::null_mut() };
+    let Some(control) = account::control(packet.cpu) else { return ptr::null_mut() };
+    let index = key.index(control, packet.word);
     let (Some(one), Some(other)) = (K::slot(index), K::slot(index ^ 1)) else { return ptr::null_mut() };
     let now = packet.now as u32;
     // SAFETY: both are live, and this CPU's alone while softirqs are off.
@@ -57,9 +53,7 @@ pub(crate) fn for_flow<K: Key>(packet: &Packet) -> *mut K {
 #[inline(always)]
 unsafe fn age(counts: *const SlotCounts, now: u32) -> u32 {
     // SAFETY: the caller's promise.
-    unsafe {
-        if (*counts).skbs[RX] | (*counts).skbs[TX] == 0 { u32::MAX } else { now.wrapping_sub((*counts).last) }
-    }
+    unsafe { if (*counts).is_empty() { u32::MAX } else { now.wrapping_sub((*counts).last) } }
 }
 
 /// Whether a packet of the flow that holds the slot only has to be added there.
@@ -71,7 +65,7 @@ pub(crate) fn is_steady<K: Copy>(slot: &Slot<K>, direction: usize, tcp_flags: u8
     }
     // SAFETY: the slot is live, and this CPU's alone while softirqs are off. The comparison covers two rare cases:
     // nothing counted in this direction yet, and no room for more.
-    unsafe { (*slot.counts()).packets[direction].wrapping_sub(1) < FLUSH_AT - 1 }
+    unsafe { (*slot.counts()).amounts[direction].packets.wrapping_sub(1) < FLUSH_AT - 1 }
 }
 
 /// Gives the slot to the packet's flow, with its identity as it is now; the counts of another flow or unit, or counts
@@ -85,10 +79,10 @@ pub(crate) fn take<K: Key>(key: *mut K, packet: &Packet, who: u32) -> u32 {
     unsafe {
         // What was counted for another unit stays its own.
         let moved = (*counts).pu != pu || ((*counts).how ^ how) & how::PROVISIONAL != 0;
-        let occupied = (*counts).skbs[RX] | (*counts).skbs[TX] != 0;
+        let occupied = !(*counts).is_empty();
         let own = (*key).is(packet.key());
-        let full = (*counts).packets[RX] >= FLUSH_AT
-            || (*counts).packets[TX] >= FLUSH_AT
+        let full = (*counts).amounts[RX].packets >= FLUSH_AT
+            || (*counts).amounts[TX].packets >= FLUSH_AT
             || (*counts).begun == u8::MAX;
         if !own || full || moved {
             if occupied {
@@ -147,20 +141,17 @@ fn flush<K: Key>(key: &K, word: u64, cpu: u32, counts: &SlotCounts) -> u32 {
         unsafe { merge(entry, counts) };
         return 0;
     }
-    count::ledger(|ledger| ledger.table_full += u64::from(counts.skbs[RX]) + u64::from(counts.skbs[TX]));
+    let skbs = |direction: usize| u64::from(counts.amounts[direction].skbs);
+    count::ledger(|ledger| ledger.table_full += skbs(RX) + skbs(TX));
     if let Some(unit) = unit(counts.pu) {
         for direction in [RX, TX] {
+            let amounts = counts.amounts[direction];
             // SAFETY: this CPU's own entry.
             unsafe {
-                let counters = &raw mut (*unit).direction[direction];
-                if counts.how & how::PROVISIONAL != 0 {
-                    // Nobody will decide it now, and it was not counted before.
-                    (*counters).packets += u64::from(counts.packets[direction]);
-                    (*counters).bytes += counts.bytes[direction];
-                    (*counters).skbs += u64::from(counts.skbs[direction]);
-                }
-                (*counters).flowless_packets += u64::from(counts.packets[direction]);
-                (*counters).flowless_bytes += counts.bytes[direction];
+                let counters = &raw mut (*unit).flowless[direction];
+                (*counters).packets += u64::from(amounts.packets);
+                (*counters).bytes += amounts.bytes;
+                (*counters).skbs += u64::from(amounts.skbs);
             }
         }
     }
@@ -178,9 +169,10 @@ unsafe fn merge(entry: *mut TableCounts, counts: &SlotCounts) {
     // SAFETY: the caller's promise; the 64-bit numbers are aligned.
     unsafe {
         for direction in 0..2 {
-            atomic::add(&raw mut (*entry).bytes[direction], counts.bytes[direction]);
-            atomic::add(&raw mut (*entry).packets[direction], u64::from(counts.packets[direction]));
-            atomic::add(&raw mut (*entry).skbs[direction], u64::from(counts.skbs[direction]));
+            let amounts = counts.amounts[direction];
+            atomic::add(&raw mut (*entry).bytes[direction], amounts.bytes);
+            atomic::add(&raw mut (*entry).packets[direction], u64::from(amounts.packets));
+            atomic::add(&raw mut (*entry).skbs[direction], u64::from(amounts.skbs));
             (*entry).tcp_flags[direction] |= counts.tcp_flags[direction];
         }
         atomic::add(&raw mut (*entry).begun, u64::from(counts.begun));

@@ -71,14 +71,15 @@ pub(crate) fn go_on<const PROGRAM: u32>(ctx: &TcContext) -> i32 {
 /// Counts the packet if its flow holds its slot.
 #[inline(always)]
 pub(crate) fn count_held(skb: Skb) {
-    let Some((word, ..)) = account::told() else { return };
+    // SAFETY: no arguments, no memory.
+    let Some(control) = account::control(unsafe { bpf_get_smp_processor_id() }) else { return };
     // SAFETY: the kernel hands the program a live context.
     let Some(role) = role_of_index(unsafe { (*skb).ifindex }) else { return };
     let sent = unit_sent::<false>(role);
     let held = if let Some((key, transport)) = read4(skb, role) {
-        is_held(word, key, sent, transport.tcp_flags)
+        is_held(control, key, sent, transport.tcp_flags)
     } else if let Some((key, transport)) = read6(skb, role) {
-        is_held(word, key, sent, transport.tcp_flags)
+        is_held(control, key, sent, transport.tcp_flags)
     } else {
         false
     };
@@ -89,13 +90,13 @@ pub(crate) fn count_held(skb: Skb) {
 }
 
 #[inline(always)]
-fn is_held<K: Key>(word: u64, mut key: K, sent: bool, tcp_flags: u8) -> bool {
+fn is_held<K: Key>(control: *const Control, mut key: K, sent: bool, tcp_flags: u8) -> bool {
     if !sent {
         key.turn();
     }
-    // SAFETY: no arguments, no memory.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
+    // SAFETY: the entry is live.
+    let word = unsafe { account::word(control) };
     let direction = if sent { TX } else { RX };
-    let held = key.index(Control::epoch(word), cpu).and_then(|index| slot::of(&key, index));
+    let held = slot::of(&key, key.index(control, word));
     held.is_some_and(|slot| slot::is_steady(&slot, direction, tcp_flags))
 }
