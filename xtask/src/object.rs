@@ -77,7 +77,7 @@ fn folder(workspace: &Workspace, toolchain: &Toolchain) -> PathBuf {
 fn rust_flags(linker: &Path) -> OsString {
     let mut flags = OsString::from(format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH));
     // The linker makes .BTF out of the debug information: without the one there is not the other.
-    for flag in ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Clinker="] {
+    for flag in ["-Cdebuginfo=2", "-Ctarget-cpu=v3", "-Clink-arg=--btf", "-Clinker="] {
         flags.push("\u{1f}");
         flags.push(flag);
     }
@@ -122,7 +122,10 @@ mod tests {
     fn the_flags_are_separated_as_cargo_wants_them() {
         let flags = rust_flags(Path::new("/a b/bpf-linker")).into_string().unwrap();
         let flags: Vec<_> = flags.split('\u{1f}').collect();
-        assert_eq!(flags[1..], ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Clinker=/a b/bpf-linker"]);
+        assert_eq!(
+            flags[1..],
+            ["-Cdebuginfo=2", "-Ctarget-cpu=v3", "-Clink-arg=--btf", "-Clinker=/a b/bpf-linker"]
+        );
     }
 
     #[test]
