@@ -30,8 +30,7 @@ const PACKET_LOOPBACK: u32 = 5;
 /// Counts one socket buffer.
 #[inline(always)]
 pub(crate) fn run<const EGRESS: bool>(skb: Skb) {
-    // SAFETY: no arguments, no memory.
-    let Some(control) = control(unsafe { bpf_get_smp_processor_id() }) else { return };
+    let Some(control) = control() else { return };
     // SAFETY: no arguments, no memory.
     let now = unsafe { bpf_jiffies64() };
     // SAFETY: the entry is live; its ledger is this CPU's own.
@@ -69,10 +68,11 @@ pub(crate) fn run<const EGRESS: bool>(skb: Skb) {
     }
 }
 
-/// A CPU's entry of the control map.
+/// This CPU's entry of the control map.
 #[inline(always)]
-pub(crate) fn control(cpu: u32) -> Option<*mut Control> {
-    CONTROL.get_ptr_mut(cpu)
+pub(crate) fn control() -> Option<*mut Control> {
+    // SAFETY: no arguments, no memory.
+    CONTROL.get_ptr_mut(unsafe { bpf_get_smp_processor_id() })
 }
 
 /// Epoch and generation, as they are now.

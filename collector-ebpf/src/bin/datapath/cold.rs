@@ -6,7 +6,7 @@
 
 use core::num::NonZeroU16;
 
-use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64};
+use aya_ebpf::helpers::bpf_jiffies64;
 use collector_ebpf::abi::{
     counter::Unparsed,
     flow::{FlowKey4, FlowKey6, RX, TX},
@@ -42,17 +42,15 @@ pub(crate) extern "C" fn cold_egress(skb: Skb) -> u32 {
 #[inline(always)]
 fn run<const EGRESS: bool>(skb: Skb) -> u32 {
     // Read anew: the steady state has counted nothing for this packet, so this is where its run begins.
-    // SAFETY: no arguments, no memory.
-    let (cpu, now) = unsafe { (bpf_get_smp_processor_id(), bpf_jiffies64()) };
-    let Some(control) = account::control(cpu) else { return 0 };
-    // SAFETY: the entry is live.
-    let word = unsafe { account::word(control) };
+    let Some(control) = account::control() else { return 0 };
+    // SAFETY: the entry is live; the helper has no arguments.
+    let (word, now) = unsafe { (account::word(control), bpf_jiffies64()) };
     let Some(role) = read::role_of(skb) else { return 0 };
     if EGRESS && account::may_be_second_pass(skb, role) && read::is_from_ifb(skb) {
         count::ledger(|ledger| ledger.second_pass += 1);
         return 0;
     }
-    let mut packet = Packet::unread::<EGRESS>(role, cpu, word, now);
+    let mut packet = Packet::unread::<EGRESS>(role, word, now);
     let failed = if read::common4(skb, &mut packet) != 0 || read::common6(skb, &mut packet) != 0 {
         0
     } else {
@@ -98,7 +96,7 @@ fn received_on_loopback(skb: Skb, packet: &Packet) -> u32 {
         packet.key::<FlowKey6>().remote()
     };
     let pu = classify::declared(receiver).map_or(packet.role.pu, NonZeroU16::get);
-    count::count_local(pu, RX, wire(skb, packet.headers, packet.jumbo));
+    count::count_local(pu, RX, packet.wire(skb));
     0
 }
 
@@ -108,14 +106,14 @@ fn sent_on_loopback<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     let key = packet.key::<K>();
     let sender = if packet.sent() { key.local() } else { key.remote() };
     let pu = classify::declared(sender).map_or(packet.role.pu, NonZeroU16::get);
-    count::count_local(pu, TX, wire(skb, packet.headers, packet.jumbo));
+    count::count_local(pu, TX, packet.wire(skb));
     0
 }
 
 /// Counts a packet in its flow, or else for its processing unit alone.
 #[inline(never)]
 fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> u32 {
-    let wire = wire(skb, packet.headers, packet.jumbo);
+    let wire = packet.wire(skb);
     let direction = packet.direction();
     let place = slot::for_flow::<K>(packet);
     let place = (!place.is_null()).then_some(Slot { key: place });

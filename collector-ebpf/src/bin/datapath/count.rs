@@ -2,7 +2,6 @@
 
 use core::mem::offset_of;
 
-use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use collector_ebpf::abi::{
     counter::{DirectionCounters, Ledger, PUS_PER_CHUNK, PuCounters},
     flow::{SlotAmounts, SlotCounts},
@@ -91,9 +90,7 @@ unsafe fn count(counters: *mut DirectionCounters, wire: Wire) {
 /// Changes this CPU's ledger.
 #[inline(always)]
 pub(crate) fn ledger(change: impl FnOnce(&mut Ledger)) {
-    // SAFETY: no arguments, no memory.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    if let Some(control) = account::control(cpu) {
+    if let Some(control) = account::control() {
         // SAFETY: this CPU's own entry, and nothing else refers to its ledger meanwhile.
         change(unsafe { &mut (*control).ledger });
     }

@@ -5,6 +5,7 @@ use core::mem::offset_of;
 use aya_ebpf::{
     bindings::{BPF_NOEXIST, bpf_fib_lookup},
     btf_maps::{HashMap, LruHashMap},
+    helpers::bpf_get_smp_processor_id,
 };
 use collector_ebpf::abi::{
     control::Control,
@@ -53,9 +54,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// For counts of the unit `pu`, which was found as `how` says.
+    /// For counts on this CPU of the unit `pu`, which was found as `how` says.
     #[inline(always)]
-    pub(crate) fn new(word: u64, cpu: u32, first: u32, pu: u16, how: u8) -> Self {
+    pub(crate) fn new(word: u64, first: u32, pu: u16, how: u8) -> Self {
+        // SAFETY: no arguments, no memory.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
         Self { word, cpu, first, pu, provisional: u16::from(how & how::PROVISIONAL != 0) }
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     count::ledger,
     family::Key,
     maps::{ROLES, ROLES_MORE},
-    packet::{Copied, Linear, metadata_vlan},
+    packet::{self, Copied, Linear, Wire, metadata_vlan},
 };
 
 /// A packet that was read. The key lies in as many of the words as its family needs.
@@ -35,9 +35,8 @@ pub(crate) struct Packet {
     pub(crate) now: u64,
     /// The control word: epoch and generation.
     pub(crate) word: u64,
-    pub(crate) cpu: u32,
-    /// Where the transport header ends.
-    pub(crate) headers: u32,
+    /// Where the transport header ends: no further than [`SCRATCH`](crate::maps::SCRATCH) reaches, and a header.
+    headers: u16,
     pub(crate) tcp_flags: u8,
     /// `LOCAL_INITIATED` and the evidence, if the flow begins with this packet.
     pub(crate) initiator: u8,
@@ -45,21 +44,19 @@ pub(crate) struct Packet {
     direction: u8,
     /// Seen at an interface's egress.
     pub(crate) egress: bool,
-    pub(crate) jumbo: bool,
+    jumbo: bool,
     pub(crate) family: u8,
-    _pad: [u8; 2],
 }
 
 impl Packet {
     /// A packet of which only the circumstances are known.
     #[inline(always)]
-    pub(crate) fn unread<const EGRESS: bool>(role: &'static Role, cpu: u32, word: u64, now: u64) -> Self {
+    pub(crate) fn unread<const EGRESS: bool>(role: &'static Role, word: u64, now: u64) -> Self {
         Self {
             key: [0; 5],
             role,
             now,
             word,
-            cpu,
             headers: 0,
             tcp_flags: 0,
             initiator: 0,
@@ -67,7 +64,6 @@ impl Packet {
             egress: EGRESS,
             jumbo: false,
             family: 0,
-            _pad: [0; 2],
         }
     }
 
@@ -96,12 +92,18 @@ impl Packet {
         self.role.flags & role::FAR != 0
     }
 
+    /// What it stands for on the wire.
+    #[inline(always)]
+    pub(crate) fn wire(&self, skb: Skb) -> Wire {
+        packet::wire(skb, u32::from(self.headers), self.jumbo)
+    }
+
     /// What was read, as if the local end had sent it.
     #[inline(always)]
     fn set<K: Key>(&mut self, key: K, transport: &Transport, jumbo: bool) {
         // SAFETY: both keys are words without padding, and the greater fills the array.
         unsafe { ptr::from_mut(&mut self.key).cast::<K>().write(key) };
-        self.headers = transport.headers;
+        self.headers = transport.headers as u16;
         self.tcp_flags = transport.tcp_flags;
         self.initiator = initiator(transport);
         self.family = K::FAMILY;
@@ -258,8 +260,8 @@ fn inner<K: Key>(skb: Skb, packet: &mut Packet) -> u32 {
     if let Some(bytes) = Copied::again(skb) {
         let rest = packet.key::<K>().rest();
         // The key is as the sender has it: the remote port is the destination's.
-        packet.headers =
-            tunnel::innermost(&bytes, rest.protocol, u16::from_be(rest.remote_port), packet.headers);
+        let port = u16::from_be(rest.remote_port);
+        packet.headers = tunnel::innermost(&bytes, rest.protocol, port, u32::from(packet.headers)) as u16;
     }
     0
 }

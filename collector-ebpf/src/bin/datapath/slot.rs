@@ -33,7 +33,7 @@ pub(crate) fn of<K: Key>(key: &K, index: u32) -> Option<Slot<K>> {
 #[inline(never)]
 pub(crate) fn for_flow<K: Key>(packet: &Packet) -> *mut K {
     let key = packet.key::<K>();
-    let Some(control) = account::control(packet.cpu) else { return ptr::null_mut() };
+    let Some(control) = account::control() else { return ptr::null_mut() };
     let index = key.index(control, packet.word);
     let (Some(one), Some(other)) = (K::slot(index), K::slot(index ^ 1)) else { return ptr::null_mut() };
     let now = packet.now as u32;
@@ -86,7 +86,7 @@ pub(crate) fn take<K: Key>(key: *mut K, packet: &Packet, who: u32) -> u32 {
             || (*counts).begun == u8::MAX;
         if !own || full || moved {
             if occupied {
-                flush(&*key, packet.word, packet.cpu, &*counts);
+                flush(&*key, packet.word, &*counts);
             }
             *key = *packet.key();
             *counts = SlotCounts { first: packet.now as u32, ..SlotCounts::default() };
@@ -110,7 +110,7 @@ fn begins(packet: &Packet, who: Who) -> bool {
 pub(crate) fn into_table<K: Key>(packet: &Packet, who: u32, packets: u32, bytes: u64) -> u32 {
     let who = Who::unpack(who);
     let now = packet.now as u32;
-    let place = Place::new(packet.word, packet.cpu, now, who.pu, who.how);
+    let place = Place::new(packet.word, now, who.pu, who.how);
     let Some(entry) = packet.key::<K>().table_entry(&place) else {
         count::ledger(|ledger| ledger.table_full += 1);
         return 0;
@@ -134,8 +134,8 @@ pub(crate) fn into_table<K: Key>(packet: &Packet, who: u32, packets: u32, bytes:
 /// now.
 #[inline(never)]
 #[expect(clippy::indexing_slicing, reason = "a direction is RX or TX; a panic would be refused at load")]
-fn flush<K: Key>(key: &K, word: u64, cpu: u32, counts: &SlotCounts) -> u32 {
-    let place = Place::new(word, cpu, counts.first, counts.pu, counts.how);
+fn flush<K: Key>(key: &K, word: u64, counts: &SlotCounts) -> u32 {
+    let place = Place::new(word, counts.first, counts.pu, counts.how);
     if let Some(entry) = key.table_entry(&place) {
         // SAFETY: the entry is live for the run.
         unsafe { merge(entry, counts) };

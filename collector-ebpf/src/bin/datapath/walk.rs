@@ -4,7 +4,7 @@
 //! What writes the flow into the frame goes on with a program by a tail call: what is measured is the very program that
 //! counts, and that somebody measures it changes nothing of what the compiler makes of it.
 
-use aya_ebpf::{helpers::bpf_get_smp_processor_id, programs::TcContext};
+use aya_ebpf::programs::TcContext;
 use collector_ebpf::abi::{
     bench,
     control::Control,
@@ -71,8 +71,7 @@ pub(crate) fn go_on<const PROGRAM: u32>(ctx: &TcContext) -> i32 {
 /// Counts the packet if its flow holds its slot.
 #[inline(always)]
 pub(crate) fn count_held(skb: Skb) {
-    // SAFETY: no arguments, no memory.
-    let Some(control) = account::control(unsafe { bpf_get_smp_processor_id() }) else { return };
+    let Some(control) = account::control() else { return };
     // SAFETY: the kernel hands the program a live context.
     let Some(role) = role_of_index(unsafe { (*skb).ifindex }) else { return };
     let sent = unit_sent::<false>(role);
