@@ -25,6 +25,14 @@ pub enum ConfigError {
         /// What the system said.
         source: io::Error,
     },
+    /// The file does not end where a configuration would.
+    #[error("{}: the configuration goes on behind {most} octets: expected a file of at most that", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// What is read at most.
+        most: u64,
+    },
     /// Something in the file is wrong.
     #[error("{place}: {fault}")]
     Wrong {

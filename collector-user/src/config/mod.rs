@@ -13,7 +13,7 @@ mod output;
 mod pu;
 mod show;
 
-use std::{fs, path::Path};
+use std::{fs::File, io::Read as _, path::Path};
 
 pub use error::{ConfigError, Fault, Place};
 pub use glob::{GlobError, IfaceGlob};
@@ -131,14 +131,25 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The longest file that is read: some hundred thousand declared units.
+    pub const MOST_OCTETS: u64 = 16 << 20;
+
     /// Reads a file of TOML. What it does not name has its default.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Read`] where the file cannot be read, [`ConfigError::Wrong`] for the first thing in it that is
+    /// [`ConfigError::Read`] where the file cannot be read, [`ConfigError::TooLong`] where it does not end within
+    /// [`MOST_OCTETS`](Self::MOST_OCTETS), [`ConfigError::Wrong`] for the first thing in it that is
     /// wrong, with its place and with what was expected.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let octets = fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+        let mut octets = Vec::new();
+        // A device, or a pipe that somebody goes on writing to, has no end.
+        let file = File::open(path).map_err(failed)?;
+        file.take(Self::MOST_OCTETS + 1).read_to_end(&mut octets).map_err(failed)?;
+        if octets.len() as u64 > Self::MOST_OCTETS {
+            return Err(ConfigError::TooLong { path: path.to_owned(), most: Self::MOST_OCTETS });
+        }
         match str::from_utf8(&octets) {
             Ok(text) => Self::parse(text, path),
             Err(error) => Err(ConfigError::not_utf8(path, &octets, error)),

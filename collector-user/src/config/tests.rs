@@ -419,3 +419,9 @@ fn a_file_is_read_and_one_that_is_not_there_is_named() {
     std::fs::remove_file(&path).unwrap();
     assert!(config.unwrap().forwarded);
 }
+
+#[test]
+fn a_file_without_an_end_is_not_read_for_ever() {
+    let error = Config::load(Path::new("/dev/zero")).unwrap_err();
+    assert!(matches!(error, ConfigError::TooLong { most: Config::MOST_OCTETS, .. }), "{error}");
+}
