@@ -109,8 +109,9 @@ fn what_finds_no_room_in_a_full_table_is_in_the_units_totals() -> Result<()> {
 fn flows_on_both_cpus_at_once_are_exact_with_and_without_caches() -> Result<()> {
     const FLOWS: u64 = 1000;
     const ROUNDS: u64 = 20;
-    for no_cache in [false, true] {
-        let mut datapath = Datapath::load(&Settings { no_cache, ..smallest() })?;
+    // All have slots, one of them, none.
+    for slots_on in [None, Some(vec![1]), Some(Vec::new())] {
+        let mut datapath = Datapath::load(&Settings { slots_on, ..smallest() })?;
         for ends in [ENDS_4, ENDS_6] {
             datapath.begin_anew(&[].into())?;
             run_on_both_cpus(&mut datapath, ends, FLOWS, ROUNDS)?;

@@ -5,12 +5,14 @@
 //! - [`filters`]: the clsact filters on an interface: leftovers of a killed collector, and room for ours.
 //! - [`control`]: the only writer of what the programs obey: epoch, generation, lease, roles, addresses, ranges.
 //! - [`counters`]: reads the cumulative counters of processing units, and the ledger.
+//! - [`cpus`]: which CPUs there are, and whose slots are where.
 //! - [`batch`] and [`memory`]: the two things that aya's typed maps do not offer.
 
 pub mod attach;
 pub mod batch;
 pub mod control;
 pub mod counters;
+pub mod cpus;
 pub mod error;
 pub mod filters;
 pub mod memory;

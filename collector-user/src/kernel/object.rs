@@ -1,6 +1,6 @@
 //! Loads the embedded programs and maps, sized for this host.
 
-use std::{io, mem::offset_of, sync::atomic::Ordering};
+use std::io;
 
 use ::object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use aya::{
@@ -23,7 +23,11 @@ use collector_ebpf::abi::{
 };
 use rustix::thread::CapabilitySet;
 
-use crate::kernel::{error::KernelError, memory::SharedArray};
+use crate::kernel::{
+    cpus::{self, give_slots, slots_of_one},
+    error::KernelError,
+    memory::SharedArray,
+};
 
 /// The object, or nothing where it was not built.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/datapath.o"));
@@ -56,8 +60,9 @@ pub struct Settings {
     pub ring: u32,
     /// The bits of `skb->mark` that hold a processing unit's mark; contiguous, or 0 for none.
     pub mark_mask: u32,
-    /// Count every packet in the tables, as on a kernel with `PREEMPT_RT`.
-    pub no_cache: bool,
+    /// The CPUs that have slots; all that are online where nothing is said. A packet on another one is counted in the
+    /// tables, and so is every packet on a kernel with `PREEMPT_RT`.
+    pub slots_on: Option<Vec<u32>>,
     /// Load the programs that the bench compares with, too.
     pub reference_programs: bool,
 }
@@ -75,7 +80,7 @@ impl Default for Settings {
             new_flows_burst: 200_000,
             ring: 1 << 20,
             mark_mask: 0xFFFC_0000,
-            no_cache: false,
+            slots_on: None,
             reference_programs: false,
         }
     }
@@ -181,7 +186,12 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     check_object(OBJECT)?;
     check_kernel()?;
     check_privileges()?;
-    let cpus = cpus()?;
+    let possible = cpus::possible()?;
+    let online = cpus::online()?;
+    // A slot could see two packets at once where softirqs are preempted.
+    let with_slots =
+        if is_preempt_rt() { &[] } else { settings.slots_on.as_ref().unwrap_or(&online).as_slice() };
+    let cpus = (with_slots.len() as u32).max(1);
     let (slots_4, slots_6) = (slots_of_one(settings.slots_4, cpus), slots_of_one(settings.slots_6, cpus));
     let (entries_4, entries_6) = (2 * cpus * slots_4, 2 * cpus * slots_6);
     let hz = ticks_per_second()?;
@@ -191,9 +201,8 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let (shift_4, shift_6) = (slot_shift(slots_4), slot_shift(slots_6));
     let factors = hash_factors()?;
     let (mark_mask, mark_shift) = (settings.mark_mask, settings.mark_mask.trailing_zeros() & 31);
-    let no_cache = settings.no_cache || is_preempt_rt();
     // Three quarters of a table, shared fairly: a CPU alone asks for a drain too early, never too late.
-    let high_water = |entries: u32| (entries / 4 * 3 / cpus).max(1);
+    let high_water = |entries: u32| (entries / 4 * 3 / online.len().max(1) as u32).max(1);
     let (high_water_4, high_water_6) = (high_water(settings.table_4), high_water(settings.table_6));
 
     let mut loader = EbpfLoader::new();
@@ -206,7 +215,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         .override_global("MARK_SHIFT", &mark_shift, true)
         .override_global("HIGH_WATER_4", &high_water_4, true)
         .override_global("HIGH_WATER_6", &high_water_6, true)
-        .map_max_entries("CONTROL", cpus)
+        .map_max_entries("CONTROL", possible)
         .map_max_entries("CACHE4", entries_4)
         .map_max_entries("CACHE6", entries_6)
         .map_max_entries("NEW4", settings.identities_4 / 2)
@@ -240,7 +249,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     };
     let control_map = data(&mut ebpf, "CONTROL")?;
     let control = ControlMaps {
-        control: mapped(&control_map, "CONTROL", cpus)?,
+        control: mapped(&control_map, "CONTROL", possible)?,
         roles: typed(&mut ebpf, "ROLES")?,
         roles_more: typed(&mut ebpf, "ROLES_MORE")?,
         locals: typed(&mut ebpf, "LOCALS")?,
@@ -249,8 +258,8 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         tables_4: outer_4,
     };
     let counters = CounterMaps { units: outer(&mut ebpf, "PUS")?, chunks: Vec::new() };
-    let ledgers = Ledgers { cpus: mapped(&control_map, "CONTROL", cpus)? };
-    give_slots(&control.control, (!no_cache).then_some((slots_4, slots_6)));
+    let ledgers = Ledgers { cpus: mapped(&control_map, "CONTROL", possible)? };
+    give_slots(&control.control, with_slots, slots_4, slots_6);
     let events = typed(&mut ebpf, "EVENTS")?;
     let faults = EbpfLogger::init(&mut ebpf)?;
     let anchored = shared(&mut ebpf, "ANCHOR", 1)?;
@@ -417,11 +426,6 @@ fn check_privileges() -> Result<(), KernelError> {
     }
 }
 
-/// Slots of one CPU, a power of two, so that all CPUs together have at least `total`.
-fn slots_of_one(total: u32, cpus: u32) -> u32 {
-    total.div_ceil(cpus.max(1)).next_power_of_two().clamp(16, 1 << 24)
-}
-
 /// The kernel's HZ: what its coarse clock resolves is one tick (`ktime_get_coarse`, `KTIME_LOW_RES`).
 ///
 /// # Errors
@@ -440,49 +444,7 @@ fn scaled(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// Tells each CPU where its slots lie: in the caches are epochs, in them CPUs, in them slots.
-fn give_slots(control: &SharedArray<Control>, slots: Option<(u32, u32)>) {
-    let cpus = control.len() as u32;
-    for cpu in 0..cpus {
-        let first = |slots: u32| [cpu * slots, (cpus + cpu) * slots];
-        let [first_4, first_6] = match slots {
-            Some((slots_4, slots_6)) => [first(slots_4), first(slots_6)],
-            None => [[Control::NO_SLOTS; 2]; 2],
-        };
-        for (offset, first) in
-            [(offset_of!(Control, first_slot_4), first_4), (offset_of!(Control, first_slot_6), first_6)]
-        {
-            if let Some(place) = control.word(cpu as usize, offset) {
-                place.store(two_in_one(first), Ordering::Release);
-            }
-        }
-    }
-}
-
-/// Two numbers that lie side by side, as the one word that they make.
-fn two_in_one(both: [u32; 2]) -> u64 {
-    let mut octets = [0; 8];
-    for (into, from) in octets.iter_mut().zip(both.iter().flat_map(|number| number.to_ne_bytes())) {
-        *into = from;
-    }
-    u64::from_ne_bytes(octets)
-}
-
-/// CPUs there can be: one more than the highest number, which is what the programs see.
-fn cpus() -> Result<u32, KernelError> {
-    const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
-    let fail = |source| KernelError::Host { what: "the number of CPUs", source };
-    let list = std::fs::read_to_string(POSSIBLE).map_err(fail)?;
-    highest(&list).map(|cpu| cpu + 1).ok_or_else(|| fail(io::ErrorKind::InvalidData.into()))
-}
-
-/// The highest number of a list like `0-3,8`, which is in order.
-fn highest(list: &str) -> Option<u32> {
-    list.trim().rsplit([',', '-']).next()?.parse().ok()
-}
-
-/// Whether softirqs can be preempted here: then a slot could see two packets at once, so no CPU has slots, and every
-/// packet is counted in the tables, whose additions are atomic.
+/// Whether softirqs can be preempted here.
 fn is_preempt_rt() -> bool {
     rustix::system::uname().version().to_string_lossy().contains("PREEMPT_RT")
 }
