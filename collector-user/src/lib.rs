@@ -12,6 +12,7 @@
 //! - [`sink`]: outputs, each behind a bounded queue of its own.
 //! - [`config`]: the configuration file.
 //! - [`daemon`]: the only module that knows all stages.
+//! - [`selftest`]: known traffic through hosts of its own, and what is counted of it.
 //! - [`cli`]: the command line.
 #![deny(unsafe_code)]
 
@@ -26,4 +27,5 @@ pub mod event;
 pub mod host;
 pub mod kernel;
 pub mod pu;
+pub mod selftest;
 pub mod sink;

@@ -15,3 +15,5 @@ mod refused;
 mod run;
 /// The JSON Schema of the output.
 mod schema;
+/// Known traffic, sent and counted on this kernel.
+mod selftest;

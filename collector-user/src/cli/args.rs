@@ -28,9 +28,23 @@ pub enum Command {
     /// Prints the JSON Schema of the lines that `run --output json` writes.
     Schema,
 
+    /// Sends known traffic through hosts of its own, and prints what was sent, what was counted and what was lost.
+    ///
+    /// Needs root. The hosts are network namespaces without a name, which go with the process: nothing is left behind,
+    /// whatever ends it. Exit codes: 0 if all that could be tried here was exact, else 1.
+    Selftest(SelftestArgs),
+
     /// Checks a configuration file, shows one with its defaults, or prints an example.
     #[command(subcommand)]
     Config(ConfigCommand),
+}
+
+/// How a self-test is told.
+#[derive(Debug, Args)]
+pub struct SelftestArgs {
+    /// A table for people, or a JSON object a row.
+    #[arg(long, value_name = "FORM", value_enum, default_value_t)]
+    pub output: Output,
 }
 
 const RUN_HELP: &str = "\

@@ -7,6 +7,7 @@ mod outputs;
 mod run;
 mod say;
 mod schema;
+mod selftest;
 mod stdout;
 
 use std::process::ExitCode;
@@ -19,5 +20,6 @@ pub fn main(cli: &Cli) -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Config(command) => config::run(command),
         Command::Schema => schema::run(),
+        Command::Selftest(args) => selftest::run(args),
     }
 }

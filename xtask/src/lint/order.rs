@@ -1,7 +1,7 @@
 //! The order of the collector's modules: each may use only what lies before it.
 
 /// Modules in one group may use one another; every group may use the groups before it.
-const ORDER: [&[&str]; 12] = [
+const ORDER: [&[&str]; 13] = [
     &["event", "error", "clock", "ledger"],
     &["collector"],
     &["host"],
@@ -13,6 +13,7 @@ const ORDER: [&[&str]; 12] = [
     &["sink"],
     &["config"],
     &["daemon"],
+    &["selftest"],
     &["cli"],
 ];
 
