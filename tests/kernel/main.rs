@@ -10,6 +10,8 @@ mod attribution;
 mod deciding;
 // How many packets and octets of the wire a super-packet stands for.
 mod segments;
+// Fragments, and the flow of the one that shows ports.
+mod fragments;
 // Caches and tables: swaps, collisions, tables that are full, flows beyond the budget.
 mod tables;
 // Beginnings and ends of connections in the ring.

@@ -206,7 +206,8 @@ fn at<T: Copy + Default>(direction: usize, value: T) -> [T; 2] {
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn a_frame_that_is_understood_is_counted_in_its_flow_for_its_unit_and_gets_the_mark() -> Result<()> {
-    let mut datapath = Datapath::load(&Settings::default())?;
+    // Each frame by itself: none is tied to another one's datagram.
+    let mut datapath = Datapath::load(&Settings { fragment_seconds: 0, ..Settings::default() })?;
     for hook in Hook::BOTH {
         for (name, frame, packet) in understood() {
             let name = format!("{name}, {hook:?}");

@@ -317,6 +317,7 @@ impl Datapath {
         ledger.reported -= before.reported;
         ledger.identity_full -= before.identity_full;
         ledger.no_role -= before.no_role;
+        ledger.orphan_fragments -= before.orphan_fragments;
         for (reason, before) in ledger.unparsed.iter_mut().zip(before.unparsed) {
             *reason -= before;
         }

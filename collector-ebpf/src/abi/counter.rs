@@ -143,13 +143,15 @@ pub struct Ledger {
     pub identity_full: u64,
     /// Buffers on an interface that user space has said nothing about.
     pub no_role: u64,
+    /// Buffers with a later fragment whose first one was not seen before it: in a flow without ports.
+    pub orphan_fragments: u64,
     /// Buffers not parsed, by reason ([`Unparsed`]).
     pub unparsed: [u64; UNPARSED_REASONS],
 }
 
-layout!(Ledger, 160, {
+layout!(Ledger, 168, {
     seen: 0, looped: 8, second_pass: 16, table_full: 24, rate_limited: 32, reserve_failed: 40, reported: 48,
-    identity_full: 56, no_role: 64, unparsed: 72,
+    identity_full: 56, no_role: 64, orphan_fragments: 72, unparsed: 80,
 });
 
 /// How far a CPU has filled a table in the current epoch.

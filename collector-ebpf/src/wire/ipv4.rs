@@ -5,6 +5,7 @@ use network_types::ip::Ipv4Hdr;
 use super::{
     Frame,
     bytes::Bytes,
+    fragment::Piece,
     transport::{self, Segment, Transport},
 };
 use crate::abi::counter::Unparsed;
@@ -23,6 +24,8 @@ pub struct Ipv4 {
     pub destination: [u8; 4],
     /// What follows the header.
     pub transport: Transport,
+    /// The packet is a fragment.
+    pub piece: Option<Piece>,
 }
 
 /// Reads the packet that begins at `start`.
@@ -65,7 +68,9 @@ pub fn parse(bytes: &impl Bytes, start: u32, frame: Frame) -> Result<Ipv4, Unpar
     } else {
         transport::fragment(protocol, segment)
     };
-    Ok(Ipv4 { source: header.get::<12, 4>(), destination: header.get::<16, 4>(), transport })
+    let id = u32::from(header.number::<4>());
+    let piece = (!segment.whole).then_some(Piece { id, first: fragment & FRAGMENT_OFFSET == 0 });
+    Ok(Ipv4 { source: header.get::<12, 4>(), destination: header.get::<16, 4>(), transport, piece })
 }
 
 #[cfg(test)]

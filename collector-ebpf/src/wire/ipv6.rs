@@ -5,6 +5,7 @@ use network_types::ip::Ipv6Hdr;
 use super::{
     Frame,
     bytes::Bytes,
+    fragment::Piece,
     transport::{self, Segment, Transport},
 };
 use crate::abi::counter::Unparsed;
@@ -36,6 +37,8 @@ pub struct Ipv6 {
     /// The packet begins with the hop-by-hop header of a jumbogram, which the kernel puts before
     /// super-packets and takes off again before the wire.
     pub jumbo: bool,
+    /// The packet is a fragment.
+    pub piece: Option<Piece>,
 }
 
 /// Reads the packet that begins at `start`.
@@ -51,7 +54,8 @@ pub fn parse(bytes: &impl Bytes, start: u32, frame: Frame) -> Result<Ipv6, Unpar
     }
     let next_header = header.byte::<6>();
     // Before anything else is asked: the verifier follows the chain again for all that was known before it.
-    let chain = follow(bytes, Chain { protocol: next_header, at: start + HEADER, fragment: Fragment::None })?;
+    let chain =
+        follow(bytes, Chain { protocol: next_header, at: start + HEADER, fragment: Fragment::None, id: 0 })?;
     let payload = u32::from(header.number::<4>());
     let mut total = HEADER + payload;
     let mut jumbo = false;
@@ -86,7 +90,9 @@ pub fn parse(bytes: &impl Bytes, start: u32, frame: Frame) -> Result<Ipv6, Unpar
     } else {
         transport::parse(bytes, chain.protocol, segment)?
     };
-    Ok(Ipv6 { source: header.get::<8, 16>(), destination: header.get::<24, 16>(), transport, jumbo })
+    let (source, destination) = (header.get::<8, 16>(), header.get::<24, 16>());
+    let piece = (!segment.whole).then_some(Piece { id: chain.id, first: chain.fragment == Fragment::First });
+    Ok(Ipv6 { source, destination, transport, jumbo, piece })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -101,6 +107,8 @@ struct Chain {
     protocol: u8,
     at: u32,
     fragment: Fragment,
+    /// The identification of the datagram, where it is a fragment.
+    id: u32,
 }
 
 /// Follows the extension headers from `chain.at` on; ends at a later fragment, whose next header is not
@@ -124,9 +132,10 @@ fn follow(bytes: &impl Bytes, mut chain: Chain) -> Result<Chain, Unparsed> {
         };
         chain.at = bytes.forget(chain.at);
         if chain.protocol == FRAGMENT {
+            chain.id = u32::from_be_bytes(header.get::<4, 4>());
             let offset_and_more = u16::from_be_bytes([f0, f1]);
             if offset_and_more >> 3 != 0 {
-                return Ok(Chain { protocol: next, at: chain.at, fragment: Fragment::Later });
+                return Ok(Chain { protocol: next, fragment: Fragment::Later, ..chain });
             }
             // An atomic fragment (RFC 6946) has neither an offset nor a successor: the packet is whole.
             if offset_and_more & 1 != 0 {

@@ -10,6 +10,7 @@
 
 pub mod bytes;
 pub mod ethernet;
+pub mod fragment;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
@@ -23,6 +24,9 @@ pub mod udp;
 use crate::abi::counter::Unparsed;
 use bytes::Bytes;
 use ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
+use fragment::Piece;
+use ipv4::Ipv4;
+use ipv6::Ipv6;
 use transport::Transport;
 
 /// What a frame starts with.
@@ -64,6 +68,8 @@ pub struct Packet {
     pub transport: Transport,
     /// The IPv6 packet has the hop-by-hop header of a jumbogram.
     pub jumbo: bool,
+    /// It is a fragment.
+    pub piece: Option<Piece>,
 }
 
 /// Reads a whole frame.
@@ -78,12 +84,14 @@ pub fn parse(bytes: &impl Bytes, link: Link, frame: Frame) -> Result<Packet, Unp
         ETHERTYPE_IPV4 => {
             let ip = ipv4::parse(bytes, layer2.next, frame)?;
             let addresses = Addresses::V4(ip.source, ip.destination);
-            Ok(Packet { vlan: layer2.vlan, addresses, transport: ip.transport, jumbo: false })
+            let Ipv4 { transport, piece, .. } = ip;
+            Ok(Packet { vlan: layer2.vlan, addresses, transport, jumbo: false, piece })
         }
         ETHERTYPE_IPV6 => {
             let ip = ipv6::parse(bytes, layer2.next, frame)?;
             let addresses = Addresses::V6(ip.source, ip.destination);
-            Ok(Packet { vlan: layer2.vlan, addresses, transport: ip.transport, jumbo: ip.jumbo })
+            let Ipv6 { transport, jumbo, piece, .. } = ip;
+            Ok(Packet { vlan: layer2.vlan, addresses, transport, jumbo, piece })
         }
         other => Err(ethernet::refuse(other)),
     }

@@ -55,6 +55,7 @@ pub fn ipv4(bytes: &impl Bytes, length: u32) -> Option<Ipv4> {
         source: head.get::<{ IP + 12 }, 4>(),
         destination: head.get::<{ IP + 16 }, 4>(),
         transport: transport(protocol, head.get::<AFTER_4, 4>(), tcp_flags, headers),
+        piece: None,
     })
 }
 
@@ -83,6 +84,7 @@ pub fn ipv6(bytes: &impl Bytes, length: u32) -> Option<Ipv6> {
         destination: head.get::<{ IP + 24 }, 16>(),
         transport: transport(protocol, head.get::<AFTER_6, 4>(), tcp_flags, headers),
         jumbo: false,
+        piece: None,
     })
 }
 

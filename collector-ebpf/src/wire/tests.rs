@@ -27,12 +27,14 @@ fn read_short(bytes: &[u8], length: u32) -> Option<Packet> {
         addresses: Addresses::V4(ip.source, ip.destination),
         transport: ip.transport,
         jumbo: false,
+        piece: ip.piece,
     });
     let six = short::ipv6(&bytes, length).map(|ip| Packet {
         vlan: 0,
         addresses: Addresses::V6(ip.source, ip.destination),
         transport: ip.transport,
         jumbo: ip.jumbo,
+        piece: ip.piece,
     });
     assert!(four.is_none() || six.is_none(), "{bytes:02x?} is one or the other");
     four.or(six)

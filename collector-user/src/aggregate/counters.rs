@@ -36,7 +36,7 @@ const UNIT: [&str; 18] = [
 ];
 
 /// The names of the datapath's own counters that come before the unparsed frames by reason.
-const DATAPATH: [&str; 9] = [
+const DATAPATH: [&str; 10] = [
     "seen",
     "looped",
     "second_pass",
@@ -46,6 +46,7 @@ const DATAPATH: [&str; 9] = [
     "reported",
     "identity_full",
     "no_role",
+    "orphan_fragments",
 ];
 
 /// Remembers what was reported last.
@@ -115,6 +116,7 @@ impl Differences {
             now.reported,
             now.identity_full,
             now.no_role,
+            now.orphan_fragments,
         ];
         let now: Vec<u64> = rows.into_iter().chain(now.unparsed).collect();
         let before = std::mem::replace(&mut self.datapath, now);
@@ -195,7 +197,7 @@ mod tests {
     fn the_datapath_reports_every_reason() {
         let mut differences = Differences::default();
         let report = differences.datapath(&Ledger { seen: 3, unparsed: [1; 11], ..Ledger::default() });
-        assert_eq!((report.counters.len(), &*report.context_id), (20, ""));
-        assert_eq!((&*report.counters[11].name, report.counters[11].value), ("unparsed_arp", 1));
+        assert_eq!((report.counters.len(), &*report.context_id), (21, ""));
+        assert_eq!((&*report.counters[12].name, report.counters[12].value), ("unparsed_arp", 1));
     }
 }

@@ -93,6 +93,7 @@ impl Daemon<'_> {
             reserve_failed: kernel.reserve_failed,
             identity_full: kernel.identity_full,
             no_role: kernel.no_role,
+            orphan_fragments: kernel.orphan_fragments,
             gaps: self.gaps,
             drained: read,
             lost: kernel.reported.saturating_sub(read),

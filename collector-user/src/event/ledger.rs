@@ -39,6 +39,8 @@ pub struct Ledger {
     pub identity_full: u64,
     /// Socket buffers on an interface without a role, counted as `unknown`'s; nothing is lost by that.
     pub no_role: u64,
+    /// Socket buffers with a later fragment whose first one was not seen before it: counted in a flow without ports.
+    pub orphan_fragments: u64,
     /// Times that the collector was stopped for so long that the programs counted nothing until it went on.
     pub gaps: u64,
     /// Records that user space took from the kernel.
@@ -108,6 +110,7 @@ mod tests {
             rate_limited: 8,
             second_pass: 9,
             no_role: 100,
+            orphan_fragments: 100,
             identity_full: 100,
             ..Ledger::default()
         };

@@ -54,6 +54,7 @@ impl Ledgers {
             sum.reported += ledger.reported;
             sum.identity_full += ledger.identity_full;
             sum.no_role += ledger.no_role;
+            sum.orphan_fragments += ledger.orphan_fragments;
             for (into, from) in sum.unparsed.iter_mut().zip(&ledger.unparsed) {
                 *into += from;
             }

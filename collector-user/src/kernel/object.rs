@@ -56,6 +56,8 @@ pub struct Settings {
     pub new_flows_per_second: u32,
     /// New flows that it may save up, on each CPU.
     pub new_flows_burst: u32,
+    /// Seconds that the first fragment of a datagram is remembered, so that those behind it are counted in its flow.
+    pub fragment_seconds: u32,
     /// Octets of the ring of events; a power of two of at least a page.
     pub ring: u32,
     /// The bits of `skb->mark` that hold a processing unit's mark; contiguous, or 0 for none.
@@ -78,6 +80,8 @@ impl Default for Settings {
             identities_6: 1 << 15,
             new_flows_per_second: 100_000,
             new_flows_burst: 200_000,
+            // As long as Linux waits for the rest of a datagram (net.ipv4.ipfrag_time).
+            fragment_seconds: 30,
             ring: 1 << 20,
             mark_mask: 0xFFFC_0000,
             slots_on: None,
@@ -197,6 +201,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let hz = ticks_per_second()?;
     // In 1,024ths of a flow.
     let per_tick = scaled(u64::from(settings.new_flows_per_second) * 1024 / u64::from(hz)).max(1);
+    let fragment_ticks = scaled(u64::from(settings.fragment_seconds) * u64::from(hz));
     let burst = scaled(u64::from(settings.new_flows_burst) * 1024);
     let (shift_4, shift_6) = (slot_shift(slots_4), slot_shift(slots_6));
     let factors = hash_factors()?;
@@ -211,6 +216,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         .override_global("SLOT_SHIFT_6", &shift_6, true)
         .override_global("FLOWS_PER_TICK", &per_tick, true)
         .override_global("FLOWS_BURST", &burst, true)
+        .override_global("FRAGMENT_TICKS", &fragment_ticks, true)
         .override_global("MARK_MASK", &mark_mask, true)
         .override_global("MARK_SHIFT", &mark_shift, true)
         .override_global("HIGH_WATER_4", &high_water_4, true)

@@ -228,10 +228,7 @@ const UNIT: &str = "selftest";
 fn is_of(record: &FlowRecord, sent: &Sent, case: Case) -> bool {
     let port = |end: Option<&EndPoint>| end.map_or(0, |end| end.port);
     let ports = (port(record.source.as_ref()), port(record.destination.as_ref()));
-    // A later fragment shows no ports.
-    let own = ports == (sent.from, sent.to)
-        || ports == (sent.to, sent.from)
-        || case.traffic == Traffic::Fragments && ports == (0, 0);
+    let own = ports == (sent.from, sent.to) || ports == (sent.to, sent.from);
     own && record.l4_protocol == case.traffic.protocol()
         && (!case.setting.is_masqueraded() || is_units(record))
 }

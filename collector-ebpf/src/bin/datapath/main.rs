@@ -33,6 +33,7 @@ mod cold;
 mod count;
 mod family;
 mod fill;
+mod fragments;
 mod identity;
 mod maps;
 mod packet;

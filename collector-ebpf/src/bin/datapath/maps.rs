@@ -15,6 +15,7 @@ use collector_ebpf::abi::{
 };
 
 use crate::{
+    fragments::{Datagram, Said},
     socket::Tuple,
     untyped::{HASH, PERCPU_ARRAY, Untyped},
 };
@@ -134,7 +135,16 @@ pub(crate) struct Scratch {
     pub(crate) bytes: [u8; SCRATCH_SIZE as usize],
     /// What is written here and read back is a number that the verifier knows nothing of.
     pub(crate) forgotten: u32,
+    _pad: u32,
+    /// What piece of a datagram the packet is, as [`packed`](crate::fragments::packed) has it.
+    pub(crate) piece: u64,
+    /// The name of that datagram.
+    pub(crate) datagram: Datagram,
 }
+
+/// What the first fragments of datagrams said. Written and read here.
+#[btf_map]
+pub(crate) static FRAGMENTS: LruHashMap<Datagram, Said, 4096> = LruHashMap::new();
 
 /// Written by the reference program `floor` only. As small as can be where it is not loaded, as what follows.
 #[btf_map]

@@ -67,6 +67,15 @@ impl Copied {
     }
 }
 
+impl Copied {
+    /// Keeps for later what piece of a datagram the packet is.
+    #[inline(always)]
+    pub(crate) fn keep_piece(&self, packed: u64) {
+        // SAFETY: the entry is live for the run, and this CPU's own.
+        unsafe { (*self.scratch).piece = packed };
+    }
+}
+
 impl Bytes for Copied {
     #[inline(always)]
     fn forget(&self, at: u32) -> u32 {

@@ -23,6 +23,7 @@ use crate::{
     Skb,
     count::ledger,
     family::Key,
+    fragments,
     maps::{ROLES, ROLES_MORE},
     packet::{self, Copied, Linear, Wire, metadata_vlan},
 };
@@ -72,6 +73,20 @@ impl Packet {
     pub(crate) fn key<K: Key>(&self) -> &K {
         // SAFETY: both keys are words without padding, and the greater fills the array.
         unsafe { &*ptr::from_ref(&self.key).cast::<K>() }
+    }
+
+    /// The word of the key that both families have last: ports, boundary, protocol.
+    #[inline(always)]
+    pub(crate) fn rest<K: Key>(&self) -> u64 {
+        let [_, rest_4, _, _, rest_6] = self.key;
+        if K::FAMILY == 4 { rest_4 } else { rest_6 }
+    }
+
+    /// Changes that word.
+    #[inline(always)]
+    pub(crate) fn set_rest<K: Key>(&mut self, rest: u64) {
+        let [_, rest_4, _, _, rest_6] = &mut self.key;
+        *(if K::FAMILY == 4 { rest_4 } else { rest_6 }) = rest;
     }
 
     /// `RX` or `TX`. Masked, for the verifier does not know what was written to memory.
@@ -240,10 +255,18 @@ pub(crate) fn general(skb: Skb, packet: &mut Packet) -> u32 {
             let boundary = boundary(skb, packet.role, layer2.vlan);
             match layer2.ethertype {
                 ETHERTYPE_IPV4 => {
-                    general4(skb, packet, layer2.next, boundary) + inner::<FlowKey4>(skb, packet)
+                    let failed = general4(skb, packet, layer2.next, boundary);
+                    if failed != 0 {
+                        return failed;
+                    }
+                    inner::<FlowKey4>(skb, packet) + fragments::tie::<FlowKey4>(packet)
                 }
                 ETHERTYPE_IPV6 => {
-                    general6(skb, packet, layer2.next, boundary) + inner::<FlowKey6>(skb, packet)
+                    let failed = general6(skb, packet, layer2.next, boundary);
+                    if failed != 0 {
+                        return failed;
+                    }
+                    inner::<FlowKey6>(skb, packet) + fragments::tie::<FlowKey6>(packet)
                 }
                 other => ethernet::refuse(other) as u32 + 1,
             }
@@ -272,6 +295,7 @@ fn general4(skb: Skb, packet: &mut Packet, next: u32, boundary: u16) -> u32 {
     match ipv4::parse(&bytes, next, frame(skb)) {
         Ok(ip) => {
             packet.set(key4(boundary, &ip), &ip.transport, false);
+            bytes.keep_piece(fragments::packed(ip.piece));
             0
         }
         Err(reason) => reason as u32 + 1,
@@ -284,6 +308,7 @@ fn general6(skb: Skb, packet: &mut Packet, next: u32, boundary: u16) -> u32 {
     match ipv6::parse(&bytes, next, frame(skb)) {
         Ok(ip) => {
             packet.set(key6(boundary, &ip), &ip.transport, ip.jumbo);
+            bytes.keep_piece(fragments::packed(ip.piece));
             0
         }
         Err(reason) => reason as u32 + 1,
