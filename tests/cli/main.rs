@@ -11,6 +11,9 @@ mod killed;
 mod process;
 /// Bad usage, bad configuration, missing privilege: what is said, and with which exit code.
 mod refused;
+/// What the running kernel is too old for.
+#[path = "../support/release.rs"]
+pub mod release;
 /// Runs in a namespace of its own: output, signals, closed pipes.
 mod run;
 /// The JSON Schema of the output.

@@ -10,6 +10,8 @@ use std::{
 
 use serde_json::Value;
 
+use crate::release;
+
 /// The program under test.
 pub(crate) const COLLECTOR: &str = env!("CARGO_BIN_EXE_collector");
 
@@ -61,15 +63,28 @@ impl Wire {
 
     /// Starts it, and waits until it says what it is attached to.
     pub(crate) fn start(&self, args: &[&str]) -> Running {
-        let mut child = self
-            .collector(args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the collector starts");
+        Self::begin(self.collector(args))
+    }
+
+    /// The same; it says all that it learns of interfaces.
+    pub(crate) fn start_talkative(&self, args: &[&str]) -> Running {
+        let mut command = self.collector(args);
+        command.env("RUST_LOG", "warn,collector_user=debug");
+        Self::begin(command)
+    }
+
+    fn begin(mut command: Command) -> Running {
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the collector starts");
         let mut errors = BufReader::new(child.stderr.take().expect("it is piped"));
         let mut attached = String::new();
-        errors.read_line(&mut attached).expect("standard error is text");
+        // A talkative one has learned of interfaces before.
+        while attached.is_empty() || attached.contains(" DEBUG ") {
+            attached.clear();
+            if errors.read_line(&mut attached).expect("standard error is text") == 0 {
+                break;
+            }
+        }
         if !attached.starts_with("attached") {
             errors.read_to_string(&mut attached).expect("standard error is text");
             panic!("not attached: {attached}");
@@ -94,6 +109,11 @@ impl Drop for Wire {
     }
 }
 
+/// How the collector attaches where nothing is asked for.
+pub(crate) fn mechanism() -> &'static str {
+    if release::is_at_least(release::TCX) { "tcx" } else { "clsact" }
+}
+
 /// A collector that runs; killed if it is dropped.
 pub(crate) struct Running {
     pub(crate) child: Child,
@@ -105,6 +125,16 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn signal(&self, name: &str) {
         sh(&format!("kill -{name} {}", self.child.id()));
+    }
+
+    /// Waits until it says a line with these words.
+    pub(crate) fn wait_to_say(&mut self, words: &str) {
+        let mut line = String::new();
+        while !line.contains(words) {
+            line.clear();
+            let length = self.errors.read_line(&mut line).expect("standard error is text");
+            assert_ne!(length, 0, "it ended without saying `{words}`");
+        }
     }
 
     /// Waits for its end; exit code, lines of standard output, rest of standard error.

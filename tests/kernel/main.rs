@@ -4,6 +4,8 @@
 
 // The programs alone, on bytes: verdict, mark, counters, flow entry, or the reason why there is none.
 mod programs;
+// How far the verifier has to look.
+mod verified;
 // Who a flow belongs to, by what the programs are told.
 mod attribution;
 // The same once an answer leaves, and by sockets of this host.

@@ -7,6 +7,7 @@
 //!   [`frames`]: frames made octet by octet.
 //! - [`collector`]: the daemon, running in a namespace, and what it [says](said) of itself; [`events`]: sums over what it reported; [`books`]: all that it
 //!   has to report, to the last packet.
+//! - [`release`]: what the running kernel is too old for.
 //! - [`testrun`]: the programs, run on bytes.
 //! - [`measure`]: what the benchmarks are told, and how they sum up.
 //!
@@ -24,6 +25,7 @@ pub mod lab;
 pub mod measure;
 pub mod netns;
 pub mod privilege;
+pub mod release;
 pub mod said;
 pub mod site;
 pub mod talk;
