@@ -85,13 +85,53 @@ pub(crate) enum Error {
     )]
     NoCapability { what: &'static str, missing: Vec<&'static str> },
 
-    /// Programs that the kernel tests use are missing and could not be installed.
+    /// Programs that a verb uses are missing and could not be installed.
     #[error(
-        "the kernel tests use {}, missing here: install {} ({why})",
+        "{what} use {}, missing here: install {} ({why})",
         tools.join(", "),
         packages.join(", ")
     )]
-    NoTools { tools: Vec<&'static str>, packages: Vec<&'static str>, why: Box<str> },
+    NoTools { what: &'static str, tools: Vec<&'static str>, packages: Vec<&'static str>, why: Box<str> },
+
+    /// A kernel could not be fetched.
+    #[error(
+        "Linux {kernel} cannot be had from {suite} (apt-get update, apt-get download, dpkg-deb -x): {cause}\n  \
+         Next: see that the package archive can be reached. Where it has no {suite} any more, keep the folder of \
+         that kernel below target/vm of a machine that has it, and copy it here"
+    )]
+    NoKernel { kernel: String, suite: &'static str, cause: Box<Self> },
+
+    /// apt does not know where packages come from.
+    #[error("apt on this machine has no source of packages: add Debian's to /etc/apt")]
+    NoMirror,
+
+    /// The package lists do not know the kernel.
+    #[error("the package lists of the suite name no kernel of this flavour")]
+    NoImage,
+
+    /// A guest took too long.
+    #[error(
+        "the guest did not end within {seconds} s: see its last words above, or give it more by --limit{tail}"
+    )]
+    GuestLate { seconds: u32, tail: Tail },
+
+    /// A guest ended before it had said that it is done: a panic, or a power-off half way.
+    #[error("the guest ended ({status}) before it was done; its kernel's last words:{tail}")]
+    GuestDied { status: ExitStatus, tail: Tail },
+
+    /// Not all was well in some guests; the table says what.
+    #[error("not all is well on Linux {}: the table and the output of the tests say what", kernels.join(", "))]
+    Guests { kernels: Vec<String> },
+
+    /// The verifier has more to do than when it was recorded.
+    #[error(
+        "the verifier looks at more than {percent} % more instructions than when {} was recorded:\n  {}\n  Next: \
+         find what made the programs longer (a bound it has lost, a loop, a copy), or, where they have to be, record \
+         the new numbers by `cargo xtask vm --record`",
+        path.display(),
+        risen.join("\n  ")
+    )]
+    Verified { percent: u32, path: PathBuf, risen: Vec<String> },
 
     /// The sources break rules that no compiler checks.
     #[error("{} broken:\n{}", count(violations.len(), "rule"), lines(violations))]

@@ -1,8 +1,8 @@
 //! The verbs of this workspace, for people and for CI: `cargo xtask <verb>`.
 //!
-//! One verb a file (`setup`, `build`, `run`, `test`, `lint`, `bench`, `ci`); below them lies what verbs
-//! share: the eBPF [`object`], [`privilege`], child [`process`]es, cargo's [`artifact`] messages, and all
-//! printing ([`say`]).
+//! One verb a file (`setup`, `build`, `run`, `test`, `vm`, `lint`, `bench`, `ci`); below them lies what verbs
+//! share: the eBPF [`object`], [`privilege`], child [`process`]es, cargo's [`artifact`] messages, other people's
+//! [`tools`], and all printing ([`say`]).
 
 use std::process::ExitCode;
 
@@ -17,6 +17,7 @@ mod lint;
 mod run;
 mod setup;
 mod test;
+mod vm;
 
 mod artifact;
 mod error;
@@ -24,6 +25,7 @@ mod object;
 mod privilege;
 mod process;
 mod say;
+mod tools;
 mod workspace;
 
 /// Builds, runs and checks the collector.
@@ -44,6 +46,8 @@ enum Verb {
     Run(run::Run),
     /// Run the tests: those that need nothing, those that need the kernel and root, or both
     Test(test::Test),
+    /// Run the kernel tests on Debian's kernels, each in a guest (QEMU)
+    Vm(vm::Vm),
     /// Check format, clippy (host and BPF), documentation, and the one-way imports
     Lint,
     /// Time the programs in the kernel, as root
@@ -59,6 +63,7 @@ fn main() -> ExitCode {
         Verb::Build(verb) => verb.run(&workspace),
         Verb::Run(verb) => verb.run(&workspace),
         Verb::Test(verb) => verb.run(&workspace),
+        Verb::Vm(verb) => verb.run(&workspace),
         Verb::Lint => lint::run(&workspace),
         Verb::Bench(verb) => verb.run(&workspace),
         Verb::Ci => ci::run(&workspace),

@@ -3,9 +3,9 @@
 use std::{
     env,
     ffi::OsStr,
-    io,
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
 };
 
 use crate::error::{Error, Tail};
@@ -21,9 +21,34 @@ pub(crate) fn shown(command: &mut Command) -> Result<(), Error> {
 
 /// Runs a command out of sight and returns its standard output; its last error lines go into the error.
 pub(crate) fn silent(command: &mut Command) -> Result<String, Error> {
+    bytes(command).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Runs a command whose standard output is shown as it comes, byte by byte, and kept.
+pub(crate) fn relay(command: &mut Command) -> Result<(ExitStatus, String), Error> {
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(|cause| unstarted(command, cause))?;
+    let mut kept = Vec::new();
+    let mut copy = || -> io::Result<()> {
+        let Some(mut pipe) = child.stdout.take() else { return Ok(()) };
+        let mut buffer = [0; 4096];
+        loop {
+            let length = pipe.read(&mut buffer)?;
+            let Some(new) = buffer.get(..length).filter(|new| !new.is_empty()) else { return Ok(()) };
+            kept.extend_from_slice(new);
+            // A closed terminal is no reason to stop the tests half way.
+            let _ = io::stdout().write_all(new).and_then(|()| io::stdout().flush());
+        }
+    };
+    let copied = copy();
+    let status = copied.and_then(|()| child.wait()).map_err(|cause| unstarted(command, cause))?;
+    Ok((status, String::from_utf8_lossy(&kept).into_owned()))
+}
+
+/// Runs a command out of sight for the bytes that it writes.
+pub(crate) fn bytes(command: &mut Command) -> Result<Vec<u8>, Error> {
     let output = command.stdin(Stdio::null()).output().map_err(|cause| unstarted(command, cause))?;
     if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        return Ok(output.stdout);
     }
     let tail = Tail::of(&String::from_utf8_lossy(&output.stderr));
     Err(Error::Command { command: line(command), status: output.status, tail })

@@ -4,9 +4,8 @@ use clap::{Args, ValueEnum};
 
 use crate::{build, error::Error, process, say, workspace::Workspace};
 
-mod kernel;
-mod report;
-mod tools;
+pub(crate) mod kernel;
+pub(crate) mod report;
 
 /// Arguments of `cargo xtask test`.
 #[derive(Args)]

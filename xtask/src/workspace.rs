@@ -31,6 +31,11 @@ impl Workspace {
         self.root.join("target/tools")
     }
 
+    /// Kernels for guests, as they were fetched.
+    pub(crate) fn guests(&self) -> PathBuf {
+        self.root.join("target/vm")
+    }
+
     /// Everything built for the BPF target. Fixed, even where `CARGO_TARGET_DIR` moves the host's files:
     /// the collector's build script looks for the object here.
     pub(crate) fn bpf(&self) -> PathBuf {

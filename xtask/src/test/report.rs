@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fmt};
 
 /// The totals of one run.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Report {
+pub(crate) struct Report {
     passed: usize,
     failed: usize,
     /// Name of the test (empty where the output does not tell) and its reason.
@@ -16,7 +16,7 @@ pub(super) struct Report {
 
 impl Report {
     /// Reads the output of one libtest program.
-    pub(super) fn of(output: &str) -> Self {
+    pub(crate) fn of(output: &str) -> Self {
         let mut report = Self::default();
         let mut current = String::new();
         for line in output.lines() {
@@ -38,9 +38,26 @@ impl Report {
     }
 }
 
+impl Report {
+    /// Tests that ran to their end, and failed in nothing.
+    pub(crate) fn passed(&self) -> usize {
+        self.passed.saturating_sub(self.skipped.len())
+    }
+
+    /// Tests that failed.
+    pub(crate) fn failed(&self) -> usize {
+        self.failed
+    }
+
+    /// Names and reasons of the tests that could not run here.
+    pub(crate) fn skipped(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.skipped.iter().map(|(name, why)| (name.as_str(), why.as_str()))
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let passed = self.passed.saturating_sub(self.skipped.len());
+        let passed = self.passed();
         write!(f, "kernel tests: {passed} passed, {} failed, {} skipped", self.failed, self.skipped.len())?;
         for (name, why) in &self.skipped {
             write!(f, "\n  skipped {name}: {why}")?;

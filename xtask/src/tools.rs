@@ -1,31 +1,23 @@
-//! The programs that the kernel tests compare against.
+//! Programs of Debian that a verb uses, installed where they are missing and that can be done without asking.
 
 use std::process::Command;
 
 use crate::{error::Error, privilege, process, say};
 
-/// Program and the Debian package that holds it.
-const TOOLS: [(&str, &str); 8] = [
-    ("ip", "iproute2"),
-    ("tc", "iproute2"),
-    ("nft", "nftables"),
-    ("tcpdump", "tcpdump"),
-    ("ethtool", "ethtool"),
-    ("ping", "iputils-ping"),
-    ("bpftool", "bpftool"),
-    ("python3", "python3"),
-];
+/// A program, and the Debian package that holds it.
+pub(crate) type Tool = (&'static str, &'static str);
 
-/// Installs what is missing where that can be done without asking: as root, with apt.
-pub(super) fn ensure() -> Result<(), Error> {
-    let missing = missing();
+/// Installs what is missing, as root with apt; `what` names the user of these tools in the error.
+pub(crate) fn ensure(what: &'static str, tools: &[Tool]) -> Result<(), Error> {
+    let missing = missing(tools);
     if missing.is_empty() {
         return Ok(());
     }
-    let tools: Vec<_> = missing.iter().map(|(tool, _)| *tool).collect();
+    let names: Vec<_> = missing.iter().map(|(tool, _)| *tool).collect();
     let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
-    let fail =
-        |why: &str| Err(Error::NoTools { tools: tools.clone(), packages: packages.clone(), why: why.into() });
+    let fail = |why: &str| {
+        Err(Error::NoTools { what, tools: names.clone(), packages: packages.clone(), why: why.into() })
+    };
     if process::which("apt-get").is_none() {
         return fail("those are Debian's names; this machine has no apt-get");
     }
@@ -35,12 +27,12 @@ pub(super) fn ensure() -> Result<(), Error> {
     if let Err(error) = install(&packages) {
         return fail(&error.to_string());
     }
-    let left = self::missing();
+    let left = self::missing(tools);
     if left.is_empty() { Ok(()) } else { fail("apt-get installed them, and some are still not found") }
 }
 
-fn missing() -> Vec<(&'static str, &'static str)> {
-    TOOLS.into_iter().filter(|(tool, _)| process::which(tool).is_none()).collect()
+fn missing(tools: &[Tool]) -> Vec<Tool> {
+    tools.iter().copied().filter(|(tool, _)| process::which(tool).is_none()).collect()
 }
 
 fn install(packages: &[&str]) -> Result<(), Error> {

@@ -1,0 +1,84 @@
+//! `cargo xtask vm`: the kernel tests on Debian's kernels, each in a guest of its own.
+//!
+//! [`kernel`] fetches, [`payload`] builds what runs in the guest, [`initramfs`] packs it with the
+//! [`modules`] it uses into an [`archive`], [`boot`] runs it and [`guest`] reads what it said: a [`table`] for people, and
+//! instruction counts for the next run ([`verified`]).
+
+use clap::Args;
+
+use crate::{
+    build,
+    error::Error,
+    say,
+    tools::{self, Tool},
+    workspace::Workspace,
+};
+
+mod archive;
+mod boot;
+mod guest;
+mod initramfs;
+mod kernel;
+mod modules;
+mod payload;
+mod table;
+mod verified;
+
+use self::{
+    boot::Accelerator,
+    guest::Guest,
+    kernel::{Choice, Kernel},
+    payload::Payload,
+    table::Row,
+};
+
+/// What this side uses.
+const HOST: [Tool; 3] = [(boot::QEMU, "qemu-system-x86"), ("depmod", "kmod"), ("xz", "xz-utils")];
+
+/// Arguments of `cargo xtask vm`.
+#[derive(Args)]
+pub(crate) struct Vm {
+    /// Which kernel: 5.10, 6.1, 6.12, 6.12-rt, 7, or all
+    #[arg(long, default_value = "all")]
+    kernel: Choice,
+    /// Write the verifier's instruction counts to the file that later runs are compared with
+    #[arg(long)]
+    record: bool,
+    /// Seconds that a guest may take
+    #[arg(long, default_value_t = 900)]
+    limit: u32,
+    /// Arguments of the test programs: a filter, `--skip`, ...
+    #[arg(last = true, value_name = "ARGS")]
+    args: Vec<String>,
+}
+
+impl Vm {
+    /// Runs every guest, whatever became of the one before; fails unless all is well in each.
+    pub(crate) fn run(&self, workspace: &Workspace) -> Result<(), Error> {
+        tools::ensure("guests", &[&HOST[..], &initramfs::PROGRAMS, &[initramfs::BUSYBOX]].concat())?;
+        build::object(workspace)?;
+        let payload = say::step("programs for guests", || payload::build(workspace))?;
+        let rows: Vec<_> = self
+            .kernel
+            .0
+            .iter()
+            .map(|kernel| {
+                let outcome =
+                    say::step(&format!("Linux {kernel}"), || self.guest(workspace, &payload, *kernel));
+                Row { kernel: *kernel, outcome }
+            })
+            .collect();
+        say::line(&table::of(&rows));
+        let failed: Vec<_> =
+            rows.iter().filter(|row| !row.is_well()).map(|row| row.kernel.to_string()).collect();
+        let verified = verified::check(workspace, &rows, self.record);
+        if failed.is_empty() { verified } else { Err(Error::Guests { kernels: failed }) }
+    }
+
+    fn guest(&self, workspace: &Workspace, payload: &Payload, kernel: Kernel) -> Result<Guest, Error> {
+        let unpacked = kernel::ensure(workspace, kernel)?;
+        let initramfs = initramfs::pack(&unpacked, payload, &self.args)?;
+        let accelerator = Accelerator::find(&unpacked, &initramfs);
+        boot::run(&unpacked, &initramfs, accelerator, self.limit)
+    }
+}
