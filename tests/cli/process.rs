@@ -85,7 +85,7 @@ impl Wire {
                 break;
             }
         }
-        if !attached.starts_with("attached") {
+        if !attached.contains("attached to ") {
             errors.read_to_string(&mut attached).expect("standard error is text");
             panic!("not attached: {attached}");
         }

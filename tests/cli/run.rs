@@ -138,14 +138,14 @@ fn outputs_of_a_file_go_on_when_one_fails() {
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn the_log_is_json_where_it_is_asked_for() {
     let wire = Wire::new();
-    let mut command = wire.collector(&["--log-format", "json", "--output", "json", "--duration", "100ms"]);
-    let output = command.output().expect("the collector starts");
-    let errors = String::from_utf8(output.stderr).expect("it is text");
+    let running = wire.start(&["--log-format", "json", "--output", "json"]);
+    running.signal("INT");
+    let first = json(&running.attached)["message"].clone();
+    let (code, _, errors) = running.end();
     let messages: Vec<_> = errors.lines().map(|line| json(line)["message"].clone()).collect();
-    assert_eq!(output.status.code(), Some(0), "{errors}");
-    let first = messages.first().and_then(|message| message.as_str()).expect("there is a first line");
+    assert_eq!(code, Some(0), "{errors}");
     assert_eq!(first, format!("attached to {} (uplink) by {}", wire.interface, mechanism()));
-    assert_eq!(messages.get(1), Some(&"nothing is missing".into()));
+    assert_eq!(messages, ["nothing is missing"]);
 }
 
 #[test]
