@@ -4,6 +4,8 @@
 //! [`modules`] it uses into an [`archive`], [`boot`] runs it and [`guest`] reads what it said: a [`table`] for people, and
 //! instruction counts for the next run ([`verified`]).
 
+use std::cell::OnceCell;
+
 use clap::Args;
 
 use crate::{
@@ -45,7 +47,7 @@ pub(crate) struct Vm {
     #[arg(long)]
     record: bool,
     /// Seconds that a guest may take
-    #[arg(long, default_value_t = 900)]
+    #[arg(long, default_value_t = 3600)]
     limit: u32,
     /// Arguments of the test programs: a filter, `--skip`, ...
     #[arg(last = true, value_name = "ARGS")]
@@ -58,13 +60,15 @@ impl Vm {
         tools::ensure("guests", &[&HOST[..], &initramfs::PROGRAMS, &[initramfs::BUSYBOX]].concat())?;
         build::object(workspace)?;
         let payload = say::step("programs for guests", || payload::build(workspace))?;
+        let accelerator = OnceCell::new();
         let rows: Vec<_> = self
             .kernel
             .0
             .iter()
             .map(|kernel| {
-                let outcome =
-                    say::step(&format!("Linux {kernel}"), || self.guest(workspace, &payload, *kernel));
+                let outcome = say::step(&format!("guest with Linux {kernel}"), || {
+                    self.guest(workspace, &payload, &accelerator, *kernel)
+                });
                 Row { kernel: *kernel, outcome }
             })
             .collect();
@@ -72,13 +76,26 @@ impl Vm {
         let failed: Vec<_> =
             rows.iter().filter(|row| !row.is_well()).map(|row| row.kernel.to_string()).collect();
         let verified = verified::check(workspace, &rows, self.record);
-        if failed.is_empty() { verified } else { Err(Error::Guests { kernels: failed }) }
+        if failed.is_empty() {
+            return verified;
+        }
+        if let Err(error) = verified {
+            say::error(&error);
+        }
+        Err(Error::Guests { kernels: failed })
     }
 
-    fn guest(&self, workspace: &Workspace, payload: &Payload, kernel: Kernel) -> Result<Guest, Error> {
+    fn guest(
+        &self,
+        workspace: &Workspace,
+        payload: &Payload,
+        accelerator: &OnceCell<Accelerator>,
+        kernel: Kernel,
+    ) -> Result<Guest, Error> {
         let unpacked = kernel::ensure(workspace, kernel)?;
         let initramfs = initramfs::pack(&unpacked, payload, &self.args)?;
-        let accelerator = Accelerator::find(&unpacked, &initramfs);
-        boot::run(&unpacked, &initramfs, accelerator, self.limit)
+        // What is true of one guest is true of all.
+        let accelerator = accelerator.get_or_init(|| Accelerator::find(&unpacked, &initramfs));
+        boot::run(&unpacked, &initramfs, *accelerator, self.limit)
     }
 }

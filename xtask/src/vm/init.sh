@@ -34,7 +34,7 @@ collects() {
     ip -n try link set v1 up
     ip -n try link set v0 up
     mkfifo /tmp/said
-    nsenter --net=/run/netns/try /tests/collector run --iface v0 --output json 2>/tmp/said &
+    nsenter --net=/run/netns/try /tests/collector run --iface v0 --output json >/tmp/events 2>/tmp/said &
     # What it is attached to, and what is missing; then it may end.
     {
         head -n 2
@@ -43,6 +43,8 @@ collects() {
     } </tmp/said
     wait $!
     status=$?
+    # The last event says what it hung on.
+    tail -n 1 /tmp/events
     ip netns del try
     return $status
 }
