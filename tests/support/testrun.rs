@@ -23,7 +23,7 @@ use collector_user::{
     },
 };
 
-use crate::{Result, privilege};
+use crate::{Result, privilege, release};
 
 /// `TC_ACT_UNSPEC`.
 pub const PASS_ON: i32 = -1;
@@ -110,6 +110,11 @@ impl Context {
         }
         bytes
     }
+}
+
+/// Whether a test is left out since the kernel refuses a frame that came in by another interface before.
+pub fn lacks_ingress_ifindex() -> bool {
+    release::lacks("test runs with an earlier interface", (5, 16))
 }
 
 /// What became of a frame.
