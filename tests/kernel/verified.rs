@@ -15,7 +15,7 @@ const TELLS: (u32, u32) = (5, 16);
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 #[expect(clippy::print_stdout, reason = "the numbers are for who runs the test")]
 fn the_verifier_says_how_many_instructions_it_looked_at() -> Result<()> {
-    if release::lacks("instruction counts of the verifier", TELLS) {
+    if release::lacks("for the test, instruction counts of the verifier", TELLS) {
         return Ok(());
     }
     let mut datapath = Datapath::load_without_lease(&Settings::default())?;

@@ -13,7 +13,7 @@ pub fn is_at_least(first: (u32, u32)) -> bool {
 }
 
 /// Whether a test is left out because its feature came with a later version, which it says so that `cargo xtask` counts
-/// and names it. From that version on the test has to pass.
+/// and names it; one that the collector does not need begins with `for the test`. From that version on the test has to pass.
 ///
 /// # Panics
 ///

@@ -114,7 +114,7 @@ impl Context {
 
 /// Whether a test is left out since the kernel refuses a frame that came in by another interface before.
 pub fn lacks_ingress_ifindex() -> bool {
-    release::lacks("test runs with an earlier interface", (5, 16))
+    release::lacks("for the test, runs with an earlier interface", (5, 16))
 }
 
 /// What became of a frame.
