@@ -34,8 +34,13 @@ fn ingress_filters(wire: &Wire) -> usize {
     wire.filters().lines().filter(|line| line.contains("tc_ingress")).count()
 }
 
-/// Lets the lease of the collector whose filters these are run out: not waited for, written.
+/// The lease of the collector whose filters these are has run out: not waited for, written.
 fn expire(filters: &str) {
+    lease(filters, 0);
+}
+
+/// Its lease ends at this tick.
+fn lease(filters: &str, lease: u64) {
     let line = filters.lines().find(|line| line.contains("tc_ingress")).expect("its filter stands there");
     let id = line
         .split(" id ")
@@ -44,8 +49,8 @@ fn expire(filters: &str) {
         .expect("tc prints the program's id");
     let mut orphan = control_of(id.parse().expect("an id is a number")).expect("its program is still loaded");
     for cpu in 0..orphan.len() {
-        let expired = Control { lease: 0, ..orphan.get(&cpu, 0).expect("the map is readable") };
-        orphan.set(cpu, expired, 0).expect("the map is writable");
+        let control = Control { lease, ..orphan.get(&cpu, 0).expect("the map is readable") };
+        orphan.set(cpu, control, 0).expect("the map is writable");
     }
 }
 
@@ -89,7 +94,8 @@ fn clsact_filters_of_a_killed_collector_are_removed_at_the_next_start() {
     );
     wire.ping(3);
 
-    // A lease that still runs protects them: this might be a second collector.
+    // A lease that still runs protects them: this might be a second collector. However long the next one takes to load.
+    lease(&left, u64::MAX);
     let second = wire.start(&["--output", "json", "--attach", "clsact"]);
     assert_eq!(ingress_filters(&wire), 2);
     second.signal("INT");
