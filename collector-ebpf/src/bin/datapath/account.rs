@@ -49,7 +49,7 @@ pub(crate) fn run<const EGRESS: bool>(skb: Skb) {
     }
     // SAFETY: the kernel hands the program a live context.
     let counted = match role_of_index(unsafe { (*skb).ifindex }) {
-        Some(role) if role.flags & RARE == 0 || EGRESS && is_plain(skb, role) => {
+        Some(role) if role.flags & RARE == 0 || is_plain::<EGRESS>(skb, role) => {
             let run = Run { skb, control, word, now };
             match hot4::<EGRESS>(&run, role) {
                 Hot::Counted => true,
@@ -89,10 +89,11 @@ pub(crate) unsafe fn word(control: *const Control) -> u64 {
 /// Roles that need a second look before the steady state may count.
 const RARE: u16 = role::LOOPBACK | role::RAW_IP | role::MIRRORED;
 
-/// Whether the steady state may count a packet of such a role all the same: an ifb is there, but has not handed it back.
+/// Whether the steady state may count a packet of such a role all the same: an ifb is there, and has not handed it back,
+/// which it can only to what leaves.
 #[inline(always)]
-fn is_plain(skb: Skb, role: &Role) -> bool {
-    role.flags & RARE == role::MIRRORED && !may_be_second_pass(skb, role)
+fn is_plain<const EGRESS: bool>(skb: Skb, role: &Role) -> bool {
+    role.flags & RARE == role::MIRRORED && !(EGRESS && may_be_second_pass(skb, role))
 }
 
 /// Whether an ifb may have handed the packet back, which was counted before it went there.
