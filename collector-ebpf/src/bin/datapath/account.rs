@@ -61,9 +61,9 @@ pub(crate) fn run<const EGRESS: bool>(skb: Skb) {
     };
     if !counted {
         if EGRESS {
-            cold::cold_egress(skb);
+            cold::egress(skb);
         } else {
-            cold::cold_ingress(skb);
+            cold::ingress(skb);
         }
     }
 }

@@ -71,7 +71,7 @@ pub(crate) fn classify<K: Key>(skb: Skb, packet: &Packet) -> u32 {
         }
     } else if flags & role::OWN != 0 || flags & role::UPLINK == 0 {
         at_boundary::<K>(skb, packet)
-    } else if packet.egress {
+    } else if packet.is_leaving() {
         leaving::<K>(skb, packet)
     } else {
         arriving::<K>(skb, packet)
@@ -82,7 +82,7 @@ pub(crate) fn classify<K: Key>(skb: Skb, packet: &Packet) -> u32 {
 /// At a boundary that is one unit's: a container's host-side end, an overlay.
 #[inline(always)]
 fn at_boundary<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
-    let role = packet.role;
+    let role = &packet.role;
     let key = packet.key::<K>();
     let found = if role.flags & role::OWN != 0 {
         let method = if role.pu >= index::FIRST { how::BY_INTERFACE } else { how::BY_ADDRESS };
@@ -92,7 +92,7 @@ fn at_boundary<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
     } else {
         Attribution::by(role.pu, how::BY_VETH)
     };
-    let host_end = if packet.egress {
+    let host_end = if packet.is_leaving() {
         came_in_by(skb) == 0
     } else {
         let host_side = if packet.is_far() { key.remote() } else { key.local() };
@@ -171,7 +171,7 @@ fn at_own_address<K: Key>(packet: &Packet, pu: NonZeroU16) -> Attribution {
 #[inline(always)]
 fn is_tunnel<K: Key>(packet: &Packet) -> bool {
     let rest = packet.key::<K>().rest();
-    let port = if packet.egress { rest.remote_port } else { rest.local_port };
+    let port = if packet.is_leaving() { rest.remote_port } else { rest.local_port };
     // SAFETY: only user space writes to this map, and only whether there is an entry is asked.
     unsafe { TUNNELS.get(&tunnel(rest.protocol, port)) }.is_some()
 }

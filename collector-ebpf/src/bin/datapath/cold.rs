@@ -23,6 +23,28 @@ use crate::{
 };
 
 /// Counts a packet that came in and that the steady state has not counted.
+#[inline(always)]
+pub(crate) fn ingress(skb: Skb) {
+    count(skb, cold_ingress(skb));
+}
+
+/// The same for a packet that goes out.
+#[inline(always)]
+pub(crate) fn egress(skb: Skb) {
+    count(skb, cold_egress(skb));
+}
+
+/// Counts the packet of this run in its flow, which is of that family; 0 for one that is done with.
+#[inline(always)]
+fn count(skb: Skb, family: u32) {
+    match family {
+        4 => count_flow_4(skb),
+        6 => count_flow_6(skb),
+        _ => 0,
+    };
+}
+
+/// Reads a packet that came in, and counts it if it has no flow. The family of its flow, or 0.
 ///
 /// A global function: the verifier checks it once by itself, for any arguments, and not again behind every way that
 /// leads here. It takes the context only: Linux 5.10 allows no more than that and numbers.
@@ -50,22 +72,22 @@ fn run<const EGRESS: bool>(skb: Skb) -> u32 {
         count::ledger(|ledger| ledger.second_pass += 1);
         return 0;
     }
-    let mut packet = Packet::unread::<EGRESS>(role, word, now);
-    let failed = if read::common4(skb, &mut packet) != 0 || read::common6(skb, &mut packet) != 0 {
-        0
-    } else {
-        read::general(skb, &mut packet)
-    };
+    let Some(packet) = Packet::of_run() else { return 0 };
+    packet.begin::<EGRESS>(role, word, now);
+    let failed = read::read_packet(skb);
     if let Some(reason) = Unparsed::ALL.get((failed as usize).wrapping_sub(1)) {
         unparsed::<EGRESS>(skb, role, *reason);
-    } else if role.flags & role::LOOPBACK != 0 && !EGRESS {
-        received_on_loopback(skb, &packet);
+        return 0;
+    }
+    let Some(packet) = Packet::of_run() else { return 0 };
+    if role.flags & role::LOOPBACK != 0 && !EGRESS {
+        received_on_loopback(skb, packet);
     } else if packet.family == FlowKey4::FAMILY {
         packet.orient::<FlowKey4, EGRESS>();
-        count_flow::<FlowKey4>(skb, &packet);
+        return 4;
     } else {
         packet.orient::<FlowKey6, EGRESS>();
-        count_flow::<FlowKey6>(skb, &packet);
+        return 6;
     }
     0
 }
@@ -110,8 +132,22 @@ fn sent_on_loopback<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     0
 }
 
-/// Counts a packet in its flow, or else for its processing unit alone.
+/// Counts the packet of this run, which is one of IPv4. A global function, as above.
+#[unsafe(no_mangle)]
 #[inline(never)]
+pub(crate) extern "C" fn count_flow_4(skb: Skb) -> u32 {
+    Packet::of_run().map_or(0, |packet| count_flow::<FlowKey4>(skb, packet))
+}
+
+/// The same for IPv6.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn count_flow_6(skb: Skb) -> u32 {
+    Packet::of_run().map_or(0, |packet| count_flow::<FlowKey6>(skb, packet))
+}
+
+/// Counts a packet in its flow, or else for its processing unit alone.
+#[inline(always)]
 fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     let wire = packet.wire(skb);
     let direction = packet.direction();

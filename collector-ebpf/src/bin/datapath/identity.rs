@@ -83,7 +83,7 @@ pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u32 {
             Begun::Lost => {
                 identity = known::<K>(packet);
                 // What the other CPU has found is as good, unless this packet leaves.
-                is_news = packet.egress;
+                is_news = packet.is_leaving();
             }
         }
         if identity.is_null() {
@@ -98,11 +98,11 @@ pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u32 {
             let is_decided = (*identity).decided != 0 && !begins_again(packet, identity);
             (*identity).pu = attribution.pu;
             // What comes in by a boundary cannot tell of the host's end what has left by it.
-            let kept = if packet.egress || !is_decided { 0 } else { how::HOST_END };
+            let kept = if packet.is_leaving() || !is_decided { 0 } else { how::HOST_END };
             let before = (*identity).how;
             (*identity).how = attribution.put_into(before) & !kept | before & kept;
             (*identity).generation = Control::generation(packet.word);
-            (*identity).decided = u8::from(packet.egress || is_decided);
+            (*identity).decided = u8::from(packet.is_leaving() || is_decided);
         }
         let event = follow_tcp(packet, identity);
         if (*identity).newcomer != 0 {
@@ -122,7 +122,7 @@ fn asks(packet: &Packet, identity: *const Identity) -> bool {
     // SAFETY: the caller's entry is live.
     let (generation, decided) = unsafe { ((*identity).generation, (*identity).decided != 0) };
     let changed = generation != Control::generation(packet.word);
-    if packet.egress {
+    if packet.is_leaving() {
         return changed || !decided;
     }
     // A packet that comes in by an uplink cannot tell what one that left has decided.
@@ -235,7 +235,7 @@ fn begin<K: Key>(skb: Skb, packet: &Packet, attribution: Attribution) -> (u8, Be
         how,
         ended: 0,
         newcomer: 1,
-        decided: u8::from(packet.egress),
+        decided: u8::from(packet.is_leaving()),
         _pad: 0,
     };
     if packet.tcp_flags & tcp::FIN != 0 {

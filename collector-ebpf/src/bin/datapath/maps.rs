@@ -16,6 +16,7 @@ use collector_ebpf::abi::{
 
 use crate::{
     fragments::{Datagram, Said},
+    read::Packet,
     socket::Tuple,
     untyped::{HASH, PERCPU_ARRAY, Untyped},
 };
@@ -108,7 +109,7 @@ pub(crate) static CIDRS: LpmTrie<[u8; 16], u32, 16384> = LpmTrie::new();
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<FlowEvent, { 1 << 20 }> = RingBuf::new();
 
-/// The start of a packet whose headers do not lie in the linear part of its buffer.
+/// What a run has read of its packet, where it is not the steady state.
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
@@ -132,6 +133,7 @@ pub(crate) const SCRATCH_SIZE: u32 = 256;
 /// See [`SCRATCH`].
 #[repr(C, align(8))]
 pub(crate) struct Scratch {
+    /// The start of a packet whose headers do not lie in the linear part of its buffer.
     pub(crate) bytes: [u8; SCRATCH_SIZE as usize],
     /// What is written here and read back is a number that the verifier knows nothing of.
     pub(crate) forgotten: u32,
@@ -140,6 +142,8 @@ pub(crate) struct Scratch {
     pub(crate) piece: u64,
     /// The name of that datagram.
     pub(crate) datagram: Datagram,
+    /// What all that says.
+    pub(crate) packet: Packet,
 }
 
 /// What the first fragments of datagrams said. Written and read here.

@@ -24,48 +24,65 @@ use crate::{
     count::ledger,
     family::Key,
     fragments,
-    maps::{ROLES, ROLES_MORE},
+    maps::{ROLES, ROLES_MORE, SCRATCH},
     packet::{self, Copied, Linear, Wire, metadata_vlan},
 };
 
 /// A packet that was read. The key lies in as many of the words as its family needs.
+///
+/// There is one a run, in [`SCRATCH`]: the stack has no room for it, and what the verifier knows of numbers in a map is
+/// nothing, so that the many ways through the parser end as one.
 #[repr(C)]
 pub(crate) struct Packet {
     key: [u64; 5],
-    pub(crate) role: &'static Role,
+    /// The role of the interface that it crosses.
+    pub(crate) role: Role,
     pub(crate) now: u64,
     /// The control word: epoch and generation.
     pub(crate) word: u64,
-    /// Where the transport header ends: no further than [`SCRATCH`](crate::maps::SCRATCH) reaches, and a header.
+    /// Where the transport header ends: no further than [`SCRATCH`] reaches, and a header.
     headers: u16,
     pub(crate) tcp_flags: u8,
     /// `LOCAL_INITIATED` and the evidence, if the flow begins with this packet.
     pub(crate) initiator: u8,
     /// `RX` or `TX`, as the local side sees it.
     direction: u8,
-    /// Seen at an interface's egress.
-    pub(crate) egress: bool,
-    jumbo: bool,
+    /// 1 if it was seen at an interface's egress.
+    egress: u8,
+    /// 1 if the kernel's header of a jumbogram is to be taken off.
+    jumbo: u8,
     pub(crate) family: u8,
 }
 
 impl Packet {
-    /// A packet of which only the circumstances are known.
+    /// The packet of this run. Nobody holds what an earlier call returned any more.
     #[inline(always)]
-    pub(crate) fn unread<const EGRESS: bool>(role: &'static Role, word: u64, now: u64) -> Self {
-        Self {
-            key: [0; 5],
-            role,
-            now,
-            word,
-            headers: 0,
-            tcp_flags: 0,
-            initiator: 0,
-            direction: 0,
-            egress: EGRESS,
-            jumbo: false,
-            family: 0,
-        }
+    pub(crate) fn of_run() -> Option<&'static mut Self> {
+        let scratch = SCRATCH.get_ptr_mut(0)?;
+        // SAFETY: the entry is live for the run, and this CPU's own while softirqs are off; any bits are a packet.
+        Some(unsafe { &mut (*scratch).packet })
+    }
+
+    /// Begins it, of which only the circumstances are known.
+    #[inline(always)]
+    pub(crate) fn begin<const EGRESS: bool>(&mut self, role: &Role, word: u64, now: u64) {
+        // One by one: LLVM would make the whole on the stack first. The key is written when it is read.
+        self.role = *role;
+        self.now = now;
+        self.word = word;
+        self.headers = 0;
+        self.tcp_flags = 0;
+        self.initiator = 0;
+        self.direction = 0;
+        self.egress = u8::from(EGRESS);
+        self.jumbo = 0;
+        self.family = 0;
+    }
+
+    /// Seen at an interface's egress.
+    #[inline(always)]
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.egress != 0
     }
 
     /// The key, as the family that it was read for.
@@ -110,7 +127,7 @@ impl Packet {
     /// What it stands for on the wire.
     #[inline(always)]
     pub(crate) fn wire(&self, skb: Skb) -> Wire {
-        packet::wire(skb, u32::from(self.headers), self.jumbo)
+        packet::wire(skb, u32::from(self.headers), self.jumbo != 0)
     }
 
     /// What was read, as if the local end had sent it.
@@ -122,7 +139,7 @@ impl Packet {
         self.tcp_flags = transport.tcp_flags;
         self.initiator = initiator(transport);
         self.family = K::FAMILY;
-        self.jumbo = jumbo;
+        self.jumbo = u8::from(jumbo);
     }
 
     /// Exchanges the ends where the local one did not send the packet. On loopback both are local, and the
@@ -135,7 +152,7 @@ impl Packet {
             // An echo to oneself has the same ends both ways: its request is what was sent.
             if key.is_symmetric() { self.initiator & how::LOCAL_INITIATED != 0 } else { key.is_in_order() }
         } else {
-            unit_sent::<EGRESS>(self.role)
+            unit_sent::<EGRESS>(&self.role)
         };
         self.direction = u8::from(sent);
         if !sent {
@@ -216,12 +233,22 @@ pub(crate) fn read6(skb: Skb, role: &Role) -> Option<(FlowKey6, Transport)> {
     Some((key6(boundary(skb, role, UNTAGGED), &ip), ip.transport))
 }
 
+/// Reads the packet of this run. 0, or one more than the index of the reason why it is not understood.
+///
+/// A global function: the verifier follows the ways through the parser once, and not what comes behind each of them.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn common4(skb: Skb, packet: &mut Packet) -> u32 {
-    if let Link::RawIp = link(packet.role) {
+pub(crate) extern "C" fn read_packet(skb: Skb) -> u32 {
+    let Some(packet) = Packet::of_run() else { return Unparsed::Truncated as u32 + 1 };
+    if common4(skb, packet) != 0 || common6(skb, packet) != 0 { 0 } else { general(skb, packet) }
+}
+
+#[inline(never)]
+fn common4(skb: Skb, packet: &mut Packet) -> u32 {
+    if let Link::RawIp = link(&packet.role) {
         return 0;
     }
-    let Some((key, transport)) = read4(skb, packet.role) else { return 0 };
+    let Some((key, transport)) = read4(skb, &packet.role) else { return 0 };
     if frame(skb).gso && tunnel::is_tunnel(&transport) {
         return 0;
     }
@@ -230,11 +257,11 @@ pub(crate) fn common4(skb: Skb, packet: &mut Packet) -> u32 {
 }
 
 #[inline(never)]
-pub(crate) fn common6(skb: Skb, packet: &mut Packet) -> u32 {
-    if let Link::RawIp = link(packet.role) {
+fn common6(skb: Skb, packet: &mut Packet) -> u32 {
+    if let Link::RawIp = link(&packet.role) {
         return 0;
     }
-    let Some((key, transport)) = read6(skb, packet.role) else { return 0 };
+    let Some((key, transport)) = read6(skb, &packet.role) else { return 0 };
     if frame(skb).gso && tunnel::is_tunnel(&transport) {
         return 0;
     }
@@ -245,14 +272,14 @@ pub(crate) fn common6(skb: Skb, packet: &mut Packet) -> u32 {
 /// Reads all that the parser knows, from a copy, for headers may lie behind the linear part. 0, or one more
 /// than the index of the reason why the frame is not understood.
 #[inline(never)]
-pub(crate) fn general(skb: Skb, packet: &mut Packet) -> u32 {
+fn general(skb: Skb, packet: &mut Packet) -> u32 {
     let result = Copied::of(skb)
         .ok_or(Unparsed::Truncated)
-        .and_then(|bytes| ethernet::parse(&bytes, link(packet.role)));
+        .and_then(|bytes| ethernet::parse(&bytes, link(&packet.role)));
     match result {
         Err(reason) => reason as u32 + 1,
         Ok(layer2) => {
-            let boundary = boundary(skb, packet.role, layer2.vlan);
+            let boundary = boundary(skb, &packet.role, layer2.vlan);
             match layer2.ethertype {
                 ETHERTYPE_IPV4 => {
                     let failed = general4(skb, packet, layer2.next, boundary);
