@@ -32,6 +32,8 @@ mod bridged;
 mod routed;
 // What comes in for the host, and is whose answer leaves, or whose socket takes it, or nobody's.
 mod undecided;
+// Errors, and the flow that they are about.
+mod quoted;
 // A tunnel over the uplink.
 mod overlay;
 // Packets that an ifb hands back.

@@ -7,9 +7,9 @@ use collector_ebpf::abi::{
 use collector_tests::{
     Result,
     frames::{
-        ACK, ARP, C_TAG, ENDS_4, ENDS_6, Ends, ICMP, ICMPV6, IPV4, IPV6, ONE_4, ONE_6, PSH, S_TAG, SCTP, SYN,
-        TCP, TIMESTAMPS, TWO_4, TWO_6, UDP, arp, destination_options, ethernet, fragment_6, icmp, ipv4, ipv6,
-        sctp, tcp, udp,
+        ACK, AH, ARP, C_TAG, ENDS_4, ENDS_6, Ends, GRE, ICMP, ICMPV6, IPV4, IPV6, MPLS, ONE_4, ONE_6, PSH,
+        S_TAG, SCTP, SYN, TCP, TIMESTAMPS, TWO_4, TWO_6, UDP, UDP_LITE, arp, authentication,
+        destination_options, ethernet, fragment_6, icmp, ipv4, ipv6, mpls, sctp, tcp, udp,
     },
     testrun::{Context, Counted, Datapath, Hook, INTERFACE, NOTHING, PASS_ON, UNIT, explained_without_flow},
 };
@@ -120,6 +120,30 @@ fn understood() -> Vec<(&'static str, Vec<u8>, Packet)> {
             six(44, &[fragment_6(UDP, 48, false), vec![0x55; 40]].concat()),
             Packet { ends: portless(ENDS_6), kind: ports::FRAGMENT, ..udp_6 },
         ),
+        ("IPv4 behind labels", ethernet(&[], MPLS, &mpls(3, &v4())), TRANSPORT),
+        (
+            "IPv6 behind a tag and labels",
+            ethernet(&[(C_TAG, 29)], MPLS, &mpls(8, &ENDS_6.udp(30)[14..])),
+            Packet { vlan: 29, ..udp_6 },
+        ),
+        ("AH", ENDS_4.frame(AH, &[authentication(UDP), udp_4()].concat()), TRANSPORT),
+        (
+            "AH twice",
+            ENDS_4.frame(AH, &[authentication(AH), authentication(UDP), udp_4()].concat()),
+            TRANSPORT,
+        ),
+        ("UDP-Lite", ENDS_4.frame(UDP_LITE, &udp_4()), Packet { protocol: UDP_LITE, ..TRANSPORT }),
+        (
+            "GRE",
+            ENDS_6.frame(GRE, &[&[0, 0, 8, 0], &v4()[..]].concat()),
+            Packet { ends: portless(ENDS_6), protocol: GRE, ..udp_6 },
+        ),
+        ("IPv4 in IPv4", ENDS_4.frame(4, &v4()), Packet { ends: portless(ENDS_4), protocol: 4, ..TRANSPORT }),
+        (
+            "IPv6 in IPv4",
+            ENDS_4.frame(41, &ENDS_6.udp(30)[14..]),
+            Packet { ends: portless(ENDS_4), protocol: 41, ..TRANSPORT },
+        ),
         (
             "a protocol without ports",
             ENDS_4.frame(50, &[1; 40]),
@@ -145,6 +169,8 @@ fn not_understood() -> Vec<(&'static str, Vec<u8>, Unparsed)> {
     offset[14 + 20 + 12] = 0x40;
     let mut length = ENDS_4.udp(30);
     length[14 + 20 + 5] = 7;
+    let mut coverage = ENDS_4.frame(UDP_LITE, &udp(ENDS_4.ports(), 30));
+    coverage[14 + 20 + 5] = 7;
     let mut version = ENDS_6.udp(30);
     version[14] = 0x40;
     vec![
@@ -170,6 +196,13 @@ fn not_understood() -> Vec<(&'static str, Vec<u8>, Unparsed)> {
         ("too many extension headers", six(60, &chain(20)), Unparsed::ExtensionDepth),
         ("TCP data offset of 4 words", offset, Unparsed::TcpDataOffset),
         ("UDP length of 7", length, Unparsed::UdpLength),
+        ("UDP-Lite coverage of 7", coverage, Unparsed::ChecksumCoverage),
+        ("nine labels", ethernet(&[], MPLS, &mpls(9, &whole[14..])), Unparsed::MplsDepth),
+        ("labels before no IP", ethernet(&[], MPLS, &mpls(1, &[0; 46])), Unparsed::MplsPayload),
+        ("cut in a label", ethernet(&[(C_TAG, 1)], MPLS, &[0, 0, 0]), Unparsed::Truncated),
+        ("AH cut", ENDS_4.frame(AH, &authentication(UDP)[..20]), Unparsed::Truncated),
+        ("five AH", ENDS_4.frame(AH, &authentication(AH).repeat(5)), Unparsed::ExtensionDepth),
+        ("GRE cut", ENDS_4.frame(GRE, &[0, 0, 8]), Unparsed::Truncated),
     ]
 }
 

@@ -19,6 +19,12 @@ pub const TCP: u8 = 6;
 /// IP protocol number.
 pub const UDP: u8 = 17;
 /// IP protocol number.
+pub const GRE: u8 = 47;
+/// IP protocol number.
+pub const AH: u8 = 51;
+/// IP protocol number.
+pub const UDP_LITE: u8 = 136;
+/// IP protocol number.
 pub const ICMPV6: u8 = 58;
 /// IP protocol number.
 pub const SCTP: u8 = 132;
@@ -40,6 +46,8 @@ pub const IPV4: u16 = 0x0800;
 pub const ARP: u16 = 0x0806;
 /// Ethertype.
 pub const IPV6: u16 = 0x86DD;
+/// Ethertype.
+pub const MPLS: u16 = 0x8847;
 /// Ethertype of an 802.1Q tag.
 pub const C_TAG: u16 = 0x8100;
 /// Ethertype of an 802.1ad tag.
@@ -219,6 +227,32 @@ pub fn udp(ports: [u8; 4], data: usize) -> Vec<u8> {
 /// An ICMP message of either version (RFC 792 page 14, RFC 4443 section 4.1): identifier 0xCAFE, sequence number 7.
 pub fn icmp(kind: u8, code: u8) -> Vec<u8> {
     vec![kind, code, 0, 0, 0xCA, 0xFE, 0, 7, b'p', b'i', b'n', b'g']
+}
+
+/// An ICMP error of either version about a packet (RFC 792 page 4, RFC 4443 section 3.1), which is `quoted` as far as it
+/// is given.
+pub fn icmp_error(kind: u8, code: u8, quoted: &[u8]) -> Vec<u8> {
+    let mut message = vec![kind, code, 0, 0, 0, 0, 0, 0];
+    message.extend(quoted);
+    message
+}
+
+/// A stack of MPLS labels before a packet (RFC 3032 figure 1): from 100 on, TTL 64.
+pub fn mpls(labels: u32, packet: &[u8]) -> Vec<u8> {
+    let mut stack = vec![];
+    for label in 0..labels {
+        let is_bottom = u32::from(label + 1 == labels);
+        stack.extend(((100 + label) << 12 | is_bottom << 8 | 64).to_be_bytes());
+    }
+    stack.extend(packet);
+    stack
+}
+
+/// An authentication header with a check value of 12 octets (RFC 4302 figure 1).
+pub fn authentication(next_header: u8) -> Vec<u8> {
+    let mut header = vec![next_header, 4, 0, 0];
+    header.resize(24, 0xA5);
+    header
 }
 
 /// An SCTP packet with a COOKIE-ACK chunk (RFC 9260 figures 1, 2 and section 3.3.12).

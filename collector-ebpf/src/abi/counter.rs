@@ -63,6 +63,10 @@ pub enum Unparsed {
     EtherType,
     /// More VLAN tags than are followed.
     VlanDepth,
+    /// More MPLS labels than are followed.
+    MplsDepth,
+    /// What lies behind the MPLS labels is no IP packet.
+    MplsPayload,
     /// A version other than the Ethertype's.
     IpVersion,
     /// An IPv4 header length below 20 octets, or beyond the packet.
@@ -70,16 +74,18 @@ pub enum Unparsed {
     /// A length shorter than the IP header, or longer than the frame; in a jumbogram also one below 65,536
     /// octets.
     IpLength,
-    /// More IPv6 extension headers than are followed.
+    /// More IPv6 extension headers than are followed, or IPv4 authentication headers.
     ExtensionDepth,
     /// A TCP data offset below 20 octets, or beyond the packet.
     TcpDataOffset,
     /// A UDP length below 8 octets, or beyond the packet.
     UdpLength,
+    /// A checksum coverage of UDP-Lite below 8 octets, or beyond the packet.
+    ChecksumCoverage,
 }
 
 /// How many reasons there are.
-pub const UNPARSED_REASONS: usize = 11;
+pub const UNPARSED_REASONS: usize = 14;
 
 impl Unparsed {
     /// All reasons, in the order of the index.
@@ -89,12 +95,15 @@ impl Unparsed {
         Self::Arp,
         Self::EtherType,
         Self::VlanDepth,
+        Self::MplsDepth,
+        Self::MplsPayload,
         Self::IpVersion,
         Self::Ipv4HeaderLength,
         Self::IpLength,
         Self::ExtensionDepth,
         Self::TcpDataOffset,
         Self::UdpLength,
+        Self::ChecksumCoverage,
     ];
 
     /// The name that the ledger prints.
@@ -105,12 +114,15 @@ impl Unparsed {
             Self::Arp => "arp",
             Self::EtherType => "ethertype",
             Self::VlanDepth => "vlan_depth",
+            Self::MplsDepth => "mpls_depth",
+            Self::MplsPayload => "mpls_payload",
             Self::IpVersion => "ip_version",
             Self::Ipv4HeaderLength => "ipv4_header_length",
             Self::IpLength => "ip_length",
             Self::ExtensionDepth => "extension_depth",
             Self::TcpDataOffset => "tcp_data_offset",
             Self::UdpLength => "udp_length",
+            Self::ChecksumCoverage => "checksum_coverage",
         }
     }
 }
@@ -149,7 +161,7 @@ pub struct Ledger {
     pub unparsed: [u64; UNPARSED_REASONS],
 }
 
-layout!(Ledger, 168, {
+layout!(Ledger, 192, {
     seen: 0, looped: 8, second_pass: 16, table_full: 24, rate_limited: 32, reserve_failed: 40, reported: 48,
     identity_full: 56, no_role: 64, orphan_fragments: 72, unparsed: 80,
 });

@@ -1,7 +1,7 @@
-//! Layer 2: Ethernet II with 802.1Q and 802.1ad tags (IEEE 802.3-2022 clause 3.2.6, 802.1Q-2022 clause 9), or
-//! nothing.
+//! Layer 2: Ethernet II with 802.1Q and 802.1ad tags (IEEE 802.3-2022 clause 3.2.6, 802.1Q-2022 clause 9) and MPLS labels
+//! behind it, or nothing.
 
-use super::{Link, bytes::Bytes};
+use super::{Link, bytes::Bytes, mpls};
 use crate::abi::counter::Unparsed;
 
 /// IPv4 (RFC 894).
@@ -23,7 +23,7 @@ pub const VLAN_ID: u16 = 0x0FFF;
 /// What layer 2 says of the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layer2 {
-    /// The Ethertype behind the tags.
+    /// The Ethertype behind the tags and labels.
     pub ethertype: u16,
     /// The id of the first tag in the frame, 0 without one.
     pub vlan: u16,
@@ -31,13 +31,24 @@ pub struct Layer2 {
     pub next: u32,
 }
 
-/// Reads the Ethernet header and up to two tags.
+/// Reads the Ethernet header, up to two tags, and the MPLS labels.
 ///
 /// # Errors
 ///
-/// `Truncated`, `VlanDepth`, and for raw IP `IpVersion`.
+/// `Truncated`, `VlanDepth`, those of [`mpls::skip`], and for raw IP `IpVersion`.
 #[inline(always)]
 pub fn parse(bytes: &impl Bytes, link: Link) -> Result<Layer2, Unparsed> {
+    let layer2 = tagged(bytes, link)?;
+    if !mpls::is_mpls(layer2.ethertype) {
+        return Ok(layer2);
+    }
+    let (ethertype, next) = mpls::skip(bytes, bytes.forget(layer2.next))?;
+    Ok(Layer2 { ethertype, next, ..layer2 })
+}
+
+/// The Ethernet header and its tags.
+#[inline(always)]
+fn tagged(bytes: &impl Bytes, link: Link) -> Result<Layer2, Unparsed> {
     if let Link::RawIp = link {
         let [version_length] = bytes.array(0).ok_or(Unparsed::Truncated)?;
         let version = version_length >> 4;
@@ -87,7 +98,7 @@ mod tests {
         abi::counter::Unparsed,
         wire::{
             Link,
-            frames::{C_TAG, S_TAG, ethernet},
+            frames::{C_TAG, S_TAG, ethernet, mpls},
         },
     };
 
@@ -128,6 +139,18 @@ mod tests {
     }
 
     #[test]
+    fn labels_behind_tags() {
+        for tags in [&[][..], &[(C_TAG, 7)], &[(S_TAG, 7), (C_TAG, 8)]] {
+            for ethertype in [0x8847, 0x8848] {
+                let frame = ethernet(tags, ethertype, &mpls(2, &[0x45]));
+                let (vlan, next) = (if tags.is_empty() { 0 } else { 7 }, 14 + 4 * tags.len() as u32 + 8);
+                let expected = Ok(Layer2 { ethertype: ETHERTYPE_IPV4, vlan, next });
+                assert_eq!(parse(&frame.as_slice(), Link::Ethernet), expected);
+            }
+        }
+    }
+
+    #[test]
     fn a_header_that_is_cut() {
         let frame = ethernet(&[(S_TAG, 1), (C_TAG, 2)], ETHERTYPE_IPV4, &[]);
         for length in 0..frame.len() {
@@ -158,7 +181,7 @@ mod tests {
             (0x0600, Unparsed::EtherType),
             (0x0806, Unparsed::Arp),
             (0x8035, Unparsed::Arp),
-            (0x8847, Unparsed::EtherType),
+            (0x88CC, Unparsed::EtherType),
             (0xFFFF, Unparsed::EtherType),
         ] {
             assert_eq!(refuse(ethertype), reason, "{ethertype:#06x}");

@@ -15,10 +15,15 @@ pub(super) const PORTS: [u8; 4] = [0x12, 0x34, 0x01, 0xBB];
 pub(super) const ICMP: u8 = 1;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
+/// IGMP, GRE.
+pub(super) const IGMP: u8 = 2;
+pub(super) const GRE: u8 = 47;
 pub(super) const ESP: u8 = 50;
+pub(super) const AH: u8 = 51;
 pub(super) const ICMPV6: u8 = 58;
 pub(super) const NO_NEXT_HEADER: u8 = 59;
 pub(super) const SCTP: u8 = 132;
+pub(super) const UDP_LITE: u8 = 136;
 /// For experiments (RFC 3692 section 2.1).
 pub(super) const EXPERIMENT: u8 = 253;
 
@@ -36,6 +41,17 @@ pub(super) fn ethernet(tags: &[(u16, u16)], ethertype: u16, payload: &[u8]) -> V
     frame.extend(ethertype.to_be_bytes());
     frame.extend(payload);
     frame
+}
+
+/// A stack of `labels` MPLS entries before `payload` (RFC 3032 figure 1): labels from 100 on, TTL 64.
+pub(super) fn mpls(labels: u32, payload: &[u8]) -> Vec<u8> {
+    let mut stack = vec![];
+    for label in 0..labels {
+        let is_bottom = u32::from(label + 1 == labels);
+        stack.extend(((100 + label) << 12 | is_bottom << 8 | 64).to_be_bytes());
+    }
+    stack.extend(payload);
+    stack
 }
 
 /// An IPv4 packet without options (RFC 791 figure 4), Don't Fragment set.

@@ -3,7 +3,7 @@
 use network_types::ip::Ipv4Hdr;
 
 use super::{
-    Frame,
+    Frame, authentication,
     bytes::Bytes,
     fragment::Piece,
     transport::{self, Segment, Transport},
@@ -56,20 +56,27 @@ pub fn parse(bytes: &impl Bytes, start: u32, frame: Frame) -> Result<Ipv4, Unpar
         return Err(Unparsed::Ipv4HeaderLength);
     }
     let fragment = header.number::<6>();
-    let protocol = header.byte::<9>();
+    let is_later = fragment & FRAGMENT_OFFSET != 0;
+    let (outermost, behind) = (header.byte::<9>(), start + header_length);
+    let (protocol, behind) =
+        if is_later { (outermost, behind) } else { authentication::skip(bytes, outermost, behind)? };
     let segment = Segment {
-        start: bytes.forget(start + header_length),
+        start: bytes.forget(behind),
         end: start + total,
         whole: fragment & (FRAGMENT_OFFSET | MORE_FRAGMENTS) == 0,
         gso: frame.gso,
     };
-    let transport = if fragment & FRAGMENT_OFFSET == 0 {
-        transport::parse(bytes, protocol, segment)?
-    } else {
+    if segment.start > segment.end {
+        // A header that leaves its packet.
+        return Err(Unparsed::Truncated);
+    }
+    let transport = if is_later {
         transport::fragment(protocol, segment)
+    } else {
+        transport::parse(bytes, protocol, segment)?
     };
     let id = u32::from(header.number::<4>());
-    let piece = (!segment.whole).then_some(Piece { id, first: fragment & FRAGMENT_OFFSET == 0 });
+    let piece = (!segment.whole).then_some(Piece { id, protocol: outermost, first: !is_later });
     Ok(Ipv4 { source: header.get::<12, 4>(), destination: header.get::<16, 4>(), transport, piece })
 }
 
@@ -83,7 +90,8 @@ mod tests {
         wire::{
             Frame,
             frames::{
-                DESTINATION_4, EXPERIMENT, PORTS, SOURCE_4, TCP, UDP, ipv4, ipv4_with, tcp, udp, udp_with,
+                AH, DESTINATION_4, EXPERIMENT, PORTS, SOURCE_4, TCP, UDP, authentication, ipv4, ipv4_with,
+                join, tcp, udp, udp_with,
             },
         },
     };
@@ -187,6 +195,31 @@ mod tests {
         let mut packet = ipv4(UDP, &[]);
         packet.resize(46, 0);
         assert_eq!(read(&packet), Err(Unparsed::Truncated));
+    }
+
+    #[test]
+    fn behind_an_authentication_header() {
+        let packet = ipv4(AH, &join(&[&authentication(UDP, 3), &udp(4)]));
+        let ip = read(&packet).expect("a packet without fault");
+        assert_eq!(
+            (ip.transport.protocol, ip.transport.ports, ip.transport.headers),
+            (UDP, PORTS, 20 + 24 + 8)
+        );
+        // One that leaves its packet, in a frame that goes on.
+        let mut packet = ipv4(AH, &authentication(UDP, 3)[..12]);
+        packet.resize(80, 0);
+        assert_eq!(read(&packet), Err(Unparsed::Truncated));
+    }
+
+    #[test]
+    fn fragments_are_named_by_what_all_of_them_show() {
+        let first = ipv4_with(&[], 0x2000, AH, &join(&[&authentication(UDP, 3), &udp_with(4000, 16)]));
+        let later = ipv4_with(&[], 0x0005, AH, &[0; 16]);
+        let [first, later] = [first, later].map(|it| read(&it).expect("a packet without fault"));
+        assert_eq!((first.transport.protocol, later.transport.protocol), (UDP, AH));
+        let [first, later] = [first, later].map(|it| it.piece.expect("a fragment"));
+        assert_eq!((first.id, first.protocol), (later.id, later.protocol));
+        assert!(first.first && !later.first);
     }
 
     #[test]

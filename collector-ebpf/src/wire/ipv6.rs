@@ -3,7 +3,7 @@
 use network_types::ip::Ipv6Hdr;
 
 use super::{
-    Frame,
+    Frame, authentication,
     bytes::Bytes,
     fragment::Piece,
     transport::{self, Segment, Transport},
@@ -91,8 +91,20 @@ pub fn parse(bytes: &impl Bytes, start: u32, frame: Frame) -> Result<Ipv6, Unpar
         transport::parse(bytes, chain.protocol, segment)?
     };
     let (source, destination) = (header.get::<8, 16>(), header.get::<24, 16>());
-    let piece = (!segment.whole).then_some(Piece { id: chain.id, first: chain.fragment == Fragment::First });
+    let piece = (!segment.whole).then_some(Piece {
+        id: chain.id,
+        protocol: 0,
+        first: chain.fragment == Fragment::First,
+    });
     Ok(Ipv6 { source, destination, transport, jumbo, piece })
+}
+
+/// The protocol behind the extension headers of a packet that is quoted, and where it begins; `None` where the chain does
+/// not get there, or only in another fragment.
+#[inline(always)]
+pub(super) fn transport_of(bytes: &impl Bytes, next_header: u8, at: u32) -> Option<(u8, u32)> {
+    let chain = follow(bytes, Chain { protocol: next_header, at, fragment: Fragment::None, id: 0 }).ok()?;
+    (chain.fragment != Fragment::Later).then_some((chain.protocol, chain.at))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -126,8 +138,7 @@ fn follow(bytes: &impl Bytes, mut chain: Chain) -> Result<Chain, Unparsed> {
         let [next, length, f0, f1] = header.get::<0, 4>();
         chain.at += match chain.protocol {
             FRAGMENT => 8,
-            // In units of 4 octets, not counting the first two (RFC 4302 section 2.2).
-            AUTHENTICATION => (u32::from(length) + 2) * 4,
+            AUTHENTICATION => authentication::length(length),
             _ => (u32::from(length) + 1) * 8,
         };
         chain.at = bytes.forget(chain.at);
@@ -295,7 +306,7 @@ mod tests {
     #[test]
     fn what_ends_a_chain() {
         for last in [NO_NEXT_HEADER, ESP, EXPERIMENT, 41, 47] {
-            let ip = chain(0, &[&extension(last, 0), &[0xFF; 5]]).expect("a packet without ports");
+            let ip = chain(0, &[&extension(last, 0), &[0xFF; 8]]).expect("a packet without ports");
             assert_eq!((ip.transport.protocol, ip.transport.kind), (last, ports::TRANSPORT));
             assert_eq!((ip.transport.ports, ip.transport.headers), ([0; 4], 48));
         }

@@ -8,12 +8,15 @@
 //! [`short`] reads the form that makes up nearly all traffic, and nothing else: the programs have it in their hot path,
 //! where what it leaves out would cost every packet registers and stack.
 
+pub mod authentication;
 pub mod bytes;
 pub mod ethernet;
 pub mod fragment;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
+pub mod mpls;
+pub mod quote;
 pub mod sctp;
 pub mod short;
 pub mod tcp;

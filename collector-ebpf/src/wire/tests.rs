@@ -56,8 +56,9 @@ struct Sample {
 /// One of each kind, none with padding behind its packet.
 fn samples() -> Vec<Sample> {
     use frames::{
-        C_TAG, ESP, EXPERIMENT, ICMP, ICMPV6, NO_NEXT_HEADER, S_TAG, SCTP, TCP, UDP, arp, authentication,
-        ethernet, extension, fragment, icmp, ipv4_with, jumbo, sctp, tcp, udp, udp_with,
+        AH, C_TAG, ESP, EXPERIMENT, GRE, ICMP, ICMPV6, IGMP, NO_NEXT_HEADER, S_TAG, SCTP, TCP, UDP, UDP_LITE,
+        arp, authentication, ethernet, extension, fragment, icmp, ipv4_with, jumbo, mpls, sctp, tcp, udp,
+        udp_with,
     };
     let four = |protocol, payload: &[u8]| ethernet(&[], IPV4, &frames::ipv4(protocol, payload));
     let six = |next, parts: &[&[u8]]| ethernet(&[], IPV6, &frames::ipv6(next, &frames::join(parts)));
@@ -87,6 +88,21 @@ fn samples() -> Vec<Sample> {
     frame("one tag", tagged(&[(C_TAG, 100)]), Ok(UDP));
     frame("two tags", tagged(&[(S_TAG, 200), (C_TAG, 100)]), Ok(UDP));
     frame("three tags", tagged(&[(S_TAG, 1), (C_TAG, 2), (C_TAG, 3)]), Err(Unparsed::VlanDepth));
+    let labelled = |labels, payload: &[u8]| ethernet(&[], 0x8847, &mpls(labels, payload));
+    frame("IPv4 behind one label", labelled(1, &frames::ipv4(UDP, &udp(9))), Ok(UDP));
+    frame("IPv6 behind three labels", labelled(3, &frames::ipv6(TCP, &tcp(0x10, &[]))), Ok(TCP));
+    frame("a pseudowire", labelled(2, &[0; 40]), Err(Unparsed::MplsPayload));
+    frame("too many labels", labelled(9, &frames::ipv4(UDP, &udp(9))), Err(Unparsed::MplsDepth));
+    let authenticated = frames::join(&[&authentication(UDP, 3), &udp(7)]);
+    frame("AH over IPv4", four(AH, &authenticated), Ok(UDP));
+    frame("UDP-Lite", four(UDP_LITE, &udp_with(8, 20)), Ok(UDP_LITE));
+    frame("UDP-Lite over IPv6", six(UDP_LITE, &[&udp_with(0, 20)]), Ok(UDP_LITE));
+    let coverage = four(UDP_LITE, &udp_with(40, 20));
+    frame("UDP-Lite with too large a coverage", coverage, Err(Unparsed::ChecksumCoverage));
+    frame("GRE", four(GRE, &[0, 0, 0x08, 0x00]), Ok(GRE));
+    frame("IGMP", four(IGMP, &[0x16, 0, 0, 0, 224, 0, 0, 251]), Ok(IGMP));
+    frame("IPv4 in IPv4", four(4, &frames::ipv4(UDP, &udp(3))), Ok(4));
+    frame("IPv6 in IPv4", four(41, &frames::ipv6(UDP, &udp(3))), Ok(41));
     frame("ARP", ethernet(&[], 0x0806, &arp()), Err(Unparsed::Arp));
     frame("LLC", llc, Err(Unparsed::Llc));
     frame("an unknown Ethertype", ethernet(&[], 0x88CC, &[2, 7, 4]), Err(Unparsed::EtherType));

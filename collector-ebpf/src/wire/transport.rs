@@ -53,8 +53,18 @@ const UDP: u8 = IpProto::Udp as u8;
 const ICMP: u8 = IpProto::Icmp as u8;
 const ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
 const SCTP: u8 = IpProto::Sctp as u8;
+const IGMP: u8 = IpProto::Igmp as u8;
+const GRE: u8 = IpProto::Gre as u8;
+const ESP: u8 = IpProto::Esp as u8;
 
-/// Reads the transport header of `protocol`. A protocol without ports is a flow without ports.
+/// Whether the header of `protocol` begins with a source and a destination port.
+#[inline(always)]
+pub(super) fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, TCP | UDP | SCTP | udp::UDP_LITE)
+}
+
+/// Reads the transport header of `protocol`. A protocol without ports is a flow without ports, which must have room for
+/// its fixed header all the same, where it is one that is known.
 ///
 /// # Errors
 ///
@@ -67,6 +77,10 @@ pub fn parse(bytes: &impl Bytes, protocol: u8, segment: Segment) -> Result<Trans
         ICMP => icmp::parse(bytes, protocol, segment, icmp::V4),
         ICMPV6 => icmp::parse(bytes, protocol, segment, icmp::V6),
         SCTP => sctp::parse(bytes, segment),
+        udp::UDP_LITE => udp::parse_lite(bytes, segment),
+        // RFC 2236 section 2; RFC 2784 section 2.1; SPI and sequence number (RFC 4303 section 2).
+        IGMP | ESP => bare(protocol, segment, 8),
+        GRE => bare(protocol, segment, 4),
         _ => Ok(portless(protocol, segment, ports::TRANSPORT)),
     }
 }
@@ -75,6 +89,13 @@ pub fn parse(bytes: &impl Bytes, protocol: u8, segment: Segment) -> Result<Trans
 #[inline(always)]
 pub fn fragment(protocol: u8, segment: Segment) -> Transport {
     portless(protocol, segment, ports::FRAGMENT)
+}
+
+/// A protocol whose header of at least `length` octets holds no ports.
+#[inline(always)]
+fn bare(protocol: u8, segment: Segment, length: u32) -> Result<Transport, Unparsed> {
+    within(segment, length)?;
+    Ok(portless(protocol, segment, ports::TRANSPORT))
 }
 
 #[inline(always)]
@@ -94,7 +115,9 @@ mod tests {
     use super::{Echo, Segment, Transport, fragment, parse, within};
     use crate::{
         abi::{counter::Unparsed, flow::ports},
-        wire::frames::{EXPERIMENT, ICMP, ICMPV6, SCTP, TCP, UDP, icmp, sctp, tcp, udp},
+        wire::frames::{
+            ESP, EXPERIMENT, GRE, ICMP, ICMPV6, IGMP, SCTP, TCP, UDP, UDP_LITE, icmp, sctp, tcp, udp,
+        },
     };
 
     fn whole(end: usize) -> Segment {
@@ -111,6 +134,7 @@ mod tests {
             (ICMPV6, icmp(129, 0), ports::ECHO, Echo::Reply),
             (ICMPV6, icmp(0, 0), ports::ICMP, Echo::None),
             (SCTP, sctp(), ports::TRANSPORT, Echo::None),
+            (UDP_LITE, udp(3), ports::TRANSPORT, Echo::None),
         ] {
             let transport =
                 parse(&header.as_slice(), protocol, whole(header.len())).expect("a header without fault");
@@ -119,9 +143,10 @@ mod tests {
     }
 
     #[test]
-    fn a_protocol_without_ports_needs_no_header() {
+    fn an_unknown_protocol_needs_no_header() {
         let nothing: &[u8] = &[];
-        for protocol in (0..=u8::MAX).filter(|it| ![TCP, UDP, ICMP, ICMPV6, SCTP].contains(it)) {
+        let known = [TCP, UDP, ICMP, ICMPV6, SCTP, UDP_LITE, IGMP, GRE, ESP];
+        for protocol in (0..=u8::MAX).filter(|it| !known.contains(it)) {
             let expected = Transport {
                 protocol,
                 ports: [0; 4],
@@ -131,6 +156,18 @@ mod tests {
                 headers: 0,
             };
             assert_eq!(parse(&nothing, protocol, whole(0)), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn a_known_protocol_without_ports_needs_its_header() {
+        for (protocol, header) in [(IGMP, 8), (GRE, 4), (ESP, 8)] {
+            for end in 0..header {
+                let cut = parse(&[0; 20].as_slice(), protocol, whole(end));
+                assert_eq!(cut, Err(Unparsed::Truncated), "{protocol}, {end} octets");
+            }
+            let read = parse(&[0; 20].as_slice(), protocol, whole(header)).expect("a header without fault");
+            assert_eq!((read.protocol, read.ports, read.kind), (protocol, [0; 4], ports::TRANSPORT));
         }
     }
 

@@ -1,4 +1,4 @@
-//! UDP (RFC 768).
+//! UDP (RFC 768) and UDP-Lite (RFC 3828).
 
 use network_types::{ip::IpProto, udp::UdpHdr};
 
@@ -9,6 +9,8 @@ use super::{
 use crate::abi::{counter::Unparsed, flow::ports};
 
 const HEADER: u32 = UdpHdr::LEN as u32;
+/// The protocol number of UDP-Lite (RFC 3828 section 8).
+pub(super) const UDP_LITE: u8 = 136;
 
 /// Reads the ports.
 ///
@@ -36,13 +38,38 @@ pub fn parse(bytes: &impl Bytes, segment: Segment) -> Result<Transport, Unparsed
     })
 }
 
+/// Reads the ports of UDP-Lite.
+///
+/// # Errors
+///
+/// `Truncated`, `ChecksumCoverage`.
+#[inline(always)]
+pub fn parse_lite(bytes: &impl Bytes, segment: Segment) -> Result<Transport, Unparsed> {
+    within(segment, HEADER)?;
+    let header = bytes.window::<6>(segment.start).ok_or(Unparsed::Truncated)?;
+    let coverage = u32::from(header.number::<4>());
+    // 0 is all of it; else the header at least, and no more than there is (RFC 3828 section 3.1). That of a datagram in
+    // pieces may end in another one.
+    if coverage != 0 && (coverage < HEADER || segment.whole && segment.start + coverage > segment.end) {
+        return Err(Unparsed::ChecksumCoverage);
+    }
+    Ok(Transport {
+        protocol: UDP_LITE,
+        ports: header.get::<0, 4>(),
+        kind: ports::TRANSPORT,
+        tcp_flags: 0,
+        echo: Echo::None,
+        headers: segment.start + HEADER,
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{parse, parse_lite};
     use crate::{
         abi::{counter::Unparsed, flow::ports},
         wire::{
-            frames::{PORTS, UDP, udp, udp_with},
+            frames::{PORTS, UDP, UDP_LITE, udp, udp_with},
             transport::{Echo, Segment, Transport},
         },
     };
@@ -89,6 +116,24 @@ mod tests {
     fn a_first_fragment_states_the_whole_datagram() {
         for length in [0, 7, 8, 18, 4000, u16::MAX] {
             assert_eq!(stated(length, Segment { whole: false, ..WHOLE }), Ok(8), "{length}");
+        }
+    }
+
+    #[test]
+    fn every_coverage_of_udp_lite() {
+        for coverage in 0..40 {
+            let read = parse_lite(&udp_with(coverage, 10).as_slice(), WHOLE);
+            let is_allowed = coverage == 0 || (8..=18).contains(&coverage);
+            let expected =
+                if is_allowed { Ok((UDP_LITE, PORTS, 8)) } else { Err(Unparsed::ChecksumCoverage) };
+            assert_eq!(read.map(|it| (it.protocol, it.ports, it.headers)), expected, "{coverage}");
+        }
+        let first = Segment { whole: false, ..WHOLE };
+        assert!(parse_lite(&udp_with(4000, 10).as_slice(), first).is_ok());
+        assert_eq!(parse_lite(&udp_with(7, 10).as_slice(), first), Err(Unparsed::ChecksumCoverage));
+        for end in 0..8 {
+            let cut = Segment { end, ..WHOLE };
+            assert_eq!(parse_lite(&udp_with(8, 10).as_slice(), cut), Err(Unparsed::Truncated), "{end}");
         }
     }
 

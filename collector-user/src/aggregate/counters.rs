@@ -146,7 +146,7 @@ fn differences(names: &[Text], before: &[u64], now: &[u64]) -> Vec<Counters> {
 
 #[cfg(test)]
 mod tests {
-    use collector_ebpf::abi::counter::{Ledger, PuCounters};
+    use collector_ebpf::abi::counter::{Ledger, PuCounters, UNPARSED_REASONS};
 
     use super::Differences;
     use crate::{aggregate::booking::Credit, pu::registry::Registry};
@@ -196,8 +196,9 @@ mod tests {
     #[test]
     fn the_datapath_reports_every_reason() {
         let mut differences = Differences::default();
-        let report = differences.datapath(&Ledger { seen: 3, unparsed: [1; 11], ..Ledger::default() });
-        assert_eq!((report.counters.len(), &*report.context_id), (21, ""));
+        let report =
+            differences.datapath(&Ledger { seen: 3, unparsed: [1; UNPARSED_REASONS], ..Ledger::default() });
+        assert_eq!((report.counters.len(), &*report.context_id), (10 + UNPARSED_REASONS, ""));
         assert_eq!((&*report.counters[12].name, report.counters[12].value), ("unparsed_arp", 1));
     }
 }

@@ -41,7 +41,19 @@ impl Attribution {
         Self { pu: self.pu, bits: self.bits | bits }
     }
 
-    /// What [`classify`] returned; unit 0 where nothing was asked.
+    /// That of a flow whose unit and `how` are known.
+    #[inline(always)]
+    pub(crate) const fn of(pu: u16, how: u8) -> Self {
+        Self { pu, bits: how & Self::BITS }
+    }
+
+    /// A subprogram returns one register.
+    #[inline(always)]
+    pub(crate) fn pack(self) -> u32 {
+        u32::from(self.pu) | u32::from(self.bits) << 16
+    }
+
+    /// What [`pack`](Self::pack) made; unit 0 where nothing was asked.
     #[inline(always)]
     pub(crate) const fn unpack(packed: u32) -> Self {
         Self { pu: packed as u16, bits: (packed >> 16) as u8 }
@@ -59,11 +71,11 @@ const PACKET_BROADCAST: u32 = 1;
 const PACKET_MULTICAST: u32 = 2;
 const PACKET_OTHERHOST: u32 = 3;
 
-/// Who the packet's flow belongs to: an [`Attribution`] in one number, since a subprogram returns one register.
+/// Who the packet's flow belongs to: an [`Attribution`] in one number.
 #[inline(never)]
 pub(crate) fn classify<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     let flags = packet.role.flags;
-    let Attribution { pu, bits } = if flags & role::LOOPBACK != 0 {
+    let found = if flags & role::LOOPBACK != 0 {
         // Both ends are this host.
         match declared(packet.key::<K>().local()) {
             Some(pu) => Attribution::by(pu.get(), how::BY_CIDR),
@@ -76,7 +88,7 @@ pub(crate) fn classify<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     } else {
         arriving::<K>(skb, packet)
     };
-    u32::from(pu) | u32::from(bits) << 16
+    found.pack()
 }
 
 /// At a boundary that is one unit's: a container's host-side end, an overlay.

@@ -157,6 +157,8 @@ fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> u32 {
         // SAFETY: the slot is live, and this CPU's alone while softirqs are off.
         && unsafe { (*place.key).is(packet.key()) }
         && slot::is_steady(&place, direction, packet.tcp_flags)
+        // Each may be about another flow.
+        && packet.quotes == 0
     {
         // A packet of a rarer form, whose flow is in its steady state all the same.
         // SAFETY: as above.

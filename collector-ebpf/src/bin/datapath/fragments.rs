@@ -23,7 +23,7 @@ pub(crate) struct Datagram {
     id: u32,
     /// Fragments of one datagram may cross more than one boundary, each of which has its own flow.
     boundary: u16,
-    /// Part of the datagram's name in IPv4 only: a later fragment over IPv6 need not show the same as the first one.
+    /// That of [`Piece`].
     protocol: u8,
     family: u8,
 }
@@ -44,8 +44,14 @@ pub(crate) struct Said {
 pub(crate) fn packed(piece: Option<Piece>) -> u64 {
     const FIRST: u64 = 1 << 32;
     const LATER: u64 = 2 << 32;
-    piece.map_or(0, |piece| u64::from(piece.id) | if piece.first { FIRST } else { LATER })
+    piece.map_or(0, |piece| {
+        u64::from(piece.id)
+            | if piece.first { FIRST } else { LATER }
+            | u64::from(piece.protocol) << PROTOCOL_SHIFT
+    })
 }
+
+const PROTOCOL_SHIFT: u32 = 40;
 
 /// Remembers what a first fragment says, and gives a later one what was said. 0.
 #[inline(never)]
@@ -58,12 +64,12 @@ pub(crate) fn tie<K: Key>(packet: &mut Packet) -> u32 {
     }
     // SAFETY: as above. Written there because the stack has no room for it.
     let datagram = unsafe {
-        name::<K>(scratch, packet, piece as u32);
+        name::<K>(scratch, packet, piece);
         &(*scratch).datagram
     };
     // SAFETY: no arguments, no memory.
     let now = unsafe { bpf_jiffies64() } as u32;
-    if piece >> 32 == 1 {
+    if piece >> 32 & 1 != 0 {
         // Where the table takes no more, the fragments that follow are counted as what they are: alone.
         let _ = FRAGMENTS.insert(datagram, &Said { rest: packet.rest::<K>(), at: now, _pad: 0 }, 0);
         return 0;
@@ -85,7 +91,7 @@ pub(crate) fn tie<K: Key>(packet: &mut Packet) -> u32 {
 ///
 /// The entry is live, and this CPU's own.
 #[inline(always)]
-unsafe fn name<K: Key>(scratch: *mut Scratch, packet: &Packet, id: u32) {
+unsafe fn name<K: Key>(scratch: *mut Scratch, packet: &Packet, piece: u64) {
     let key = packet.key::<K>();
     let rest = key.rest();
     // SAFETY: the caller's promise.
@@ -93,9 +99,9 @@ unsafe fn name<K: Key>(scratch: *mut Scratch, packet: &Packet, id: u32) {
         let datagram = &raw mut (*scratch).datagram;
         (*datagram).source = key.local();
         (*datagram).destination = key.remote();
-        (*datagram).id = id;
+        (*datagram).id = piece as u32;
         (*datagram).boundary = rest.boundary;
-        (*datagram).protocol = if K::FAMILY == 4 { rest.protocol } else { 0 };
+        (*datagram).protocol = (piece >> PROTOCOL_SHIFT) as u8;
         (*datagram).family = K::FAMILY;
     }
 }

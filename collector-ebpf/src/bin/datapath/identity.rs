@@ -20,6 +20,7 @@ use crate::{
     count::{ledger, unit},
     family::Key,
     packet::forget,
+    quote,
     read::Packet,
     report,
     settings::{FLOWS_BURST, FLOWS_PER_TICK},
@@ -71,7 +72,10 @@ impl Who {
 pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     let mut identity = known::<K>(packet);
     // Asked in one place: what follows from each place would be verified by itself.
-    let attribution = if asks(packet, identity) { classify::classify::<K>(skb, packet) } else { 0 };
+    let mut attribution = quote::unit::<K>(packet);
+    if attribution == 0 && (packet.quotes != 0 || asks(packet, identity)) {
+        attribution = classify::classify::<K>(skb, packet);
+    }
     let attribution = Attribution::unpack(forget(skb, attribution));
     let mut is_news = attribution.pu != 0;
     if identity.is_null() {

@@ -142,6 +142,8 @@ pub(crate) struct Scratch {
     pub(crate) piece: u64,
     /// The name of that datagram.
     pub(crate) datagram: Datagram,
+    /// The key of the flow that an ICMP error quotes.
+    pub(crate) quoted: [u64; 5],
     /// What all that says.
     pub(crate) packet: Packet,
 }

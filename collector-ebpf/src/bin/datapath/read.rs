@@ -26,6 +26,7 @@ use crate::{
     fragments,
     maps::{ROLES, ROLES_MORE, SCRATCH},
     packet::{self, Copied, Linear, Wire, metadata_vlan},
+    quote,
 };
 
 /// A packet that was read. The key lies in as many of the words as its family needs.
@@ -52,6 +53,8 @@ pub(crate) struct Packet {
     /// 1 if the kernel's header of a jumbogram is to be taken off.
     jumbo: u8,
     pub(crate) family: u8,
+    /// 1 if it is an ICMP error, and [`Scratch::quoted`](crate::maps::Scratch::quoted) is the flow that it quotes.
+    pub(crate) quotes: u8,
 }
 
 impl Packet {
@@ -77,6 +80,13 @@ impl Packet {
         self.egress = u8::from(EGRESS);
         self.jumbo = 0;
         self.family = 0;
+        self.quotes = 0;
+    }
+
+    /// Where the transport header ends.
+    #[inline(always)]
+    pub(crate) fn headers(&self) -> u32 {
+        u32::from(self.headers)
     }
 
     /// Seen at an interface's egress.
@@ -127,7 +137,7 @@ impl Packet {
     /// What it stands for on the wire.
     #[inline(always)]
     pub(crate) fn wire(&self, skb: Skb) -> Wire {
-        packet::wire(skb, u32::from(self.headers), self.jumbo != 0)
+        packet::wire(skb, self.headers(), self.jumbo != 0)
     }
 
     /// What was read, as if the local end had sent it.
@@ -286,14 +296,18 @@ fn general(skb: Skb, packet: &mut Packet) -> u32 {
                     if failed != 0 {
                         return failed;
                     }
-                    inner::<FlowKey4>(skb, packet) + fragments::tie::<FlowKey4>(packet)
+                    inner::<FlowKey4>(skb, packet)
+                        + quote::keep4(skb, packet)
+                        + fragments::tie::<FlowKey4>(packet)
                 }
                 ETHERTYPE_IPV6 => {
                     let failed = general6(skb, packet, layer2.next, boundary);
                     if failed != 0 {
                         return failed;
                     }
-                    inner::<FlowKey6>(skb, packet) + fragments::tie::<FlowKey6>(packet)
+                    inner::<FlowKey6>(skb, packet)
+                        + quote::keep6(skb, packet)
+                        + fragments::tie::<FlowKey6>(packet)
                 }
                 other => ethernet::refuse(other) as u32 + 1,
             }
@@ -311,7 +325,7 @@ fn inner<K: Key>(skb: Skb, packet: &mut Packet) -> u32 {
         let rest = packet.key::<K>().rest();
         // The key is as the sender has it: the remote port is the destination's.
         let port = u16::from_be(rest.remote_port);
-        packet.headers = tunnel::innermost(&bytes, rest.protocol, port, u32::from(packet.headers)) as u16;
+        packet.headers = tunnel::innermost(&bytes, rest.protocol, port, packet.headers()) as u16;
     }
     0
 }
