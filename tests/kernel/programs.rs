@@ -7,9 +7,9 @@ use collector_ebpf::abi::{
 use collector_tests::{
     Result,
     frames::{
-        ACK, AH, ARP, C_TAG, ENDS_4, ENDS_6, Ends, GRE, ICMP, ICMPV6, IPV4, IPV6, MPLS, ONE_4, ONE_6, PSH,
-        S_TAG, SCTP, SYN, TCP, TIMESTAMPS, TWO_4, TWO_6, UDP, UDP_LITE, arp, authentication,
-        destination_options, ethernet, fragment_6, icmp, ipv4, ipv6, mpls, sctp, tcp, udp,
+        ACK, AH, ARP, C_TAG, ENDS_4, ENDS_6, Ends, GRE, ICMP, ICMPV6, IPV4, IPV6, MPLS, ONE_4, ONE_6, PPPOE,
+        PSH, S_TAG, SCTP, SYN, TCP, TIMESTAMPS, TWO_4, TWO_6, UDP, UDP_LITE, arp, authentication,
+        destination_options, ethernet, fragment_6, icmp, ipv4, ipv6, mpls, pppoe, sctp, snap, tcp, udp,
     },
     testrun::{Context, Counted, Datapath, Hook, INTERFACE, NOTHING, PASS_ON, UNIT, explained_without_flow},
 };
@@ -89,14 +89,6 @@ fn understood() -> Vec<(&'static str, Vec<u8>, Packet)> {
             Packet { ends: too_big, protocol: ICMPV6, kind: ports::ICMP, ..TRANSPORT },
         ),
         ("SCTP over IPv6", ENDS_6.frame(SCTP, &sctp(ENDS_6.ports())), Packet { protocol: SCTP, ..udp_6 }),
-        ("802.1Q", ethernet(&[(C_TAG, 0x401D)], IPV4, &v4()), Packet { vlan: 29, ..TRANSPORT }),
-        (
-            "802.1Q over IPv6",
-            ethernet(&[(C_TAG, 30)], IPV6, &ipv6((ONE_6, TWO_6), UDP, &udp(ENDS_6.ports(), 9))),
-            Packet { vlan: 30, ..udp_6 },
-        ),
-        ("priority tag", ethernet(&[(C_TAG, 5 << 13)], IPV4, &v4()), TRANSPORT),
-        ("QinQ", ethernet(&[(S_TAG, 100), (C_TAG, 29)], IPV4, &v4()), Packet { vlan: 100, ..TRANSPORT }),
         ("IPv4 options", four(&[1; 8], 0x4000, UDP, &udp_4()), TRANSPORT),
         ("IPv4 options, all of them", four(&[1; 40], 0x4000, UDP, &udp_4()), TRANSPORT),
         ("first fragment", four(&[], 0x2000, UDP, &udp_4()), TRANSPORT),
@@ -119,12 +111,6 @@ fn understood() -> Vec<(&'static str, Vec<u8>, Packet)> {
             "later fragment over IPv6",
             six(44, &[fragment_6(UDP, 48, false), vec![0x55; 40]].concat()),
             Packet { ends: portless(ENDS_6), kind: ports::FRAGMENT, ..udp_6 },
-        ),
-        ("IPv4 behind labels", ethernet(&[], MPLS, &mpls(3, &v4())), TRANSPORT),
-        (
-            "IPv6 behind a tag and labels",
-            ethernet(&[(C_TAG, 29)], MPLS, &mpls(8, &ENDS_6.udp(30)[14..])),
-            Packet { vlan: 29, ..udp_6 },
         ),
         ("AH", ENDS_4.frame(AH, &[authentication(UDP), udp_4()].concat()), TRANSPORT),
         (
@@ -149,6 +135,36 @@ fn understood() -> Vec<(&'static str, Vec<u8>, Packet)> {
             ENDS_4.frame(50, &[1; 40]),
             Packet { ends: portless(ENDS_4), protocol: 50, ..TRANSPORT },
         ),
+    ]
+}
+
+/// Frames in which something stands between Ethernet and IP.
+fn wrapped() -> Vec<(&'static str, Vec<u8>, Packet)> {
+    let v4 = || ipv4((ONE_4, TWO_4), &[], 0x4000, UDP, &udp(ENDS_4.ports(), 30));
+    let udp_6 = Packet { ends: ENDS_6, ..TRANSPORT };
+    vec![
+        ("802.1Q", ethernet(&[(C_TAG, 0x401D)], IPV4, &v4()), Packet { vlan: 29, ..TRANSPORT }),
+        (
+            "802.1Q over IPv6",
+            ethernet(&[(C_TAG, 30)], IPV6, &ipv6((ONE_6, TWO_6), UDP, &udp(ENDS_6.ports(), 9))),
+            Packet { vlan: 30, ..udp_6 },
+        ),
+        ("priority tag", ethernet(&[(C_TAG, 5 << 13)], IPV4, &v4()), TRANSPORT),
+        ("QinQ", ethernet(&[(S_TAG, 100), (C_TAG, 29)], IPV4, &v4()), Packet { vlan: 100, ..TRANSPORT }),
+        ("IPv4 behind labels", ethernet(&[], MPLS, &mpls(3, &v4())), TRANSPORT),
+        (
+            "IPv6 behind a tag and labels",
+            ethernet(&[(C_TAG, 29)], MPLS, &mpls(8, &ENDS_6.udp(30)[14..])),
+            Packet { vlan: 29, ..udp_6 },
+        ),
+        (
+            "four tags",
+            ethernet(&[(C_TAG, 29), (C_TAG, 1), (C_TAG, 2), (C_TAG, 3)], IPV4, &v4()),
+            Packet { vlan: 29, ..TRANSPORT },
+        ),
+        ("SNAP", ethernet(&[], 66, &snap(IPV4, &v4())), TRANSPORT),
+        ("PPPoE", ethernet(&[], PPPOE, &pppoe(0x0021, &v4())), TRANSPORT),
+        ("PPPoE of IPv6", ethernet(&[], PPPOE, &pppoe(0x0057, &ENDS_6.udp(30)[14..])), udp_6),
     ]
 }
 
@@ -192,11 +208,12 @@ fn not_understood() -> Vec<(&'static str, Vec<u8>, Unparsed)> {
         ("version 4 in an IPv6 frame", version, Unparsed::IpVersion),
         ("an unknown Ethertype", ethernet(&[], 0x88CC, &[0; 46]), Unparsed::EtherType),
         ("LLC", ethernet(&[], 46, &[0x42; 46]), Unparsed::Llc),
-        ("too many tags", tags(5), Unparsed::VlanDepth),
+        ("five tags", tags(5), Unparsed::VlanDepth),
         ("too many extension headers", six(60, &chain(20)), Unparsed::ExtensionDepth),
         ("TCP data offset of 4 words", offset, Unparsed::TcpDataOffset),
         ("UDP length of 7", length, Unparsed::UdpLength),
         ("UDP-Lite coverage of 7", coverage, Unparsed::ChecksumCoverage),
+        ("LCP in PPPoE", ethernet(&[], PPPOE, &pppoe(0xC021, &[0; 46])), Unparsed::PppPayload),
         ("nine labels", ethernet(&[], MPLS, &mpls(9, &whole[14..])), Unparsed::MplsDepth),
         ("labels before no IP", ethernet(&[], MPLS, &mpls(1, &[0; 46])), Unparsed::MplsPayload),
         ("cut in a label", ethernet(&[(C_TAG, 1)], MPLS, &[0, 0, 0]), Unparsed::Truncated),
@@ -242,7 +259,7 @@ fn a_frame_that_is_understood_is_counted_in_its_flow_for_its_unit_and_gets_the_m
     // Each frame by itself: none is tied to another one's datagram.
     let mut datapath = Datapath::load(&Settings { fragment_seconds: 0, ..Settings::default() })?;
     for hook in Hook::BOTH {
-        for (name, frame, packet) in understood() {
+        for (name, frame, packet) in understood().into_iter().chain(wrapped()) {
             let name = format!("{name}, {hook:?}");
             // Bits of others below the mark's are kept, those in its place are not.
             let context = Context { mark: 0x0004_0000 | 0x0001_2345, ..Context::default() };

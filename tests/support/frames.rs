@@ -46,6 +46,8 @@ pub const IPV4: u16 = 0x0800;
 pub const ARP: u16 = 0x0806;
 /// Ethertype.
 pub const IPV6: u16 = 0x86DD;
+/// Ethertype of a PPPoE session.
+pub const PPPOE: u16 = 0x8864;
 /// Ethertype.
 pub const MPLS: u16 = 0x8847;
 /// Ethertype of an 802.1Q tag.
@@ -235,6 +237,23 @@ pub fn icmp_error(kind: u8, code: u8, quoted: &[u8]) -> Vec<u8> {
     let mut message = vec![kind, code, 0, 0, 0, 0, 0, 0];
     message.extend(quoted);
     message
+}
+
+/// LLC and SNAP with an Ethertype before a packet (RFC 1042, page 3).
+pub fn snap(ethertype: u16, packet: &[u8]) -> Vec<u8> {
+    let mut header = vec![0xAA, 0xAA, 0x03, 0, 0, 0];
+    header.extend(ethertype.to_be_bytes());
+    header.extend(packet);
+    header
+}
+
+/// A packet of a PPPoE session (RFC 2516 section 4).
+pub fn pppoe(protocol: u16, packet: &[u8]) -> Vec<u8> {
+    let mut header = vec![0x11, 0, 0x12, 0x34];
+    header.extend(u16::try_from(2 + packet.len()).unwrap_or(0).to_be_bytes());
+    header.extend(protocol.to_be_bytes());
+    header.extend(packet);
+    header
 }
 
 /// A stack of MPLS labels before a packet (RFC 3032 figure 1): from 100 on, TTL 64.

@@ -24,10 +24,10 @@ pub struct Control {
     /// What became of every buffer and record: written by this CPU's programs only.
     pub ledger: Ledger,
     /// Makes it a power of two, which spares the programs a multiplication.
-    pub _pad: [u64; 4],
+    pub _pad: [u64; 3],
 }
 
-layout!(Control, 256, { word: 0, lease: 8, first_slot_4: 16, first_slot_6: 24, ledger: 32, _pad: 224 });
+layout!(Control, 256, { word: 0, lease: 8, first_slot_4: 16, first_slot_6: 24, ledger: 32, _pad: 232 });
 
 impl Control {
     /// The first slot of a CPU that has none: an index beyond any cache, and so is what a hash adds to it.

@@ -55,7 +55,7 @@ pub const PU_CHUNKS: u32 = 64;
 pub enum Unparsed {
     /// The frame, or the packet by its own length, ends before a header that it announces.
     Truncated,
-    /// IEEE 802.3 with a length field (LLC), not Ethernet II.
+    /// IEEE 802.3 with a length field and LLC, other than SNAP with an Ethertype.
     Llc,
     /// ARP or RARP.
     Arp,
@@ -63,6 +63,8 @@ pub enum Unparsed {
     EtherType,
     /// More VLAN tags than are followed.
     VlanDepth,
+    /// A packet of a PPPoE session that is no IP packet.
+    PppPayload,
     /// More MPLS labels than are followed.
     MplsDepth,
     /// What lies behind the MPLS labels is no IP packet.
@@ -85,7 +87,7 @@ pub enum Unparsed {
 }
 
 /// How many reasons there are.
-pub const UNPARSED_REASONS: usize = 14;
+pub const UNPARSED_REASONS: usize = 15;
 
 impl Unparsed {
     /// All reasons, in the order of the index.
@@ -95,6 +97,7 @@ impl Unparsed {
         Self::Arp,
         Self::EtherType,
         Self::VlanDepth,
+        Self::PppPayload,
         Self::MplsDepth,
         Self::MplsPayload,
         Self::IpVersion,
@@ -114,6 +117,7 @@ impl Unparsed {
             Self::Arp => "arp",
             Self::EtherType => "ethertype",
             Self::VlanDepth => "vlan_depth",
+            Self::PppPayload => "ppp_payload",
             Self::MplsDepth => "mpls_depth",
             Self::MplsPayload => "mpls_payload",
             Self::IpVersion => "ip_version",
@@ -161,7 +165,7 @@ pub struct Ledger {
     pub unparsed: [u64; UNPARSED_REASONS],
 }
 
-layout!(Ledger, 192, {
+layout!(Ledger, 200, {
     seen: 0, looped: 8, second_pass: 16, table_full: 24, rate_limited: 32, reserve_failed: 40, reported: 48,
     identity_full: 56, no_role: 64, orphan_fragments: 72, unparsed: 80,
 });

@@ -1,7 +1,7 @@
-//! Layer 2: Ethernet II with 802.1Q and 802.1ad tags (IEEE 802.3-2022 clause 3.2.6, 802.1Q-2022 clause 9) and MPLS labels
-//! behind it, or nothing.
+//! Layer 2: Ethernet with 802.1Q and 802.1ad tags (IEEE 802.3-2022 clause 3.2.6, 802.1Q-2022 clause 9), and what may stand
+//! between it and the network layer; or nothing.
 
-use super::{Link, bytes::Bytes, mpls};
+use super::{Link, bytes::Bytes, llc, mpls, pppoe};
 use crate::abi::counter::Unparsed;
 
 /// IPv4 (RFC 894).
@@ -17,13 +17,15 @@ const FIRST_ETHERTYPE: u16 = 0x0600;
 
 const ETHERTYPE_AT: u32 = 12;
 const TAG: u32 = 4;
+/// Tags that are followed: two are what the standard has, a third one is met where providers nest.
+const TAGS: u32 = 4;
 /// A tag control field's low 12 bits are the VLAN id; above them stand priority and drop eligibility.
 pub const VLAN_ID: u16 = 0x0FFF;
 
 /// What layer 2 says of the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layer2 {
-    /// The Ethertype behind the tags and labels.
+    /// The Ethertype of what begins there.
     pub ethertype: u16,
     /// The id of the first tag in the frame, 0 without one.
     pub vlan: u16,
@@ -31,22 +33,29 @@ pub struct Layer2 {
     pub next: u32,
 }
 
-/// Reads the Ethernet header, up to two tags, and the MPLS labels.
+/// Reads the Ethernet header, its tags, and what stands between them and the network layer: SNAP, PPPoE, MPLS labels.
 ///
 /// # Errors
 ///
-/// `Truncated`, `VlanDepth`, those of [`mpls::skip`], and for raw IP `IpVersion`.
+/// `Truncated`, `VlanDepth`, those of [`llc::ethertype`], [`pppoe::skip`] and [`mpls::skip`], and for raw IP `IpVersion`.
 #[inline(always)]
 pub fn parse(bytes: &impl Bytes, link: Link) -> Result<Layer2, Unparsed> {
-    let layer2 = tagged(bytes, link)?;
-    if !mpls::is_mpls(layer2.ethertype) {
-        return Ok(layer2);
+    let mut layer2 = tagged(bytes, link)?;
+    if layer2.ethertype < FIRST_ETHERTYPE {
+        let (ethertype, next) = llc::ethertype(bytes, bytes.forget(layer2.next))?;
+        layer2 = Layer2 { ethertype, next, ..layer2 };
     }
-    let (ethertype, next) = mpls::skip(bytes, bytes.forget(layer2.next))?;
-    Ok(Layer2 { ethertype, next, ..layer2 })
+    if layer2.ethertype == pppoe::ETHERTYPE_SESSION {
+        let (ethertype, next) = pppoe::skip(bytes, bytes.forget(layer2.next))?;
+        layer2 = Layer2 { ethertype, next, ..layer2 };
+    } else if mpls::is_mpls(layer2.ethertype) {
+        let (ethertype, next) = mpls::skip(bytes, bytes.forget(layer2.next))?;
+        layer2 = Layer2 { ethertype, next, ..layer2 };
+    }
+    Ok(layer2)
 }
 
-/// The Ethernet header and its tags.
+/// The Ethernet header and its tags, or nothing.
 #[inline(always)]
 fn tagged(bytes: &impl Bytes, link: Link) -> Result<Layer2, Unparsed> {
     if let Link::RawIp = link {
@@ -60,20 +69,19 @@ fn tagged(bytes: &impl Bytes, link: Link) -> Result<Layer2, Unparsed> {
         return Ok(Layer2 { ethertype, vlan: 0, next: 0 });
     }
     let ethertype = bytes.number(ETHERTYPE_AT).ok_or(Unparsed::Truncated)?;
-    if !is_tag(ethertype) {
-        return Ok(Layer2 { ethertype, vlan: 0, next: ETHERTYPE_AT + 2 });
+    let mut layer2 = Layer2 { ethertype, vlan: 0, next: ETHERTYPE_AT + 2 };
+    for depth in 0..TAGS {
+        if !is_tag(layer2.ethertype) {
+            return Ok(layer2);
+        }
+        let tag = bytes.window::<{ TAG as usize }>(layer2.next).ok_or(Unparsed::Truncated)?;
+        if depth == 0 {
+            layer2.vlan = tag.number::<0>() & VLAN_ID;
+        }
+        layer2.ethertype = tag.number::<2>();
+        layer2.next += TAG;
     }
-    let tag = bytes.window::<4>(ETHERTYPE_AT + 2).ok_or(Unparsed::Truncated)?;
-    let vlan = tag.number::<0>() & VLAN_ID;
-    let ethertype = tag.number::<2>();
-    if !is_tag(ethertype) {
-        return Ok(Layer2 { ethertype, vlan, next: ETHERTYPE_AT + 2 + TAG });
-    }
-    let ethertype = bytes.number(ETHERTYPE_AT + 2 * TAG).ok_or(Unparsed::Truncated)?;
-    if is_tag(ethertype) {
-        return Err(Unparsed::VlanDepth);
-    }
-    Ok(Layer2 { ethertype, vlan, next: ETHERTYPE_AT + 2 + 2 * TAG })
+    if is_tag(layer2.ethertype) { Err(Unparsed::VlanDepth) } else { Ok(layer2) }
 }
 
 /// The reason why a frame of this Ethertype is not an IP packet.
@@ -98,7 +106,7 @@ mod tests {
         abi::counter::Unparsed,
         wire::{
             Link,
-            frames::{C_TAG, S_TAG, ethernet, mpls},
+            frames::{C_TAG, S_TAG, ethernet, mpls, pppoe, snap},
         },
     };
 
@@ -134,8 +142,33 @@ mod tests {
     }
 
     #[test]
-    fn three_tags_are_too_many() {
-        assert_eq!(read(&[(S_TAG, 1), (C_TAG, 2), (C_TAG, 3)]), Err(Unparsed::VlanDepth));
+    fn four_tags_are_followed() {
+        let tags = [(S_TAG, 1), (C_TAG, 2), (C_TAG, 3), (C_TAG, 4), (C_TAG, 5)];
+        for count in 1..=4 {
+            let expected = Ok(Layer2 { ethertype: ETHERTYPE_IPV6, vlan: 1, next: 14 + 4 * count as u32 });
+            assert_eq!(read(&tags[..count]), expected);
+        }
+        assert_eq!(read(&tags), Err(Unparsed::VlanDepth));
+    }
+
+    #[test]
+    fn what_stands_behind_the_tags() {
+        for tags in [&[][..], &[(C_TAG, 7)]] {
+            let behind = 14 + 4 * tags.len() as u32;
+            let vlan = if tags.is_empty() { 0 } else { 7 };
+            for (ethertype, payload, expected) in std::vec![
+                (40, snap(ETHERTYPE_IPV4, &[0x45]), Ok((ETHERTYPE_IPV4, 8))),
+                (40, snap(0x8847, &mpls(1, &[0x60])), Ok((ETHERTYPE_IPV6, 12))),
+                (0x8864, pppoe(0x57, &[0x60]), Ok((ETHERTYPE_IPV6, 8))),
+                (0x8864, pppoe(0xC021, &[]), Err(Unparsed::PppPayload)),
+                (40, std::vec![0x42, 0x42, 3, 0, 0, 0, 8, 0], Err(Unparsed::Llc)),
+            ] {
+                let frame = ethernet(tags, ethertype, &payload);
+                let expected =
+                    expected.map(|(ethertype, length)| Layer2 { ethertype, vlan, next: behind + length });
+                assert_eq!(parse(&frame.as_slice(), Link::Ethernet), expected, "{ethertype:#x}");
+            }
+        }
     }
 
     #[test]

@@ -43,6 +43,23 @@ pub(super) fn ethernet(tags: &[(u16, u16)], ethertype: u16, payload: &[u8]) -> V
     frame
 }
 
+/// LLC and SNAP with an Ethertype (RFC 1042, page 3).
+pub(super) fn snap(ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    let mut header = vec![0xAA, 0xAA, 0x03, 0, 0, 0];
+    header.extend(ethertype.to_be_bytes());
+    header.extend(payload);
+    header
+}
+
+/// A packet of PPPoE session 0x1234 with a PPP protocol (RFC 2516 section 4).
+pub(super) fn pppoe(protocol: u16, payload: &[u8]) -> Vec<u8> {
+    let mut header = vec![0x11, 0, 0x12, 0x34];
+    header.extend(((2 + payload.len()) as u16).to_be_bytes());
+    header.extend(protocol.to_be_bytes());
+    header.extend(payload);
+    header
+}
+
 /// A stack of `labels` MPLS entries before `payload` (RFC 3032 figure 1): labels from 100 on, TTL 64.
 pub(super) fn mpls(labels: u32, payload: &[u8]) -> Vec<u8> {
     let mut stack = vec![];

@@ -57,8 +57,8 @@ struct Sample {
 fn samples() -> Vec<Sample> {
     use frames::{
         AH, C_TAG, ESP, EXPERIMENT, GRE, ICMP, ICMPV6, IGMP, NO_NEXT_HEADER, S_TAG, SCTP, TCP, UDP, UDP_LITE,
-        arp, authentication, ethernet, extension, fragment, icmp, ipv4_with, jumbo, mpls, sctp, tcp, udp,
-        udp_with,
+        arp, authentication, ethernet, extension, fragment, icmp, ipv4_with, jumbo, mpls, pppoe, sctp, snap,
+        tcp, udp, udp_with,
     };
     let four = |protocol, payload: &[u8]| ethernet(&[], IPV4, &frames::ipv4(protocol, payload));
     let six = |next, parts: &[&[u8]]| ethernet(&[], IPV6, &frames::ipv6(next, &frames::join(parts)));
@@ -87,7 +87,14 @@ fn samples() -> Vec<Sample> {
     frame("a later fragment", fragment4(0x2003, &[0x55; 24]), Ok(UDP));
     frame("one tag", tagged(&[(C_TAG, 100)]), Ok(UDP));
     frame("two tags", tagged(&[(S_TAG, 200), (C_TAG, 100)]), Ok(UDP));
-    frame("three tags", tagged(&[(S_TAG, 1), (C_TAG, 2), (C_TAG, 3)]), Err(Unparsed::VlanDepth));
+    frame("three tags", tagged(&[(S_TAG, 1), (C_TAG, 2), (C_TAG, 3)]), Ok(UDP));
+    frame("five tags", tagged(&[(C_TAG, 1); 5]), Err(Unparsed::VlanDepth));
+    frame("SNAP", ethernet(&[], 100, &snap(IPV4, &frames::ipv4(UDP, &udp(9)))), Ok(UDP));
+    frame("PPPoE", ethernet(&[], 0x8864, &pppoe(0x21, &frames::ipv4(UDP, &udp(9)))), Ok(UDP));
+    let six_in_session = pppoe(0x57, &frames::ipv6(UDP, &udp(9)));
+    frame("PPPoE of IPv6", ethernet(&[(C_TAG, 7)], 0x8864, &six_in_session), Ok(UDP));
+    let link_control = pppoe(0xC021, &[9, 0, 0, 8, 0, 0, 0, 0]);
+    frame("PPPoE of LCP", ethernet(&[], 0x8864, &link_control), Err(Unparsed::PppPayload));
     let labelled = |labels, payload: &[u8]| ethernet(&[], 0x8847, &mpls(labels, payload));
     frame("IPv4 behind one label", labelled(1, &frames::ipv4(UDP, &udp(9))), Ok(UDP));
     frame("IPv6 behind three labels", labelled(3, &frames::ipv6(TCP, &tcp(0x10, &[]))), Ok(TCP));
