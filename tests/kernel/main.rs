@@ -36,6 +36,8 @@ mod undecided;
 mod quoted;
 // A tunnel over the uplink.
 mod overlay;
+// What tunnels carry, as flows of its own.
+mod inner;
 // Packets that an ifb hands back.
 mod mirrored;
 // Own multicast that comes back.

@@ -6,12 +6,16 @@ use collector_tests::{
     Result,
     books::{Books, assert_sum_at_uplinks},
     collector::{Running, declared, options},
+    events,
     lab::{Addressed, End, join, silent_host},
     talk::{Amount, Talk, talk, transfer},
     traffic::{ANSWERS, Host},
 };
 
-use collector_user::daemon::Options;
+use collector_user::{
+    daemon::Options,
+    event::{Event, FlowRecord, Tunnel},
+};
 
 use crate::assert_balanced;
 
@@ -54,13 +58,13 @@ fn carried(inside: Amount, from: &End, to: &End) -> Talk {
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn a_tunnel_is_the_hosts_and_what_it_carries_the_overlays() -> Result<()> {
     // Whoever declares the address that it ends at has none of it.
-    for declares_the_address in [false, true] {
-        a_tunnel(declares_the_address)?;
+    for (declares_the_address, inner) in [(false, false), (true, false), (false, true)] {
+        a_tunnel(declares_the_address, inner)?;
     }
     Ok(())
 }
 
-fn a_tunnel(declares_the_address: bool) -> Result<()> {
+fn a_tunnel(declares_the_address: bool, inner: bool) -> Result<()> {
     let hosts = [silent_host()?, silent_host()?];
     let (a, b) = join(&hosts[0], &hosts[1], 0, Addressed::Both)?;
     for end in [&a, &b] {
@@ -72,7 +76,7 @@ fn a_tunnel(declares_the_address: bool) -> Result<()> {
     let _answering = [Host::new(&here, &[])?, Host::new(&there, &[])?];
     let web = declared("web", &[], &[format!("{}/32", a.v4)])?;
     let units = if declares_the_address { vec![web] } else { Vec::new() };
-    let collector = Running::start_beside(&a.place, Options { units, ..options() }, Some(&a.dev))?;
+    let collector = Running::start_beside(&a.place, Options { units, inner, ..options() }, Some(&a.dev))?;
     let mut books = Books::new();
     let (mut sent, mut received) = (Amount::default(), Amount::default());
     let mut count = |out: Amount, back: Amount| {
@@ -94,8 +98,20 @@ fn a_tunnel(declares_the_address: bool) -> Result<()> {
         count(talk.back, talk.forth);
     }
     books.asked("host", &carried(sent, &a, &b)).was_asked("host", &carried(received, &b, &a));
-    let finished = collector.stop()?;
+    let mut finished = collector.stop()?;
     assert_balanced(&finished);
+    // What the uplink's tunnel carries is in flows of its own there, and nowhere else in a sum.
+    let inside = |record: &FlowRecord| record.tunnel != Tunnel::None;
+    let found = events::total(&finished.events, inside);
+    let want = if inner { [sent.packets + received.packets, sent.bytes + received.bytes] } else { [0; 2] };
+    assert_eq!([found.packets + found.reply_packets, found.bytes + found.reply_bytes], want);
+    for record in events::flows(&finished.events).filter(|record| inside(record)) {
+        let name = (record.tunnel, record.tunnel_id, &*record.interface, &*record.context_id);
+        assert_eq!(name, (Tunnel::Vxlan, 7, &*a.dev, "overlay"), "{record}");
+    }
+    let ledger = &finished.status.ledger;
+    assert_eq!(ledger.inner_seen, ledger.inner_explained(), "{ledger:?}");
+    finished.events.retain(|event| !matches!(event, Event::Flow(record) if inside(record)));
     books.assert_kept(&finished);
     assert_sum_at_uplinks(&finished, &["host", "forwarded", "unknown", "web"], &[finished.link]);
     Ok(())

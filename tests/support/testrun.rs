@@ -17,6 +17,7 @@ use collector_user::{
     kernel::{
         batch,
         control::Controller,
+        networks::Networks,
         object::{
             self, CounterMaps, EGRESS, FlowMaps, INGRESS, Ledgers, Loaded, Programs, ReferenceMaps, Settings,
         },
@@ -46,6 +47,8 @@ pub struct Datapath {
     flows: FlowMaps,
     counters: CounterMaps,
     ledgers: Ledgers,
+    /// Networks inside of tunnels.
+    pub networks: Networks,
     events: RingBuf<MapData>,
     /// What the programs of the bench walk over, where the settings ask for them.
     pub reference: Option<ReferenceMaps>,
@@ -169,7 +172,7 @@ impl Datapath {
     /// Loads the programs. They count nothing.
     pub fn load_without_lease(settings: &Settings) -> Result<Self> {
         privilege::check()?;
-        let Loaded { programs, control, flows, mut counters, ledgers, events, reference, .. } =
+        let Loaded { programs, control, flows, mut counters, ledgers, networks, events, reference, .. } =
             object::load(settings)?;
         counters.ensure(UNIT + 1)?;
         let controller = Controller::new(control, object::ticks_per_second()?)?;
@@ -179,6 +182,7 @@ impl Datapath {
             flows,
             counters,
             ledgers,
+            networks,
             events,
             reference,
             pressed: 0,
@@ -312,18 +316,37 @@ impl Datapath {
     /// What became of every buffer.
     pub fn ledger(&self) -> Result<Ledger> {
         let mut ledger = self.ledgers.sum();
-        let before = self.ledger_before;
-        ledger.seen -= before.seen;
-        ledger.looped -= before.looped;
-        ledger.second_pass -= before.second_pass;
-        ledger.table_full -= before.table_full;
-        ledger.rate_limited -= before.rate_limited;
-        ledger.reserve_failed -= before.reserve_failed;
-        ledger.reported -= before.reported;
-        ledger.identity_full -= before.identity_full;
-        ledger.no_role -= before.no_role;
-        ledger.orphan_fragments -= before.orphan_fragments;
-        for (reason, before) in ledger.unparsed.iter_mut().zip(before.unparsed) {
+        // Each by its name: one that is new has to be added here.
+        let Ledger {
+            seen,
+            looped,
+            second_pass,
+            table_full,
+            rate_limited,
+            reserve_failed,
+            reported,
+            identity_full,
+            no_role,
+            orphan_fragments,
+            inner_seen,
+            inner_unparsed,
+            inner_lost,
+            unparsed,
+        } = self.ledger_before;
+        ledger.seen -= seen;
+        ledger.looped -= looped;
+        ledger.second_pass -= second_pass;
+        ledger.table_full -= table_full;
+        ledger.rate_limited -= rate_limited;
+        ledger.reserve_failed -= reserve_failed;
+        ledger.reported -= reported;
+        ledger.identity_full -= identity_full;
+        ledger.no_role -= no_role;
+        ledger.orphan_fragments -= orphan_fragments;
+        ledger.inner_seen -= inner_seen;
+        ledger.inner_unparsed -= inner_unparsed;
+        ledger.inner_lost -= inner_lost;
+        for (reason, before) in ledger.unparsed.iter_mut().zip(unparsed) {
             *reason -= before;
         }
         Ok(ledger)
@@ -331,7 +354,7 @@ impl Datapath {
 }
 
 /// The units that tests count for.
-const UNITS: [u16; 4] = [index::HOST, index::FORWARDED, index::UNKNOWN, UNIT];
+const UNITS: [u16; 5] = [index::HOST, index::FORWARDED, index::UNKNOWN, index::OVERLAY, UNIT];
 
 /// The buffers in the ledger that no flow has, but that are explained.
 pub fn explained_without_flow(ledger: &Ledger) -> u64 {

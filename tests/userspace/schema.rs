@@ -13,7 +13,8 @@ use collector_user::{
     event::{
         ActionType, AttributedBy, ContainerRecord, CounterReport, Counters, DnsRequestReport, EndPoint,
         EndPointType, Ended, FlowRecord, InitiatorBy, InterfaceStatus, Ledger, PacketEvent, PacketReport,
-        PingReport, PingType, ResetBy, ServiceType, Stage, Status, TagStore, Time, TraceRecord, UserRecord,
+        PingReport, PingType, ResetBy, ServiceType, Stage, Status, TagStore, Time, TraceRecord, Tunnel,
+        UserRecord,
     },
     sink::{
         json::{self, Json},
@@ -135,6 +136,8 @@ fn flow() -> FlowRecord {
         tcp_flags: 0x1FF,
         interface: "eth0".into(),
         vlan: 4094,
+        tunnel: Tunnel::Geneve,
+        tunnel_id: u32::MAX,
         initiator_by: InitiatorBy::PortRegistry,
         attributed_by: AttributedBy::Socket,
         ended: Ended::Reset,

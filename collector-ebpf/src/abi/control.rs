@@ -23,11 +23,10 @@ pub struct Control {
     pub first_slot_6: [u32; 2],
     /// What became of every buffer and record: written by this CPU's programs only.
     pub ledger: Ledger,
-    /// Makes it a power of two, which spares the programs a multiplication.
-    pub _pad: [u64; 3],
 }
 
-layout!(Control, 256, { word: 0, lease: 8, first_slot_4: 16, first_slot_6: 24, ledger: 32, _pad: 232 });
+// A power of two spares the programs a multiplication.
+layout!(Control, 256, { word: 0, lease: 8, first_slot_4: 16, first_slot_6: 24, ledger: 32 });
 
 impl Control {
     /// The first slot of a CPU that has none: an index beyond any cache, and so is what a hash adds to it.

@@ -161,13 +161,20 @@ pub struct Ledger {
     pub no_role: u64,
     /// Buffers with a later fragment whose first one was not seen before it: in a flow without ports.
     pub orphan_fragments: u64,
+    /// Buffers of tunnels whose inside was wanted, which are not part of the sum above: in a flow inside, or in one of the
+    /// two that follow.
+    pub inner_seen: u64,
+    /// Those whose inside is no packet that is understood.
+    pub inner_unparsed: u64,
+    /// Those for whose flow inside there was no room or no budget.
+    pub inner_lost: u64,
     /// Buffers not parsed, by reason ([`Unparsed`]).
     pub unparsed: [u64; UNPARSED_REASONS],
 }
 
-layout!(Ledger, 200, {
+layout!(Ledger, 224, {
     seen: 0, looped: 8, second_pass: 16, table_full: 24, rate_limited: 32, reserve_failed: 40, reported: 48,
-    identity_full: 56, no_role: 64, orphan_fragments: 72, unparsed: 80,
+    identity_full: 56, no_role: 64, orphan_fragments: 72, inner_seen: 80, inner_unparsed: 88, inner_lost: 96, unparsed: 104,
 });
 
 /// How far a CPU has filled a table in the current epoch.

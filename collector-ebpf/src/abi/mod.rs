@@ -17,6 +17,7 @@ pub mod control;
 pub mod counter;
 pub mod flow;
 pub mod layout;
+pub mod network;
 pub mod pu;
 pub mod report;
 

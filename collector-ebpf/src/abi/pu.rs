@@ -60,6 +60,8 @@ pub mod role {
     pub const IFB: u16 = 1 << 7;
     /// There is such a device on the host: look where packets come from.
     pub const MIRRORED: u16 = 1 << 8;
+    /// What lies inside of tunnels is wanted as flows of their own.
+    pub const INNER: u16 = 1 << 9;
 }
 
 /// The key of a tunnel that ends on this host: its IP protocol, and the port that it is sent to, in network byte order
@@ -87,6 +89,7 @@ mod tests {
             role::SWITCHED,
             role::IFB,
             role::MIRRORED,
+            role::INNER,
         ];
         assert!(flags.iter().all(|it| it.is_power_of_two()));
         assert_eq!(flags.iter().sum::<u16>(), flags.iter().fold(0, |all, it| all | it));

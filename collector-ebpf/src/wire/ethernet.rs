@@ -95,7 +95,7 @@ pub fn refuse(ethertype: u16) -> Unparsed {
 }
 
 #[inline(always)]
-fn is_tag(ethertype: u16) -> bool {
+pub(super) fn is_tag(ethertype: u16) -> bool {
     ethertype == ETHERTYPE_8021Q || ethertype == ETHERTYPE_8021AD
 }
 

@@ -12,9 +12,10 @@ use std::collections::BTreeMap;
 use collector_ebpf::abi::{
     counter::DirectionCounters,
     flow::{FIRST_BOUNDARY, LOOPBACK_BOUNDARY, RX, TX, how},
+    network,
 };
 
-use crate::drain::decode::FlowDelta;
+use crate::drain::decode::{FlowDelta, FlowId};
 
 /// Amounts by direction: `RX`, `TX`.
 type Amounts = [DirectionCounters; 2];
@@ -50,7 +51,7 @@ impl Open {
         if delta.how & how::PROVISIONAL != 0 {
             add(&mut self.provisional, &amounts(delta));
         }
-        if delta.id.boundary >= FIRST_BOUNDARY {
+        if delta.id.boundary >= FIRST_BOUNDARY && !network::is_inside(delta.id.boundary) {
             add(&mut self.local, &amounts(delta));
         }
     }
@@ -69,9 +70,11 @@ pub struct Credits {
 
 impl Credits {
     /// Gives what was drained to the unit that it was counted for, where that is known. What loopback carries crosses no
-    /// boundary: the programs count it for both its ends.
+    /// boundary: the programs count it for both its ends. What is inside of a tunnel has been counted as the tunnel's.
     pub fn book(&mut self, delta: &FlowDelta) {
-        if delta.how & how::PROVISIONAL == 0 && delta.id.boundary != LOOPBACK_BOUNDARY {
+        let FlowId { boundary, .. } = delta.id;
+        if delta.how & how::PROVISIONAL == 0 && boundary != LOOPBACK_BOUNDARY && !network::is_inside(boundary)
+        {
             add(&mut self.units.entry(delta.pu).or_default().boundary, &amounts(delta));
         }
     }
@@ -124,7 +127,10 @@ fn add(into: &mut Amounts, from: &Amounts) {
 mod tests {
     use std::net::IpAddr;
 
-    use collector_ebpf::abi::flow::{LOOPBACK_BOUNDARY, RX, TX, how, ports};
+    use collector_ebpf::abi::{
+        flow::{LOOPBACK_BOUNDARY, RX, TX, how, ports},
+        network,
+    };
 
     use super::{Credit, Credits, HostEnd, Open};
     use crate::drain::decode::{FlowDelta, FlowId};
@@ -187,6 +193,17 @@ mod tests {
         assert_eq!(credits.of(1), Credit::default());
         credits.book(&at(LOOPBACK_BOUNDARY + 1, 0));
         assert_eq!(credits.of(1).boundary[TX].bytes, 70);
+    }
+
+    #[test]
+    fn what_is_inside_of_a_tunnel_is_in_no_units_totals() {
+        let (mut open, mut credits) = (Open::default(), Credits::default());
+        for boundary in [network::FIRST, u16::MAX] {
+            credits.book(&at(boundary, 0));
+            open.add(&at(boundary, 0));
+            credits.give(&mut open, 101, Some(HostEnd { pu: 1, is_remote: false }));
+        }
+        assert_eq!([credits.of(1), credits.of(101)], [Credit::default(); 2]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use collector_ebpf::{
     abi::{
         flow::{FIRST_BOUNDARY, RX, TX, how},
+        network,
         report::kind,
     },
     wire::tcp,
@@ -234,6 +235,8 @@ fn add(into: &mut [u64; 2], from: &[u64; 2], direction: usize) {
 pub struct Tally {
     /// Socket buffers drained.
     pub skbs: u64,
+    /// The same once more, of those of tunnels in whose inside a flow was counted.
+    pub inside: u64,
     /// Records for which the table had no room: emitted at once, without a flow to belong to.
     pub stateless: u64,
 }
@@ -291,7 +294,12 @@ impl Flows {
         host_end: impl Fn(&FlowId) -> HostEnd,
         mut emit: impl FnMut(&FlowId, &Flow),
     ) {
-        self.tally.skbs += delta.skbs.iter().sum::<u64>();
+        let skbs = delta.skbs.iter().sum::<u64>();
+        if network::is_inside(delta.id.boundary) {
+            self.tally.inside += skbs;
+        } else {
+            self.tally.skbs += skbs;
+        }
         self.credits.book(delta);
         let report = self.lives.report;
         let new = || Flow::new(&delta.id, delta.how, delta.pu, delta.interface, first, report);

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use collector_ebpf::abi::{
     flow::{FIRST_BOUNDARY, RX, TX, how, ports},
+    network,
     pu::index,
 };
 
@@ -11,7 +12,7 @@ use crate::{
     aggregate::{booking::HostEnd, flows::Flow},
     clock::Moment,
     drain::decode::FlowId,
-    event::{ActionType, AttributedBy, EndPoint, EndPointType, FlowRecord, ServiceType, Text},
+    event::{ActionType, AttributedBy, EndPoint, EndPointType, FlowRecord, ServiceType, Text, Tunnel},
     pu::registry::{Registry, Unit, is_named},
 };
 
@@ -22,11 +23,18 @@ pub struct Scribe {
     default: Text,
     /// Names of interfaces, by the number that the programs count with.
     pub interfaces: BTreeMap<u16, Text>,
+    /// Kinds and identifiers of networks inside of tunnels, by the number that stands for each in place of a boundary.
+    pub networks: BTreeMap<u16, (u8, u32)>,
 }
 
 impl Default for Scribe {
     fn default() -> Self {
-        Self { nothing: "".into(), default: "default".into(), interfaces: BTreeMap::new() }
+        Self {
+            nothing: "".into(),
+            default: "default".into(),
+            interfaces: BTreeMap::new(),
+            networks: BTreeMap::new(),
+        }
     }
 }
 
@@ -54,6 +62,8 @@ impl Scribe {
         let (source, destination, forth, back) =
             if flow.initiator.local { (local, remote, TX, RX) } else { (remote, local, RX, TX) };
         let [received, sent] = flow.tcp_flags;
+        let (tunnel, tunnel_id) =
+            self.networks.get(&id.boundary).map_or((Tunnel::None, 0), |(kind, id)| (tunnel(*kind), *id));
         FlowRecord {
             context_id: unit.map_or_else(|| self.nothing.clone(), |unit| unit.id.clone()),
             namespace: unit.map_or_else(|| self.nothing.clone(), |unit| unit.namespace.clone()),
@@ -79,6 +89,8 @@ impl Scribe {
             last_seen: moment.wall_of_boot(flow.last),
             tcp_flags: u16::from(received | sent),
             interface: self.interfaces.get(&flow.interface).unwrap_or(&self.nothing).clone(),
+            tunnel,
+            tunnel_id,
             vlan: if id.boundary < FIRST_BOUNDARY { id.boundary } else { 0 },
             initiator_by: flow.initiator.by,
             attributed_by: attributed_by(flow.how),
@@ -130,6 +142,18 @@ fn shown_ports(id: &FlowId) -> (u16, u16) {
 
 fn of(pair: &[u64; 2], direction: usize) -> u64 {
     pair.get(direction).copied().unwrap_or(0)
+}
+
+/// The word for a tunnel's kind.
+const fn tunnel(kind: u8) -> Tunnel {
+    match kind {
+        network::VXLAN => Tunnel::Vxlan,
+        network::GENEVE => Tunnel::Geneve,
+        network::GRE => Tunnel::Gre,
+        network::IPIP => Tunnel::Ipip,
+        network::SIT => Tunnel::Sit,
+        _ => Tunnel::None,
+    }
 }
 
 fn attributed_by(bits: u8) -> AttributedBy {

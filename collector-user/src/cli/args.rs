@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
 
 use crate::{
     collector::stash::Aggregate,
-    config::{Attach, Config, IfaceGlob, Interval, LogFormat, Output, OutputConfig},
+    config::{Attach, Config, IfaceGlob, Interval, LogFormat, Output, OutputConfig, Tunnels},
 };
 
 /// Shows who talks to whom on this host: flows and counters per processing unit, from the kernel's datapath.
@@ -93,6 +93,10 @@ pub struct RunArgs {
     #[arg(long)]
     pub forwarded: bool,
 
+    /// Count what tunnels carry (VXLAN, GENEVE, GRE, IP in IP) as flows of their own, too. [default: outer]
+    #[arg(long, value_name = "WHICH")]
+    pub tunnels: Option<Tunnels>,
+
     /// Make one record of those of a connection, or of a service. [default: each record as it comes]
     #[arg(long, value_name = "HOW")]
     pub aggregate: Option<Aggregate>,
@@ -135,6 +139,7 @@ impl RunArgs {
         if let Some(output) = self.output {
             config.outputs = vec![OutputConfig::stdout(output, config.queue)];
         }
+        config.tunnels = self.tunnels.unwrap_or(config.tunnels);
         config.aggregate = self.aggregate.or(config.aggregate);
         config.log_format = self.log_format.unwrap_or(config.log_format);
         config.attach = self.attach.unwrap_or(config.attach);
@@ -167,6 +172,19 @@ impl ValueEnum for LogFormat {
             Self::Text => PossibleValue::new("text").help("For people"),
             Self::Json => PossibleValue::new("json").help("For programs: a JSON object a line"),
         })
+    }
+}
+
+impl ValueEnum for Tunnels {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Outer, Self::Inner]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()).help(match self {
+            Self::Outer => "The tunnel",
+            Self::Inner => "The tunnel, and what it carries as another flow",
+        }))
     }
 }
 
@@ -204,7 +222,7 @@ mod tests {
     use super::{Cli, Command, RunArgs};
     use crate::{
         collector::stash::Aggregate,
-        config::{Attach, Config, Interval, LogFormat, Output, OutputConfig},
+        config::{Attach, Config, Interval, LogFormat, Output, OutputConfig, Tunnels},
     };
 
     fn run(line: &str) -> Result<RunArgs, clap::Error> {
@@ -225,13 +243,14 @@ mod tests {
         let args =
             run("--config c.toml --iface eth0 --iface veth* --forwarded --output json --duration 10s \
              --flow-interval 2s --counter-interval 250ms --attach clsact --log-format json \
-             --aggregate service")
+             --aggregate service --tunnels inner")
             .unwrap();
         assert_eq!(args.config.as_deref(), Some(std::path::Path::new("c.toml")));
         let mut config = Config { iface: vec!["wlan0".parse().unwrap()], ..Config::default() };
         args.apply(&mut config);
         assert_eq!(config.iface.iter().map(ToString::to_string).collect::<Vec<_>>(), ["eth0", "veth*"]);
         assert!(config.forwarded);
+        assert_eq!(config.tunnels, Tunnels::Inner);
         assert_eq!(config.outputs, [OutputConfig::stdout(Output::Json, config.queue)]);
         assert_eq!((config.attach, config.log_format), (Attach::Clsact, LogFormat::Json));
         assert_eq!(config.aggregate, Some(Aggregate::Service));

@@ -16,7 +16,7 @@ use crate::{
         EventCollector,
         stash::{Limits, Stash},
     },
-    config::{Attach, Config, ConfigError, Interval},
+    config::{Attach, Config, ConfigError, Interval, Tunnels},
     daemon::{self, DaemonError, Options},
     event::Status,
     kernel::{
@@ -194,6 +194,7 @@ fn options(config: &Config) -> Options {
         ifaces: config.iface.clone(),
         units: config.pu.iter().map(Declared::from).collect(),
         forwarded: config.forwarded,
+        inner: config.tunnels == Tunnels::Inner,
         flow_interval: flow,
         counter_interval: counter,
         // No record can be fresher than the last drain.

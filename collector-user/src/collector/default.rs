@@ -57,6 +57,8 @@ impl EventCollector for DefaultCollector {
             last_seen = %record.last_seen,
             interface = &*record.interface,
             vlan = record.vlan,
+            tunnel = record.tunnel.text(),
+            tunnel_id = record.tunnel_id,
             initiator_by = record.initiator_by.text(),
             attributed_by = record.attributed_by.text(),
             ended = record.ended.text(),

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    Attach, Config, Interval, LogFormat,
+    Attach, Config, Interval, LogFormat, Tunnels,
     error::{Fault, Wrong},
     limits::{self, RawLimits},
     output::{self, OutputConfig, RawOutputs},
@@ -21,6 +21,7 @@ use crate::collector::stash::Aggregate;
 struct Raw {
     iface: Vec<Spanned<String>>,
     forwarded: Option<bool>,
+    tunnels: Option<Tunnels>,
     aggregate: Option<Aggregate>,
     attach: Option<Attach>,
     duration: Option<Spanned<String>>,
@@ -48,6 +49,7 @@ pub(super) fn read(text: &str) -> Result<Config, Wrong> {
         config.iface.push(parsed.map_err(|source| wrong(glob.span(), Fault::Glob { source }))?);
     }
     config.forwarded = raw.forwarded.unwrap_or(config.forwarded);
+    config.tunnels = raw.tunnels.unwrap_or(config.tunnels);
     config.aggregate = raw.aggregate;
     config.attach = raw.attach.unwrap_or(config.attach);
     config.log_format = raw.log_format.unwrap_or(config.log_format);

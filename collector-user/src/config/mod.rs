@@ -39,6 +39,8 @@ pub struct Config {
     pub iface: Vec<IfaceGlob>,
     /// Whether flows of `forwarded` are reported too, not only its counters.
     pub forwarded: bool,
+    /// What of a tunnel's packets is a flow.
+    pub tunnels: Tunnels,
     /// Which flow records become one before they reach the outputs; none: each is told.
     pub aggregate: Option<Aggregate>,
     /// Where events go; one at least.
@@ -85,6 +87,28 @@ impl LogFormat {
     }
 }
 
+/// What of a tunnel's packets is a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Tunnels {
+    /// The tunnel.
+    #[default]
+    Outer,
+    /// The tunnel, and what it carries as another one.
+    Inner,
+}
+
+impl Tunnels {
+    /// The name in the file and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Outer => "outer",
+            Self::Inner => "inner",
+        }
+    }
+}
+
 /// How programs are attached to an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -115,6 +139,7 @@ impl Default for Config {
         Self {
             iface: Vec::new(),
             forwarded: false,
+            tunnels: Tunnels::default(),
             aggregate: None,
             outputs: vec![OutputConfig::stdout(Output::default(), DEFAULT_CAPACITY)],
             attach: Attach::default(),

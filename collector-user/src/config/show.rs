@@ -19,6 +19,7 @@ impl Config {
     fn write(&self, out: &mut String) -> fmt::Result {
         writeln!(out, "iface = {}", list(&self.iface))?;
         writeln!(out, "forwarded = {}", self.forwarded)?;
+        writeln!(out, "tunnels = {}", quoted(self.tunnels.name()))?;
         match self.aggregate {
             Some(aggregate) => writeln!(out, "aggregate = {}", quoted(aggregate.name()))?,
             None => writeln!(out, "# aggregate: each record by itself")?,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{
     Attach, Config, ConfigError, DEFAULT_MARK_MASK, Destination, EXAMPLE, Fault, Form, Limits, LogFormat,
-    Output, OutputConfig,
+    Output, OutputConfig, Tunnels,
 };
 use crate::collector::filter::{Kind, Kinds};
 
@@ -37,6 +37,7 @@ fn everything_can_be_said() {
         r#"
 iface = ["eth0", "veth*"]
 forwarded = true
+tunnels = "inner"
 output = "json"
 attach = "clsact"
 duration = "1m"
@@ -66,6 +67,7 @@ cidr = ["10.1.2.3/32"]
     .unwrap();
     assert_eq!(config.iface.iter().map(super::IfaceGlob::as_str).collect::<Vec<_>>(), ["eth0", "veth*"]);
     assert!(config.forwarded);
+    assert_eq!(config.tunnels, Tunnels::Inner);
     assert_eq!(config.outputs, [OutputConfig::stdout(Output::Json, 1000)]);
     assert_eq!((config.attach, config.log_format), (Attach::Clsact, LogFormat::Json));
     assert_eq!(config.duration.unwrap().get().as_secs(), 60);

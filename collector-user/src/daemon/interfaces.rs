@@ -9,6 +9,7 @@ use std::{
 use collector_ebpf::abi::{
     control::Anchor,
     flow::FIRST_BOUNDARY,
+    network,
     pu::{Role, index, role as flag},
 };
 
@@ -91,8 +92,8 @@ struct Numbers {
 }
 
 impl Numbers {
-    /// One boundary each, of those that are not VLAN ids.
-    const MOST: u16 = u16::MAX - FIRST_BOUNDARY;
+    /// One boundary each, of those that are not VLAN ids, nor networks inside of tunnels.
+    const MOST: u16 = network::FIRST - 1 - FIRST_BOUNDARY;
 
     fn take(&mut self) -> Option<u16> {
         if self.taken < Self::MOST {
@@ -233,9 +234,15 @@ impl Daemon<'_> {
         let number = known.or_else(|| self.watched.numbers.take())?;
         let unit = self.units.of_interface(&link.name);
         let decision = role::decide(link, links, Said { unit, chosen: self.chosen(&link.name) });
-        let role = decision
+        let mut role = decision
             .is_attached()
             .then(|| role::for_programs(link, &decision, unit, Numbers::boundary(number), number));
+        if self.options.inner
+            && let Some(role) = &mut role
+            && role.flags & flag::LOOPBACK == 0
+        {
+            role.flags |= flag::INNER;
+        }
         Some(Interface { name: link.name.clone(), decision, role, number })
     }
 
@@ -425,7 +432,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use collector_ebpf::abi::flow::FIRST_BOUNDARY;
+    use collector_ebpf::abi::{flow::FIRST_BOUNDARY, network};
 
     use super::Numbers;
 
@@ -444,6 +451,6 @@ mod tests {
     #[test]
     fn no_boundary_is_a_vlan() {
         assert!(Numbers::boundary(1) > FIRST_BOUNDARY);
-        assert_eq!(Numbers::boundary(Numbers::MOST), u16::MAX);
+        assert!(!network::is_inside(Numbers::boundary(Numbers::MOST)));
     }
 }

@@ -36,6 +36,7 @@ use crate::{
         attach::{Attachments, Choice},
         control::{Controller, LEASE_SECONDS},
         error::KernelError,
+        networks::Networks,
         object::{self, CounterMaps, FlowMaps, Ledgers, Programs, Settings},
     },
     pu::{
@@ -55,6 +56,8 @@ pub struct Options {
     pub units: Vec<Declared>,
     /// Report flows that only pass through this host, too.
     pub forwarded: bool,
+    /// Look inside of tunnels: what they carry is a flow as well.
+    pub inner: bool,
     /// Between two records of a flow that lives.
     pub flow_interval: Duration,
     /// Between two counter reports.
@@ -75,6 +78,7 @@ impl Default for Options {
             ifaces: Vec::new(),
             units: Vec::new(),
             forwarded: false,
+            inner: false,
             flow_interval: Duration::from_secs(5),
             counter_interval: Duration::from_secs(30),
             drain_interval: Duration::from_secs(1),
@@ -184,6 +188,7 @@ struct Daemon<'a> {
     flow_maps: FlowMaps,
     counters: CounterMaps,
     ledgers: Ledgers,
+    networks: Networks,
     events: Events,
     faults: Faults,
     flows: Flows,
@@ -208,8 +213,9 @@ impl<'a> Daemon<'a> {
     ) -> Result<Self, DaemonError> {
         let units = Registry::new(&options.units)?;
         let hz = object::ticks_per_second()?;
-        let object::Loaded { programs, control, flows, mut counters, ledgers, events, faults, .. } =
-            object::load(&options.settings)?;
+        let object::Loaded {
+            programs, control, flows, mut counters, ledgers, networks, events, faults, ..
+        } = object::load(&options.settings)?;
         counters.ensure(units.last_index())?;
         let mut controller = Controller::new(control, hz)?;
         for (range, index) in units.ranges() {
@@ -227,6 +233,7 @@ impl<'a> Daemon<'a> {
             flow_maps: flows,
             counters,
             ledgers,
+            networks,
             events: Events::new(events)?,
             faults: Faults::new(faults)?,
             flows: Flows::new(lives, options.most_flows),

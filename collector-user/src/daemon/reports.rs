@@ -20,6 +20,10 @@ impl Daemon<'_> {
         self.renew()?;
         let retired = self.controller.swap(&self.flow_maps)?;
         let drained = self.moment.boot_ns;
+        // Whatever the retired epoch counted inside of tunnels has its network numbered by now.
+        if let Some(numbers) = self.networks.news()? {
+            self.scribe.networks = numbers;
+        }
         // What began before the swap is known before its counts are added; what began after it has its counts in the
         // epoch that runs now.
         let mut news = Vec::new();
@@ -85,6 +89,10 @@ impl Daemon<'_> {
         Ledger {
             seen: kernel.seen,
             flows: self.flows.tally().skbs,
+            inner_seen: kernel.inner_seen,
+            inner_flows: self.flows.tally().inside,
+            inner_unparsed: kernel.inner_unparsed,
+            inner_lost: kernel.inner_lost,
             unparsed: unparsed.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
             looped: kernel.looped,
             second_pass: kernel.second_pass,

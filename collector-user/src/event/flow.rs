@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ActionType, AttributedBy, EndPoint, Ended, InitiatorBy, ResetBy, ServiceType, TagStore, Text, Time,
+    Tunnel,
 };
 
 /// A flow as one processing unit saw it.
@@ -66,6 +67,11 @@ pub struct FlowRecord {
     pub interface: Text,
     /// The VLAN id at an uplink, 0 without.
     pub vlan: u16,
+    /// The tunnel that the flow is inside of. Such a flow stands beside the tunnel's own and counts for no unit's totals;
+    /// its octets are those of what the tunnel carries.
+    pub tunnel: Tunnel,
+    /// Which of the tunnel's networks: VXLAN's or GENEVE's identifier, GRE's key; 0 without.
+    pub tunnel_id: u32,
     /// How the initiator is known.
     pub initiator_by: InitiatorBy,
     /// How the processing unit is known.
@@ -103,7 +109,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::FlowRecord;
-    use crate::event::{ActionType, AttributedBy, EndPoint, Ended, InitiatorBy, ResetBy, ServiceType, Time};
+    use crate::event::{
+        ActionType, AttributedBy, EndPoint, Ended, InitiatorBy, ResetBy, ServiceType, Time, Tunnel,
+    };
 
     #[test]
     fn all_fields_round_trip_beyond_32_bits() {
@@ -133,6 +141,8 @@ mod tests {
             tcp_flags: 0x1FF,
             interface: "eth0".into(),
             vlan: 4094,
+            tunnel: Tunnel::Vxlan,
+            tunnel_id: 0xFF_FFFF,
             initiator_by: InitiatorBy::Syn,
             attributed_by: AttributedBy::Declared,
             ended: Ended::Reset,
@@ -148,6 +158,7 @@ mod tests {
             r#""bytes":1125899906842624"#,
             r#""first_seen":"1970-01-01T00:00:00.000000001Z""#,
             r#""tcp_flags":511"#,
+            r#""tunnel":"vxlan","tunnel_id":16777215"#,
             r#""ended":"reset","reset_by":"destination""#,
         ] {
             assert!(text.contains(part), "{part} in {text}");

@@ -21,6 +21,24 @@ vocabulary! {
 }
 
 vocabulary! {
+    /// The tunnel that a flow is inside of.
+    Tunnel {
+        /// It is inside of none, or of none that was looked into.
+        None = "",
+        /// VXLAN (RFC 7348).
+        Vxlan = "vxlan",
+        /// GENEVE (RFC 8926).
+        Geneve = "geneve",
+        /// GRE (RFC 2784).
+        Gre = "gre",
+        /// IPv4 in IP.
+        Ipip = "ipip",
+        /// IPv6 in IP.
+        Sit = "sit",
+    }
+}
+
+vocabulary! {
     /// How a flow's processing unit was found.
     AttributedBy {
         /// By nothing: it is what remains.

@@ -41,6 +41,15 @@ pub struct Ledger {
     pub no_role: u64,
     /// Socket buffers with a later fragment whose first one was not seen before it: counted in a flow without ports.
     pub orphan_fragments: u64,
+    /// Socket buffers of tunnels whose inside was wanted: `inner_flows` + `inner_unparsed` + `inner_lost`. Each is one of
+    /// `seen`, too, as the tunnel's.
+    pub inner_seen: u64,
+    /// Those that were counted in a flow inside.
+    pub inner_flows: u64,
+    /// Those whose inside is no packet that is understood.
+    pub inner_unparsed: u64,
+    /// Those for whose flow inside there was no room or no budget.
+    pub inner_lost: u64,
     /// Times that the collector was stopped for so long that the programs counted nothing until it went on.
     pub gaps: u64,
     /// Records that user space took from the kernel.
@@ -71,11 +80,17 @@ impl Ledger {
             + unparsed
     }
 
+    /// The socket buffers of tunnels of whose inside the fate is known; equals `inner_seen` at a quiet moment.
+    pub fn inner_explained(&self) -> u64 {
+        self.inner_flows + self.inner_unparsed + self.inner_lost
+    }
+
     /// What was lost, each with its name: events and details of flows, never a packet of a unit's totals.
     pub fn losses(&self) -> Vec<(String, u64)> {
         let plain = [
             ("table_full", self.table_full),
             ("rate_limited", self.rate_limited),
+            ("inner_lost", self.inner_lost),
             ("reserve_failed", self.reserve_failed),
             ("output_failed", self.output_failed),
             ("lost", self.lost),
@@ -115,6 +130,21 @@ mod tests {
             ..Ledger::default()
         };
         assert_eq!(ledger.explained(), 45);
+    }
+
+    #[test]
+    fn what_is_inside_has_a_sum_of_its_own() {
+        let ledger = Ledger {
+            seen: 9,
+            flows: 9,
+            inner_seen: 6,
+            inner_flows: 3,
+            inner_unparsed: 2,
+            inner_lost: 1,
+            ..Ledger::default()
+        };
+        assert_eq!((ledger.explained(), ledger.inner_explained()), (9, 6));
+        assert_eq!(ledger.losses(), [("inner_lost".to_owned(), 1)]);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!
 //! The parts: [`reason`] (the string constants), [`Time`], [`ActionType`] and [`ServiceType`], [`EndPoint`],
 //! [`TagStore`], the words of [`FlowRecord`]'s extra fields ([`InitiatorBy`], [`AttributedBy`], [`Ended`],
-//! [`ResetBy`]), then the eight records, and [`Status`], which ends a stream of them.
+//! [`ResetBy`], [`Tunnel`]), then the eight records, and [`Status`], which ends a stream of them.
 
 mod action;
 mod address;
@@ -41,7 +41,7 @@ pub use counter::{CounterReport, Counters};
 pub use dns::DnsRequestReport;
 pub use endpoint::{EndPoint, EndPointType};
 pub use flow::FlowRecord;
-pub use how::{AttributedBy, Ended, InitiatorBy, ResetBy};
+pub use how::{AttributedBy, Ended, InitiatorBy, ResetBy, Tunnel};
 pub use ledger::Ledger;
 pub use packet::{PacketEvent, PacketReport};
 pub use ping::{PingReport, PingType, Stage};

@@ -2,7 +2,6 @@
 
 use aya::maps::MapError;
 use collector_ebpf::abi::{
-    control::Control,
     counter::{DirectionCounters, Ledger, PUS_PER_CHUNK, PuCounters},
     flow::{RX, TX},
 };
@@ -44,18 +43,37 @@ impl Ledgers {
     pub fn sum(&self) -> Ledger {
         let mut sum = Ledger::default();
         for cpu in (0..self.cpus.len()).filter_map(|cpu| self.cpus.read(cpu)) {
-            let Control { ledger, .. } = cpu;
-            sum.seen += ledger.seen;
-            sum.looped += ledger.looped;
-            sum.second_pass += ledger.second_pass;
-            sum.table_full += ledger.table_full;
-            sum.rate_limited += ledger.rate_limited;
-            sum.reserve_failed += ledger.reserve_failed;
-            sum.reported += ledger.reported;
-            sum.identity_full += ledger.identity_full;
-            sum.no_role += ledger.no_role;
-            sum.orphan_fragments += ledger.orphan_fragments;
-            for (into, from) in sum.unparsed.iter_mut().zip(&ledger.unparsed) {
+            // Each by its name: one that is new has to be added here.
+            let Ledger {
+                seen,
+                looped,
+                second_pass,
+                table_full,
+                rate_limited,
+                reserve_failed,
+                reported,
+                identity_full,
+                no_role,
+                orphan_fragments,
+                inner_seen,
+                inner_unparsed,
+                inner_lost,
+                unparsed,
+            } = cpu.ledger;
+            sum.seen += seen;
+            sum.looped += looped;
+            sum.second_pass += second_pass;
+            sum.table_full += table_full;
+            sum.rate_limited += rate_limited;
+            sum.reserve_failed += reserve_failed;
+            sum.reported += reported;
+            sum.identity_full += identity_full;
+            sum.no_role += no_role;
+            sum.orphan_fragments += orphan_fragments;
+            sum.inner_seen += inner_seen;
+            sum.inner_unparsed += inner_unparsed;
+            sum.inner_lost += inner_lost;
+            for (into, from) in sum.unparsed.iter_mut().zip(unparsed) {
                 *into += from;
             }
         }

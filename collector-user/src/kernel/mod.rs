@@ -6,6 +6,7 @@
 //! - [`control`]: the only writer of what the programs obey: epoch, generation, lease, roles, addresses, ranges.
 //! - [`counters`]: reads the cumulative counters of processing units, and the ledger.
 //! - [`cpus`]: which CPUs there are, and whose slots are where.
+//! - [`networks`]: reads how the programs have numbered networks inside of tunnels.
 //! - [`batch`] and [`memory`]: the two things that aya's typed maps do not offer.
 
 pub mod attach;
@@ -16,4 +17,5 @@ pub mod cpus;
 pub mod error;
 pub mod filters;
 pub mod memory;
+pub mod networks;
 pub mod object;

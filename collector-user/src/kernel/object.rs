@@ -27,6 +27,7 @@ use crate::kernel::{
     cpus::{self, give_slots, slots_of_one},
     error::KernelError,
     memory::SharedArray,
+    networks::Networks,
 };
 
 /// The object, or nothing where it was not built.
@@ -102,6 +103,8 @@ pub struct Loaded {
     pub counters: CounterMaps,
     /// What became of every packet and record.
     pub ledgers: Ledgers,
+    /// Networks inside of tunnels.
+    pub networks: Networks,
     /// Flows that begin and end.
     pub events: RingBuf<MapData>,
     /// Rare faults that the programs tell in words.
@@ -217,6 +220,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         .override_global("FLOWS_PER_TICK", &per_tick, true)
         .override_global("FLOWS_BURST", &burst, true)
         .override_global("FRAGMENT_TICKS", &fragment_ticks, true)
+        .override_global("POSSIBLE_CPUS", &possible, true)
         .override_global("MARK_MASK", &mark_mask, true)
         .override_global("MARK_SHIFT", &mark_shift, true)
         .override_global("HIGH_WATER_4", &high_water_4, true)
@@ -266,12 +270,13 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let counters = CounterMaps { units: outer(&mut ebpf, "PUS")?, chunks: Vec::new() };
     let ledgers = Ledgers { cpus: mapped(&control_map, "CONTROL", possible)? };
     give_slots(&control.control, with_slots, slots_4, slots_6);
+    let networks = Networks::new(typed(&mut ebpf, "NETWORKS")?, typed(&mut ebpf, "NETWORKS_MADE")?);
     let events = typed(&mut ebpf, "EVENTS")?;
     let faults = EbpfLogger::init(&mut ebpf)?;
     let anchored = shared(&mut ebpf, "ANCHOR", 1)?;
     let reference = settings.reference_programs.then(|| reference_maps(&mut ebpf)).transpose()?;
     let programs = Programs { ebpf, anchored };
-    Ok(Loaded { programs, control, flows, counters, ledgers, events, faults, reference })
+    Ok(Loaded { programs, control, flows, counters, ledgers, networks, events, faults, reference })
 }
 
 /// The program that counts what comes in.

@@ -14,6 +14,7 @@ use collector_ebpf::abi::{
 use crate::{
     Skb,
     family::Key,
+    inner,
     maps::{CIDRS, LOCALS, TUNNELS},
     read::{Packet, role_of_index},
     route,
@@ -32,7 +33,7 @@ impl Attribution {
     const BITS: u8 = how::ATTRIBUTION_MASK << how::ATTRIBUTION_SHIFT | how::HOST_END | how::PROVISIONAL;
 
     #[inline(always)]
-    const fn by(pu: u16, method: u8) -> Self {
+    pub(crate) const fn by(pu: u16, method: u8) -> Self {
         Self { pu, bits: method << how::ATTRIBUTION_SHIFT }
     }
 
@@ -75,7 +76,9 @@ const PACKET_OTHERHOST: u32 = 3;
 #[inline(never)]
 pub(crate) fn classify<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     let flags = packet.role.flags;
-    let found = if flags & role::LOOPBACK != 0 {
+    let found = if packet.inside != 0 {
+        inner::unit::<K>(packet)
+    } else if flags & role::LOOPBACK != 0 {
         // Both ends are this host.
         match declared(packet.key::<K>().local()) {
             Some(pu) => Attribution::by(pu.get(), how::BY_CIDR),
@@ -213,7 +216,7 @@ pub(crate) fn declared(address: [u8; 16]) -> Option<NonZeroU16> {
 
 /// The unit that an address of this host's belongs to, if it is one: `HOST`, or the one that declares it.
 #[inline(always)]
-fn own(address: [u8; 16]) -> Option<NonZeroU16> {
+pub(crate) fn own(address: [u8; 16]) -> Option<NonZeroU16> {
     // SAFETY: only user space writes to this map, each value by one store.
     unsafe { LOCALS.get(&address) }.and_then(|pu| NonZeroU16::new(*pu as u16))
 }

@@ -4,7 +4,7 @@
 //! The kernel allows 512 octets of stack for a whole chain of calls, so the steps follow one another instead
 //! of nesting: read into a [`Packet`], find the flow's identity, give it a slot, add.
 
-use core::num::NonZeroU16;
+use core::{num::NonZeroU16, ptr};
 
 use aya_ebpf::helpers::bpf_jiffies64;
 use collector_ebpf::abi::{
@@ -17,6 +17,7 @@ use crate::{
     Skb, account, classify, count,
     family::{Key, Slot},
     identity::{self, Who},
+    inner,
     packet::{forget, opaque, wire},
     read::{self, Packet},
     report, slot,
@@ -34,14 +35,23 @@ pub(crate) fn egress(skb: Skb) {
     count(skb, cold_egress(skb));
 }
 
-/// Counts the packet of this run in its flow, which is of that family; 0 for one that is done with.
+/// Counts the packet of this run in its flow, which is of that family (0 for one that is done with), and what is inside of
+/// it in another one, if that is wanted.
 #[inline(always)]
 fn count(skb: Skb, family: u32) {
+    if family != 0 && count_family(skb, family) != 0 {
+        let inside = inner::read_inner(skb);
+        count_family(skb, inside);
+    }
+}
+
+#[inline(always)]
+fn count_family(skb: Skb, family: u32) -> u32 {
     match family {
         4 => count_flow_4(skb),
         6 => count_flow_6(skb),
         _ => 0,
-    };
+    }
 }
 
 /// Reads a packet that came in, and counts it if it has no flow. The family of its flow, or 0.
@@ -132,7 +142,8 @@ fn sent_on_loopback<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     0
 }
 
-/// Counts the packet of this run, which is one of IPv4. A global function, as above.
+/// Counts the packet of this run, which is one of IPv4; 1 if what is inside of it is to be counted as well. A global
+/// function, as above.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn count_flow_4(skb: Skb) -> u32 {
@@ -151,7 +162,8 @@ pub(crate) extern "C" fn count_flow_6(skb: Skb) -> u32 {
 fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     let wire = packet.wire(skb);
     let direction = packet.direction();
-    let place = slot::for_flow::<K>(packet);
+    // A tunnel's packets whose inside is wanted shall not be the steady state, which does not look inside.
+    let place = if packet.carries != 0 { ptr::null_mut() } else { slot::for_flow::<K>(packet) };
     let place = (!place.is_null()).then_some(Slot { key: place });
     let (pu, in_flow) = if let Some(place) = place
         // SAFETY: the slot is live, and this CPU's alone while softirqs are off.
@@ -179,11 +191,17 @@ fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> u32 {
             count::add(place.counts(), direction, wire, packet.now, packet.role.interface, packet.tcp_flags);
         };
     }
+    if packet.inside != 0 {
+        if !in_flow {
+            count::ledger(|ledger| ledger.inner_lost += 1);
+        }
+        return 0;
+    }
     if packet.role.flags & role::LOOPBACK != 0 {
         sent_on_loopback::<K>(skb, packet);
     } else if !in_flow {
         count::count_flowless(pu, direction, wire);
     }
     count::mark(skb, pu);
-    0
+    u32::from(packet.carries)
 }

@@ -226,8 +226,10 @@ enum Begun {
 /// A flow that nobody knew. Two CPUs may meet it at once: only one makes its identity.
 #[inline(always)]
 fn begin<K: Key>(skb: Skb, packet: &Packet, attribution: Attribution) -> (u8, Begun) {
-    let how = attribution.put_into(socket::initiator::<K>(skb, packet));
-    if !can_afford(attribution.pu, packet.now as u32) {
+    // No socket of this host is asked for what is inside of a tunnel.
+    let initiator = if packet.inside != 0 { packet.initiator } else { socket::initiator::<K>(skb, packet) };
+    let how = attribution.put_into(initiator);
+    if !can_afford(attribution.pu, packet) {
         return (how, Begun::Refused);
     }
     let mut identity = Identity {
@@ -280,7 +282,8 @@ const EEXIST: i32 = -17;
 
 /// Refills the unit's budget of new flows on this CPU; whether there is one left.
 #[inline(always)]
-fn can_afford(pu: u16, now: u32) -> bool {
+fn can_afford(pu: u16, packet: &Packet) -> bool {
+    let now = packet.now as u32;
     let Some(unit) = unit(pu) else { return true };
     // SAFETY: this CPU's own entry.
     unsafe {
@@ -293,7 +296,9 @@ fn can_afford(pu: u16, now: u32) -> bool {
         }
         (*unit).rate_limited += 1;
     }
-    ledger(|ledger| ledger.rate_limited += 1);
+    if packet.inside == 0 {
+        ledger(|ledger| ledger.rate_limited += 1);
+    }
     false
 }
 

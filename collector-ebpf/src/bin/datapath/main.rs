@@ -36,6 +36,7 @@ mod family;
 mod fill;
 mod fragments;
 mod identity;
+mod inner;
 mod maps;
 mod packet;
 mod quote;

@@ -10,6 +10,7 @@ use collector_ebpf::abi::{
     control::{Anchor, Control},
     counter::{Fill, PU_CHUNKS, PUS_PER_CHUNK, PuCounters},
     flow::{FlowKey4, FlowKey6, Identity, Slot4, Slot6, TableCounts, TableKey4, TableKey6},
+    network,
     pu::{self, Role},
     report::FlowEvent,
 };
@@ -100,6 +101,15 @@ pub(crate) static LOCALS: HashMap<[u8; 16], u32, 65536, NO_PREALLOC> = HashMap::
 /// Tunnels that end on this host, by [`tunnel`](collector_ebpf::abi::pu::tunnel). Written by user space.
 #[btf_map]
 pub(crate) static TUNNELS: HashMap<u32, u32, 256, NO_PREALLOC> = HashMap::new();
+
+/// The numbers of networks inside of tunnels, by [`key`](collector_ebpf::abi::network::key). Filled here, read by user
+/// space.
+#[btf_map]
+pub(crate) static NETWORKS: HashMap<u64, u32, { network::MOST as usize }, NO_PREALLOC> = HashMap::new();
+
+/// How many numbers of networks this CPU has made.
+#[btf_map]
+pub(crate) static NETWORKS_MADE: PerCpuArray<u32, 1> = PerCpuArray::new();
 
 /// Declared address ranges to processing units; IPv4 below `::ffff:0:0/96`. Written by user space.
 #[btf_map]

@@ -143,6 +143,13 @@ pub(crate) fn wire(skb: Skb, headers: u32, jumbo: bool) -> Wire {
     Wire { packets: segments, bytes: u64::from(length) + repeated + u64::from(tag) * u64::from(segments) }
 }
 
+/// The same without the first `before` octets of each packet, and without the tag beside it.
+#[inline(always)]
+pub(crate) fn without(skb: Skb, wire: Wire, before: u32) -> Wire {
+    let tag = if metadata_vlan(skb).is_some() { TAG } else { 0 };
+    Wire { bytes: wire.bytes.saturating_sub(u64::from(before + tag) * u64::from(wire.packets)), ..wire }
+}
+
 /// An 802.1Q tag.
 const TAG: u32 = 4;
 /// The hop-by-hop header of a super-packet beyond 65,535 octets (BIG TCP, Linux 5.19).

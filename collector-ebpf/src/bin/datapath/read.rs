@@ -53,6 +53,14 @@ pub(crate) struct Packet {
     /// 1 if the kernel's header of a jumbogram is to be taken off.
     jumbo: u8,
     pub(crate) family: u8,
+    /// 1 if it is a tunnel's, and what is inside is wanted.
+    pub(crate) carries: u8,
+    /// 1 if it lies inside of a tunnel's.
+    pub(crate) inside: u8,
+    /// Where the packet's own transport header ends, whatever is inside.
+    transport_end: u16,
+    /// Octets of the tunnel before what it carries.
+    before: u16,
     /// 1 if it is an ICMP error, and [`Scratch::quoted`](crate::maps::Scratch::quoted) is the flow that it quotes.
     pub(crate) quotes: u8,
 }
@@ -81,6 +89,10 @@ impl Packet {
         self.jumbo = 0;
         self.family = 0;
         self.quotes = 0;
+        self.carries = 0;
+        self.inside = 0;
+        self.transport_end = 0;
+        self.before = 0;
     }
 
     /// Where the transport header ends.
@@ -137,7 +149,35 @@ impl Packet {
     /// What it stands for on the wire.
     #[inline(always)]
     pub(crate) fn wire(&self, skb: Skb) -> Wire {
-        packet::wire(skb, self.headers(), self.jumbo != 0)
+        let wire = packet::wire(skb, self.headers(), self.jumbo != 0);
+        if self.inside == 0 { wire } else { packet::without(skb, wire, u32::from(self.before)) }
+    }
+
+    /// Where the transport header ends of the packet itself; the [`headers`](Self::headers) that segments repeat may reach
+    /// further.
+    #[inline(always)]
+    pub(crate) fn transport_end(&self) -> u32 {
+        u32::from(self.transport_end)
+    }
+
+    /// It becomes what a tunnel carries behind `before` octets.
+    #[inline(always)]
+    pub(crate) fn enter(&mut self, before: u32) {
+        self.inside = 1;
+        self.before = before as u16;
+        self.quotes = 0;
+    }
+
+    /// Exchanges the ends of what is inside of a tunnel's packet where the local one did not send that.
+    #[inline(always)]
+    pub(crate) fn orient_inside<K: Key>(&mut self) {
+        // Nothing in it is a tunnel once more that anybody asks about.
+        self.carries = 0;
+        if !self.sent() {
+            // SAFETY: both keys are words without padding, and the greater fills the array.
+            unsafe { (*ptr::from_mut(&mut self.key).cast::<K>()).turn() };
+            self.initiator ^= how::LOCAL_INITIATED;
+        }
     }
 
     /// What was read, as if the local end had sent it.
@@ -146,6 +186,8 @@ impl Packet {
         // SAFETY: both keys are words without padding, and the greater fills the array.
         unsafe { ptr::from_mut(&mut self.key).cast::<K>().write(key) };
         self.headers = transport.headers as u16;
+        self.transport_end = transport.headers as u16;
+        self.carries = u8::from(self.role.flags & role::INNER != 0 && tunnel::is_tunnel(transport));
         self.tcp_flags = transport.tcp_flags;
         self.initiator = initiator(transport);
         self.family = K::FAMILY;
@@ -331,7 +373,7 @@ fn inner<K: Key>(skb: Skb, packet: &mut Packet) -> u32 {
 }
 
 #[inline(never)]
-fn general4(skb: Skb, packet: &mut Packet, next: u32, boundary: u16) -> u32 {
+pub(crate) fn general4(skb: Skb, packet: &mut Packet, next: u32, boundary: u16) -> u32 {
     let Some(bytes) = Copied::again(skb) else { return Unparsed::Truncated as u32 + 1 };
     match ipv4::parse(&bytes, next, frame(skb)) {
         Ok(ip) => {
@@ -344,7 +386,7 @@ fn general4(skb: Skb, packet: &mut Packet, next: u32, boundary: u16) -> u32 {
 }
 
 #[inline(never)]
-fn general6(skb: Skb, packet: &mut Packet, next: u32, boundary: u16) -> u32 {
+pub(crate) fn general6(skb: Skb, packet: &mut Packet, next: u32, boundary: u16) -> u32 {
     let Some(bytes) = Copied::again(skb) else { return Unparsed::Truncated as u32 + 1 };
     match ipv6::parse(&bytes, next, frame(skb)) {
         Ok(ip) => {

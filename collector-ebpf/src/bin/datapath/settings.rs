@@ -56,6 +56,10 @@ pub(crate) static FLOWS_BURST: Global<u32> = Global::new(100_000 << 10);
 #[unsafe(no_mangle)]
 pub(crate) static FRAGMENT_TICKS: Global<u32> = Global::new(30 * 250);
 
+/// CPUs that the kernel may number.
+#[unsafe(no_mangle)]
+pub(crate) static POSSIBLE_CPUS: Global<u32> = Global::new(1);
+
 /// The bits of `skb->mark` that hold a processing unit's mark; 0 writes none.
 #[unsafe(no_mangle)]
 pub(crate) static MARK_MASK: Global<u32> = Global::new(0);

@@ -3,7 +3,10 @@
 use core::ptr;
 
 use collector_ebpf::{
-    abi::flow::{FLUSH_AT, RX, SlotCounts, TX, TableCounts, how},
+    abi::{
+        flow::{FLUSH_AT, RX, SlotCounts, TX, TableCounts, how},
+        network,
+    },
     wire::tcp,
 };
 
@@ -112,7 +115,9 @@ pub(crate) fn into_table<K: Key>(packet: &Packet, who: u32, packets: u32, bytes:
     let now = packet.now as u32;
     let place = Place::new(packet.word, now, who.pu, who.how);
     let Some(entry) = packet.key::<K>().table_entry(&place) else {
-        count::ledger(|ledger| ledger.table_full += 1);
+        if packet.inside == 0 {
+            count::ledger(|ledger| ledger.table_full += 1);
+        }
         return 0;
     };
     let direction = packet.direction();
@@ -142,6 +147,10 @@ fn flush<K: Key>(key: &K, word: u64, counts: &SlotCounts) -> u32 {
         return 0;
     }
     let skbs = |direction: usize| u64::from(counts.amounts[direction].skbs);
+    if network::is_inside(key.rest().boundary) {
+        count::ledger(|ledger| ledger.inner_lost += skbs(RX) + skbs(TX));
+        return 0;
+    }
     count::ledger(|ledger| ledger.table_full += skbs(RX) + skbs(TX));
     if let Some(unit) = unit(counts.pu) {
         for direction in [RX, TX] {

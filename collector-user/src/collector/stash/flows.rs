@@ -8,7 +8,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::event::{ActionType, EndPoint, Ended, FlowRecord, ServiceType, Text, hash};
+use crate::event::{ActionType, EndPoint, Ended, FlowRecord, ServiceType, Text, Tunnel, hash};
 
 /// How long nothing must have been heard of a flow that is not TCP before its record is handed on: longer than the
 /// daemon remembers such a flow, and than it waits with the record of its last packets.
@@ -90,7 +90,7 @@ pub(super) struct Flows {
 #[derive(PartialEq, Eq, Hash)]
 enum Key {
     Connection(Box<Connection>),
-    Service(String),
+    Service(String, Tunnel, u32),
 }
 
 /// What makes a connection, and what was decided on it.
@@ -102,6 +102,7 @@ struct Connection {
     destination: Option<EndPoint>,
     l4_protocol: u8,
     vlan: u16,
+    tunnel: (Tunnel, u32),
     action: ActionType,
     observed_action: ActionType,
     drop_reason: Text,
@@ -184,6 +185,7 @@ impl Aggregate {
                 destination: record.destination.clone(),
                 l4_protocol: record.l4_protocol,
                 vlan: record.vlan,
+                tunnel: (record.tunnel, record.tunnel_id),
                 action: record.action,
                 observed_action: record.observed_action,
                 drop_reason: record.drop_reason.clone(),
@@ -192,7 +194,7 @@ impl Aggregate {
                 service_type: record.service_type,
                 service_id: record.service_id.clone(),
             })),
-            Self::Service => Key::Service(hash::stats_flow_hash(record)),
+            Self::Service => Key::Service(hash::stats_flow_hash(record), record.tunnel, record.tunnel_id),
         }
     }
 

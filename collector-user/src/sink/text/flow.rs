@@ -8,7 +8,7 @@ use super::{
     look::Look,
     number::{Count, Octets},
 };
-use crate::event::{Ended, FlowRecord, ResetBy, Time};
+use crate::event::{Ended, FlowRecord, ResetBy, Time, Tunnel};
 
 pub(super) fn line(columns: &mut Columns, look: &Look, time: Time, record: &FlowRecord) -> String {
     let end = |end| line::end(end, &record.context_id, record.l4_protocol);
@@ -24,6 +24,9 @@ pub(super) fn line(columns: &mut Columns, look: &Look, time: Time, record: &Flow
     if record.vlan != 0 {
         // Writing to a `String` cannot fail.
         let _ = write!(line, " vlan {}", record.vlan);
+    }
+    if record.tunnel != Tunnel::None {
+        let _ = write!(line, " in {} {}", record.tunnel, record.tunnel_id);
     }
     line
 }
