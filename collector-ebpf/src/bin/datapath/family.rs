@@ -3,13 +3,12 @@
 use core::mem::offset_of;
 
 use aya_ebpf::{
-    bindings::{BPF_NOEXIST, bpf_fib_lookup},
+    bindings::bpf_fib_lookup,
     btf_maps::{HashMap, LruHashMap},
-    helpers::bpf_get_smp_processor_id,
 };
 use collector_ebpf::abi::{
     control::Control,
-    flow::{FlowKey4, FlowKey6, Identity, Slot4, Slot6, SlotCounts, TableCounts, TableKey4, TableKey6, how},
+    flow::{FlowKey4, FlowKey6, Identity, Slot4, Slot6, SlotCounts, TableCounts, TableKey4, TableKey6},
 };
 
 use crate::{
@@ -20,6 +19,7 @@ use crate::{
         HIGH_WATER_6, SLOT_SHIFT_4, SLOT_SHIFT_6,
     },
     socket::Tuple,
+    table::{Place, entry},
 };
 
 /// A slot of a cache: its key, and behind that its counts. One address, for there are few registers.
@@ -39,29 +39,6 @@ impl<K> Slot<K> {
 
 const _: () = assert!(offset_of!(Slot4, counts) == size_of::<FlowKey4>());
 const _: () = assert!(offset_of!(Slot6, counts) == size_of::<FlowKey6>());
-
-/// Where in the tables counts belong, beside the flow's key.
-#[derive(Clone, Copy)]
-pub(crate) struct Place {
-    /// The control word of the epoch.
-    pub(crate) word: u64,
-    pub(crate) cpu: u32,
-    /// The tick of the first packet, for a new entry.
-    pub(crate) first: u32,
-    pub(crate) pu: u16,
-    /// 1 if the unit is provisional.
-    pub(crate) provisional: u16,
-}
-
-impl Place {
-    /// For counts on this CPU of the unit `pu`, which was found as `how` says.
-    #[inline(always)]
-    pub(crate) fn new(word: u64, first: u32, pu: u16, how: u8) -> Self {
-        // SAFETY: no arguments, no memory.
-        let cpu = unsafe { bpf_get_smp_processor_id() };
-        Self { word, cpu, first, pu, provisional: u16::from(how & how::PROVISIONAL != 0) }
-    }
-}
 
 /// A flow key as the caches, the tables and the identities of its family know it.
 pub(crate) trait Key: Copy + 'static {
@@ -423,38 +400,3 @@ fn mapped([a, b, c, d]: [u8; 4]) -> [u8; 16] {
     // SAFETY: both are 16 octets.
     unsafe { core::mem::transmute::<[u64; 2], [u8; 16]>(words) }
 }
-
-#[inline(always)]
-fn entry<T>(
-    table: &HashMap<T, TableCounts, 1>,
-    key: &T,
-    at: &Place,
-    filling: &Filling,
-) -> Option<*mut TableCounts> {
-    if let Some(entry) = table.get_ptr_mut(key) {
-        return Some(entry);
-    }
-    // Inserted empty, from memory that is not the stack, of which there is too little for a copy. The entry can have
-    // come meanwhile only where softirqs are preempted: its key names this CPU.
-    let inserted = table.insert(key, &NOTHING, u64::from(BPF_NOEXIST)).is_ok();
-    let entry = table.get_ptr_mut(key)?;
-    if inserted {
-        // SAFETY: the entry is live for the run, and this CPU's alone.
-        unsafe { (*entry).first = at.first };
-    }
-    filling.count();
-    Some(entry)
-}
-
-static NOTHING: TableCounts = TableCounts {
-    bytes: [0; 2],
-    packets: [0; 2],
-    skbs: [0; 2],
-    begun: 0,
-    first: 0,
-    last: 0,
-    interface: 0,
-    tcp_flags: [0; 2],
-    how: 0,
-    _pad: [0; 3],
-};

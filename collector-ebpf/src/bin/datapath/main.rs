@@ -3,7 +3,7 @@
 //! A packet's way: [`packet`] shows its bytes, [`read`] what they say; [`account`] counts it where its flow
 //! holds its slot of the CPU's cache, and [`cold`] does all that is rarer: any kind of packet, [`identity`]
 //! (and [`classify`], once or twice a flow, which asks for a [`socket`] or a [`route`]; or that of the flow that an ICMP
-//! error is a [`quote`] of), [`slot`], [`fill`], and [`report`], which tells user space of flows that
+//! error is a [`quote`] of), [`slot`], [`table`], [`fill`], and [`report`], which tells user space of flows that
 //! begin and end. Programs at TC only ever let a packet pass on (`TC_ACT_UNSPEC`: the next program sees it
 //! too), and write nothing to it but its mark.
 //!
@@ -47,6 +47,7 @@ mod route;
 mod settings;
 mod slot;
 mod socket;
+mod table;
 mod untyped;
 mod walk;
 

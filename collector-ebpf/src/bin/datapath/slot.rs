@@ -13,9 +13,10 @@ use collector_ebpf::{
 use crate::{
     account, atomic,
     count::{self, unit},
-    family::{Key, Place, Slot},
+    family::{Key, Slot},
     identity::Who,
     read::Packet,
+    table::Place,
 };
 
 /// The slot that the flow holds, of the two that it may have.
