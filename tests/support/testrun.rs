@@ -21,6 +21,7 @@ use collector_user::{
         object::{
             self, CounterMaps, EGRESS, FlowMaps, INGRESS, Ledgers, Loaded, Programs, ReferenceMaps, Settings,
         },
+        requirements,
     },
 };
 
@@ -175,7 +176,7 @@ impl Datapath {
         let Loaded { programs, control, flows, mut counters, ledgers, networks, events, reference, .. } =
             object::load(settings)?;
         counters.ensure(UNIT + 1)?;
-        let controller = Controller::new(control, object::ticks_per_second()?)?;
+        let controller = Controller::new(control, requirements::ticks_per_second()?)?;
         Ok(Self {
             programs,
             controller,

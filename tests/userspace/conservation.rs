@@ -10,7 +10,10 @@ use collector_ebpf::{
     wire::tcp::{ACK, FIN, RST, SYN},
 };
 use collector_user::{
-    aggregate::flows::{Flow, Flows, Lives},
+    aggregate::{
+        flows::{Flow, Flows},
+        lives::Lives,
+    },
     drain::decode::{FlowDelta, FlowId, FlowNews},
 };
 

@@ -9,10 +9,7 @@ use collector_ebpf::{
     wire::tcp::{ACK, FIN, RST, SYN},
 };
 use collector_user::{
-    aggregate::{
-        flows::{Flows, Lives},
-        record::Scribe,
-    },
+    aggregate::{flows::Flows, lives::Lives, record::Scribe},
     clock::Moment,
     drain::decode::{FlowDelta, FlowId, FlowNews},
     event::{Ended, FlowRecord, InitiatorBy, ResetBy},

@@ -5,4 +5,5 @@ pub mod booking;
 pub mod counters;
 pub mod flows;
 pub mod initiator;
+pub mod lives;
 pub mod record;

@@ -14,11 +14,7 @@ use futures_util::StreamExt as _;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::{
-    aggregate::{
-        counters::Differences,
-        flows::{Flows, Lives},
-        record::Scribe,
-    },
+    aggregate::{counters::Differences, flows::Flows, lives::Lives, record::Scribe},
     clock::{self, Moment},
     collector::EventCollector,
     config::IfaceGlob,
@@ -38,6 +34,7 @@ use crate::{
         error::KernelError,
         networks::Networks,
         object::{self, CounterMaps, FlowMaps, Ledgers, Programs, Settings},
+        requirements,
     },
     pu::{
         life::Lives as UnitLives,
@@ -88,6 +85,9 @@ impl Default for Options {
         }
     }
 }
+
+/// What a kernel lacks whose softirqs can be preempted: a slot could see two packets at once.
+const WITHOUT_CACHES: &str = "the flow caches: this kernel is PREEMPT_RT, so each packet is counted in the shared table, which costs more";
 
 /// Between two looks for identities that nobody ages.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
@@ -212,7 +212,7 @@ impl<'a> Daemon<'a> {
         netlink: Netlink,
     ) -> Result<Self, DaemonError> {
         let units = Registry::new(&options.units)?;
-        let hz = object::ticks_per_second()?;
+        let hz = requirements::ticks_per_second()?;
         let object::Loaded {
             programs, control, flows, mut counters, ledgers, networks, events, faults, ..
         } = object::load(&options.settings)?;
@@ -257,6 +257,7 @@ impl<'a> Daemon<'a> {
         self.remove_leftovers().await?;
         let mut missing = self.reconcile(true).await?;
         missing.extend(self.lacking_marks());
+        missing.extend(requirements::is_preempt_rt().then(|| WITHOUT_CACHES.to_owned()));
         Ok(missing)
     }
 

@@ -6,6 +6,8 @@
 //! - [`control`]: the only writer of what the programs obey: epoch, generation, lease, roles, addresses, ranges.
 //! - [`counters`]: reads the cumulative counters of processing units, and the ledger.
 //! - [`cpus`]: which CPUs there are, and whose slots are where.
+//! - [`requirements`]: what must hold before anything is loaded, and what the kernel is like.
+//! - `maps`: takes the maps out of what was loaded.
 //! - [`networks`]: reads how the programs have numbered networks inside of tunnels.
 //! - [`batch`] and [`memory`]: the two things that aya's typed maps do not offer.
 
@@ -16,6 +18,8 @@ pub mod counters;
 pub mod cpus;
 pub mod error;
 pub mod filters;
+mod maps;
 pub mod memory;
 pub mod networks;
 pub mod object;
+pub mod requirements;

@@ -1,10 +1,7 @@
 //! Loads the embedded programs and maps, sized for this host.
 
-use std::io;
-
-use ::object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use aya::{
-    Ebpf, EbpfError, EbpfLoader, Pod, include_bytes_aligned,
+    Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
     maps::{
         Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray, RingBuf,
         lpm_trie::LpmTrie,
@@ -12,29 +9,29 @@ use aya::{
     programs::{Program, SchedClassifier, TestRun as _, TestRunOptions},
 };
 use aya_log::EbpfLogger;
-use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_PERCPU_ARRAY};
+use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY;
 use collector_ebpf::abi::{
-    self,
     bench::{self, Walk},
     control::{Anchor, Control},
     counter::{PUS_PER_CHUNK, PuCounters},
-    flow::{Slot4, Slot6, TableCounts, TableKey4, TableKey6},
+    flow::{Slot4, Slot6, TableKey4, TableKey6},
     pu::Role,
 };
-use rustix::thread::CapabilitySet;
 
 use crate::kernel::{
     cpus::{self, give_slots, slots_of_one},
     error::KernelError,
+    maps::{data, mapped, outer, shared, tables, typed},
     memory::SharedArray,
     networks::Networks,
+    requirements::{
+        check_kernel, check_object, check_privileges, is_preempt_rt, kernel_version, ticks_per_second,
+    },
 };
 
 /// The object, or nothing where it was not built.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/datapath.o"));
 
-/// The oldest supported kernel.
-const OLDEST: (u32, u32) = (5, 10);
 /// From here on maps count against the memory of the control group, not against `RLIMIT_MEMLOCK`.
 const COUNTED_BY_MEMCG: (u32, u32) = (5, 11);
 
@@ -383,81 +380,9 @@ fn explain(error: EbpfError) -> KernelError {
     }
 }
 
-/// The contract's version that the object was built for must be this program's.
-fn check_object(bytes: &[u8]) -> Result<(), KernelError> {
-    if bytes.is_empty() {
-        return Err(KernelError::Stub);
-    }
-    let fail = |reason| KernelError::Object { reason };
-    let object = ::object::File::parse(bytes).map_err(fail)?;
-    let missing = KernelError::Missing { what: "symbol", name: "ABI_VERSION" };
-    let Some(symbol) = object.symbols().find(|symbol| symbol.name() == Ok("ABI_VERSION")) else {
-        return Err(missing);
-    };
-    let Some(section) = symbol.section_index() else { return Err(missing) };
-    let section = object.section_by_index(section).map_err(fail)?;
-    let Some(version) = section.data_range(section.address() + symbol.address(), 4).map_err(fail)? else {
-        return Err(missing);
-    };
-    let found = u32::from_le_bytes(version.try_into().map_err(|_length| missing)?);
-    if found == abi::VERSION { Ok(()) } else { Err(KernelError::Version { found, expected: abi::VERSION }) }
-}
-
-fn check_kernel() -> Result<(), KernelError> {
-    let release = || rustix::system::uname().release().to_string_lossy().into_owned();
-    if kernel_version() < OLDEST { Err(KernelError::KernelTooOld { release: release() }) } else { Ok(()) }
-}
-
-/// Major and minor version of the running kernel.
-fn kernel_version() -> (u32, u32) {
-    let uname = rustix::system::uname();
-    let release = uname.release().to_string_lossy();
-    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse().ok());
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
-}
-
-fn check_privileges() -> Result<(), KernelError> {
-    let held = rustix::thread::capabilities(None)
-        .map_err(|error| KernelError::Host { what: "this process's capabilities", source: error.into() })?
-        .effective;
-    let needed = [
-        (CapabilitySet::BPF, "CAP_BPF", "load eBPF programs"),
-        (CapabilitySet::PERFMON, "CAP_PERFMON", "let them read what packets point to"),
-        (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN", "attach them to interfaces"),
-    ];
-    // CAP_SYS_ADMIN stands for CAP_BPF and CAP_PERFMON, as it did before Linux 5.8.
-    let covered = if held.contains(CapabilitySet::SYS_ADMIN) {
-        held | CapabilitySet::BPF | CapabilitySet::PERFMON
-    } else {
-        held
-    };
-    match needed.iter().find(|(capability, ..)| !covered.contains(*capability)) {
-        Some((_, capability, purpose)) => Err(KernelError::Privilege { capability, purpose }),
-        None => Ok(()),
-    }
-}
-
-/// The kernel's HZ: what its coarse clock resolves is one tick (`ktime_get_coarse`, `KTIME_LOW_RES`).
-///
-/// # Errors
-///
-/// [`KernelError::Host`].
-pub fn ticks_per_second() -> Result<u32, KernelError> {
-    let tick = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse).tv_nsec;
-    u32::try_from(tick)
-        .ok()
-        .and_then(|tick| 1_000_000_000_u32.checked_div(tick))
-        .ok_or(KernelError::Host { what: "the length of a tick", source: io::ErrorKind::InvalidData.into() })
-}
-
 /// A number that is as good as no limit where it does not fit.
 fn scaled(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-/// Whether softirqs can be preempted here.
-fn is_preempt_rt() -> bool {
-    rustix::system::uname().version().to_string_lossy().contains("PREEMPT_RT")
 }
 
 /// How far a hash is shifted to be one of so many slots.
@@ -479,57 +404,4 @@ fn hash_factors() -> Result<[u64; HASH_FACTORS.len()], KernelError> {
         *factor = u64::from_ne_bytes(bytes) | 1;
     }
     Ok(factors)
-}
-
-fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, KernelError> {
-    ebpf.take_map(name).ok_or(KernelError::Missing { what: "map", name })
-}
-
-fn data(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, KernelError> {
-    match take(ebpf, name)? {
-        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::ArrayOfMaps(data) => Ok(data),
-        _ => Err(KernelError::Missing { what: "map of the kind expected", name }),
-    }
-}
-
-fn typed<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, KernelError>
-where
-    M: TryFrom<Map, Error = MapError>,
-{
-    take(ebpf, name)?.try_into().map_err(|source| KernelError::Map { map: name, action: "opened", source })
-}
-
-fn outer(ebpf: &mut Ebpf, name: &'static str) -> Result<ArrayOfMaps<MapData>, KernelError> {
-    typed(ebpf, name)
-}
-
-fn shared<T: Pod>(ebpf: &mut Ebpf, name: &'static str, entries: u32) -> Result<SharedArray<T>, KernelError> {
-    mapped(&data(ebpf, name)?, name, entries)
-}
-
-fn mapped<T: Pod>(map: &MapData, name: &'static str, entries: u32) -> Result<SharedArray<T>, KernelError> {
-    SharedArray::map(map.fd(), entries).map_err(|source| KernelError::Call {
-        map: name,
-        action: "mapped into memory",
-        source,
-    })
-}
-
-/// Creates one table an epoch and puts both into the outer map.
-fn tables<K>(
-    outer: &mut ArrayOfMaps<MapData>,
-    name: &'static str,
-    entries: u32,
-) -> Result<[MapData; 2], KernelError> {
-    let fail = |action| move |source| KernelError::Map { map: name, action, source };
-    let create = || {
-        let (key, value) = (size_of::<K>() as u32, size_of::<TableCounts>() as u32);
-        let map = aya_obj::Map::new_from_params(BPF_MAP_TYPE_HASH as u32, key, value, entries, 0);
-        MapData::create(map, name, None).map_err(fail("created"))
-    };
-    let tables = [create()?, create()?];
-    for (epoch, table) in tables.iter().enumerate() {
-        outer.set(epoch as u32, table, 0).map_err(fail("filled"))?;
-    }
-    Ok(tables)
 }

@@ -8,9 +8,12 @@ use collector_ebpf::{
     wire::tcp::{ACK, FIN, RST, SYN},
 };
 
-use super::{Flow, Flows, Lives, SECOND};
+use super::{Flow, Flows};
 use crate::{
-    aggregate::booking::{Credit, HostEnd},
+    aggregate::{
+        booking::{Credit, HostEnd},
+        lives::{Lives, SECOND},
+    },
     drain::decode::{FlowDelta, FlowId, FlowNews},
     event::{Ended, InitiatorBy, ResetBy},
 };
