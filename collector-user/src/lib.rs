@@ -2,7 +2,8 @@
 //!
 //! The rooms, in the order in which data passes through them; each uses only what lies before it:
 //!
-//! - [`event`]: the eight kinds of record, and the status; [`clock`]: the only place that reads clocks.
+//! - [`event`]: the eight kinds of record, and the status; [`clock`]: the only place that reads clocks;
+//!   [`error`]: causes in words.
 //! - [`collector`]: the trait [`EventCollector`](collector::EventCollector), the seam to whoever wants the events.
 //! - [`host`]: interfaces and addresses, by netlink.
 //! - [`kernel`]: loads and attaches the eBPF programs, and talks to their maps.
@@ -23,6 +24,7 @@ pub mod collector;
 pub mod config;
 pub mod daemon;
 pub mod drain;
+pub mod error;
 pub mod event;
 pub mod host;
 pub mod kernel;

@@ -13,11 +13,12 @@ use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use jiff::tz::TimeZone;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-use super::say::{Voice, with_causes};
+use super::say::Voice;
 use crate::{
     clock,
     collector::{EventCollector, fanout::Fanout, filter::Filter},
     config::{Config, Destination, Form, LogFormat, OutputConfig},
+    error::with_causes,
     event::Status,
     sink::{
         Format, SinkError,

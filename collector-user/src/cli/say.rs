@@ -16,6 +16,7 @@ use crate::{
     clock,
     config::LogFormat,
     daemon::Started,
+    error::with_causes,
     event::{InterfaceStatus, Time},
     sink::queue::SinkCounts,
 };
@@ -115,17 +116,6 @@ fn json(timestamp: Time, level: &'static str, message: &str) -> String {
     // Text and a time always have a form.
     let line = Line { timestamp, level, message, target: "collector" };
     serde_json::to_string(&line).unwrap_or_default() + "\n"
-}
-
-/// The error and its causes on one line, or as many as they have.
-pub(super) fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text
 }
 
 fn attached(interfaces: &[InterfaceStatus]) -> String {

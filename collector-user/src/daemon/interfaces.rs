@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::{Daemon, DaemonError};
 use crate::{
     config::IfaceGlob,
+    error::root_cause,
     event::InterfaceStatus,
     host::links::{self, Link, Tunnel},
     kernel::{
@@ -420,14 +421,6 @@ pub(super) fn check_names(globs: &[IfaceGlob], links: &BTreeMap<u32, Link>) -> R
         Some(glob) => Err(DaemonError::NoSuchInterface { name: glob.to_string() }),
         None => Ok(()),
     }
-}
-
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use crate::{
     collector::memory::Recorder,
     daemon::{self, DaemonError, Options},
+    error::with_causes,
     event::{EndPoint, FlowRecord, Ledger, Status},
     kernel::object::Settings,
     pu::registry::Declared,
@@ -126,7 +127,7 @@ pub fn run(mut tell: impl FnMut(Row)) -> Result<(), SelftestError> {
                     CaseError::World(WorldError::NotPossible { what }) => {
                         Outcome::NotPossible { not_possible: what }
                     }
-                    error => Outcome::Failed { failed: chain(&error) },
+                    error => Outcome::Failed { failed: with_causes(&error) },
                 };
                 setting.cases().for_each(|case| tell(Row { case, outcome: outcome.clone() }));
             }
@@ -145,7 +146,7 @@ fn try_setting(setting: Setting) -> Result<Vec<Row>, CaseError> {
     let mut rows = Vec::new();
     for (case, sent) in sent {
         let outcome = match sent {
-            Err(error) => Outcome::Failed { failed: chain(&error) },
+            Err(error) => Outcome::Failed { failed: with_causes(&error) },
             Ok(sent) => {
                 let counted =
                     records.iter().filter(|record| is_of(record, &sent, case)).map(packets).sum::<u64>();
@@ -241,17 +242,8 @@ fn packets(record: &FlowRecord) -> u64 {
     record.packets + record.reply_packets
 }
 
-/// Buffers that are in the ledger, and in no flow.
+/// Buffers that are in the ledger, and in no flow. A buffer may stand for several packets; then this explains less than is
+/// lacking, and the row shows a difference where there was a loss that is named: never the other way round.
 fn no_flow_holds(ledger: &Ledger) -> u64 {
     ledger.table_full + ledger.rate_limited
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text = format!("{text}: {source}");
-        cause = source.source();
-    }
-    text
 }

@@ -42,6 +42,12 @@ pub(super) enum TrafficError {
         /// Received.
         received: usize,
     },
+    /// Nobody connects.
+    #[error("nobody has connected to port {port} within {} s", PATIENCE.as_secs())]
+    Nobody {
+        /// Where it was waited.
+        port: u16,
+    },
     /// The other side gave up.
     #[error("the other side of the connection gave up")]
     GivenUp,
@@ -151,10 +157,16 @@ fn connection(world: &World) -> Result<Sent, TrafficError> {
     let (_, to) = world.addresses;
     let server = SocketAddr::from((to, SERVER_PORT));
     let listener = world.server.within(|| TcpListener::bind(server))?.map_err(failed("listen"))?;
+    // For how long `accept` waits, too.
+    sockopt::set_socket_timeout(&listener, sockopt::Timeout::Recv, Some(PATIENCE))
+        .map_err(|error| failed("set a time")(error.into()))?;
     let (told, client_is_done) = mpsc::channel();
     thread::scope(|scope| {
         let answering = scope.spawn(move || -> Result<u64, TrafficError> {
-            let (mut socket, _) = listener.accept().map_err(failed("accept a connection"))?;
+            let (mut socket, _) = listener.accept().map_err(|source| match source.kind() {
+                io::ErrorKind::WouldBlock => TrafficError::Nobody { port: SERVER_PORT },
+                _ => failed("accept a connection")(source),
+            })?;
             socket.set_read_timeout(Some(PATIENCE)).map_err(failed("set a time"))?;
             expect(FORTH, read_all(&mut socket)?)?;
             write_all(&mut socket, BACK)?;
@@ -184,8 +196,6 @@ fn connection(world: &World) -> Result<Sent, TrafficError> {
             let _ = told.send(());
         } else {
             drop(told);
-            // An accept that waits for nobody would wait for ever.
-            let _ = world.client().within(|| TcpStream::connect_timeout(&server, PATIENCE));
         }
         let answered = answering.join().unwrap_or_else(|cause| panic::resume_unwind(cause));
         let (port, client) = asked?;

@@ -89,6 +89,13 @@ struct End {
     v6: Ipv6Addr,
 }
 
+impl End {
+    /// The address of a family.
+    fn address(&self, family: u8) -> IpAddr {
+        if family == 4 { self.v4.into() } else { self.v6.into() }
+    }
+}
+
 const fn end(interface: &'static str, network: u8, last: u8) -> End {
     End {
         interface,
@@ -98,6 +105,8 @@ const fn end(interface: &'static str, network: u8, last: u8) -> End {
     }
 }
 
+/// Where the kernel's IPv6 is set, if it runs.
+const IPV6: &str = "/proc/sys/net/ipv6";
 /// The wire between the watched host and the server's.
 const WIRE: [&str; 2] = ["wire0", "wire1"];
 const VLAN: u16 = 7;
@@ -108,6 +117,10 @@ const VXLAN_PORT: u16 = 4789;
 impl World {
     /// Makes the hosts of a setting.
     pub(super) fn new(setting: Setting) -> Result<Self, WorldError> {
+        let family = setting.family;
+        if family == 6 && !fs::exists(IPV6).unwrap_or(true) {
+            return Err(WorldError::NotPossible { what: "this kernel runs without IPv6".to_owned() });
+        }
         let (watched, server) = (Place::new()?, Place::new()?);
         for place in [&watched, &server] {
             place.within(quiet)??;
@@ -137,7 +150,8 @@ impl World {
                 let (near, far) = (end(WIRE[0], 0, 1), end(WIRE[1], 0, 2));
                 let ends = [(&world.watched, near, far), (&world.server, far, near)];
                 for (place, own, other) in ends {
-                    addressed(place, own, &[other])?;
+                    // The tunnel itself is one over IPv4, whatever it carries.
+                    addressed(place, own, &[other], 4)?;
                     above(place, "VXLAN", own.interface, |index| {
                         LinkVxlan::new("vxlan7", VNI)
                             .dev(index)
@@ -151,13 +165,11 @@ impl World {
                 (end("vxlan7", 3, 1), end("vxlan7", 3, 2))
             }
         };
-        addressed(&world.watched, here, &[there])?;
-        addressed(&world.server, there, &[here])?;
+        addressed(&world.watched, here, &[there], family)?;
+        addressed(&world.server, there, &[here], family)?;
         let (client, server) =
             if setting.is_masqueraded() { (world.masquerade(here)?, there) } else { (here, there) };
-        let four = setting.family == 4;
-        world.addresses =
-            if four { (client.v4.into(), server.v4.into()) } else { (client.v6.into(), server.v6.into()) };
+        world.addresses = (client.address(family), server.address(family));
         if !setting.offloads {
             let all: [(&Place, &[&str]); 2] =
                 [(&world.watched, &[WIRE[0], here.interface]), (&world.server, &[WIRE[1], there.interface])];
@@ -188,8 +200,8 @@ impl World {
         veth(&self.watched, PORT, &behind, "eth0")?;
         bridge(&self.watched, "br0", PORT)?;
         let (gateway, client) = (end("br0", 4, 1), end("eth0", 4, 2));
-        addressed(&self.watched, gateway, &[client])?;
-        addressed(&behind, client, &[gateway])?;
+        addressed(&self.watched, gateway, &[client], 4)?;
+        addressed(&behind, client, &[gateway], 4)?;
         netlink(&behind, async |handle| {
             let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway.v4).build();
             refused("add a route", handle.route().add(route).execute().await)
@@ -253,13 +265,21 @@ fn netlink<T: Send>(
     place: &Place,
     ask: impl AsyncFnOnce(&Handle) -> Result<T, WorldError> + Send,
 ) -> Result<T, WorldError> {
+    in_event_loop(place, async || {
+        let (netlink, _changes) = watch::open()?;
+        ask(&netlink.handle).await
+    })
+}
+
+/// Does in a namespace what waits.
+fn in_event_loop<T: Send>(
+    place: &Place,
+    act: impl AsyncFnOnce() -> Result<T, WorldError> + Send,
+) -> Result<T, WorldError> {
     place.within(|| {
         let system = |source| WorldError::System { what: "set up an event loop".to_owned(), source };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system)?;
-        runtime.block_on(async {
-            let (netlink, _changes) = watch::open()?;
-            ask(&netlink.handle).await
-        })
+        runtime.block_on(act())
     })?
 }
 
@@ -270,7 +290,7 @@ fn refused<T>(what: &str, result: Result<T, rtnetlink::Error>) -> Result<T, Worl
 /// The kernel knows no such device.
 fn is_unknown(error: &rtnetlink::Error) -> bool {
     let rtnetlink::Error::NetlinkError(message) = error else { return false };
-    [libc::EOPNOTSUPP, libc::ENODEV, libc::ENOENT].contains(&-message.raw_code())
+    -message.raw_code() == libc::EOPNOTSUPP
 }
 
 async fn index(handle: &Handle, name: &str) -> Result<u32, WorldError> {
@@ -327,23 +347,21 @@ fn bridge(place: &Place, name: &str, port: &str) -> Result<(), WorldError> {
     })
 }
 
-/// Gives an interface its addresses, sets it up, and makes its neighbours known.
-fn addressed(place: &Place, own: End, neighbours: &[End]) -> Result<(), WorldError> {
+/// Gives an interface its address of a family, sets it up, and makes its neighbours known.
+fn addressed(place: &Place, own: End, neighbours: &[End], family: u8) -> Result<(), WorldError> {
     netlink(place, async |handle| {
         let index = index(handle, own.interface).await?;
         let up =
             LinkMessageBuilder::<LinkUnspec>::default().index(index).address(own.mac.to_vec()).up().build();
         set(handle, "set an interface up", up).await?;
-        for (address, prefix) in [(IpAddr::from(own.v4), 24), (own.v6.into(), 64)] {
-            let mut request = handle.address().add(index, address, prefix);
-            request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
-            refused(&format!("add {address}"), request.execute().await)?;
-        }
+        let (address, prefix) = (own.address(family), if family == 4 { 24 } else { 64 });
+        let mut request = handle.address().add(index, address, prefix);
+        request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        refused(&format!("add {address}"), request.execute().await)?;
         for other in neighbours {
-            for address in [IpAddr::from(other.v4), other.v6.into()] {
-                let request = handle.neighbours().add(index, address).link_layer_address(&other.mac);
-                refused(&format!("make {address} known"), request.execute().await)?;
-            }
+            let address = other.address(family);
+            let request = handle.neighbours().add(index, address).link_layer_address(&other.mac);
+            refused(&format!("make {address} known"), request.execute().await)?;
         }
         Ok(())
     })
@@ -351,30 +369,26 @@ fn addressed(place: &Place, own: End, neighbours: &[End]) -> Result<(), WorldErr
 
 /// Waits until an interface carries packets, and returns the octets of a packet that it takes at most.
 fn up(place: &Place, name: &str) -> Result<u32, WorldError> {
-    place.within(|| {
-        let system = |source| WorldError::System { what: "set up an event loop".to_owned(), source };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(system)?;
-        runtime.block_on(async {
-            // Heard of before it is asked for: no change in between is missed.
-            let (netlink, mut changes) = watch::open()?;
-            let carries = async {
-                loop {
-                    let mut links = netlink.handle.link().get().match_name(name.to_owned()).execute();
-                    let link = refused(&format!("find {name}"), links.try_next().await)?;
-                    let attributes = link.map(|link| link.attributes).unwrap_or_default();
-                    if is_up(&attributes) {
-                        return Ok(mtu(&attributes));
-                    }
-                    if changes.next().await.is_none() {
-                        return Err(WorldError::Down { name: name.to_owned() });
-                    }
+    in_event_loop(place, async || {
+        // Heard of before it is asked for: no change in between is missed.
+        let (netlink, mut changes) = watch::open()?;
+        let carries = async {
+            loop {
+                let mut links = netlink.handle.link().get().match_name(name.to_owned()).execute();
+                let link = refused(&format!("find {name}"), links.try_next().await)?;
+                let attributes = link.map(|link| link.attributes).unwrap_or_default();
+                if is_up(&attributes) {
+                    return Ok(mtu(&attributes));
                 }
-            };
-            tokio::time::timeout(PATIENCE, carries)
-                .await
-                .unwrap_or_else(|_| Err(WorldError::Down { name: name.to_owned() }))
-        })
-    })?
+                if changes.next().await.is_none() {
+                    return Err(WorldError::Down { name: name.to_owned() });
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, carries)
+            .await
+            .unwrap_or_else(|_| Err(WorldError::Down { name: name.to_owned() }))
+    })
 }
 
 /// Devices without a carrier of their own, as tunnels, are neither up nor down.

@@ -108,7 +108,7 @@ fn a_full_disk_costs_its_own_output_only_and_is_told_at_the_end() {
     }
     let error = close(outputs).unwrap_err();
     assert_eq!(
-        crate::cli::say::with_causes(&error),
+        crate::error::with_causes(&error),
         "the full output cannot be written to: No space left on device (os error 28)"
     );
     let events = folder.events("good");
