@@ -4,6 +4,8 @@
 
 // The programs alone, on bytes: verdict, mark, counters, flow entry, or the reason why there is none.
 mod programs;
+// Generated frames: what the programs make of them is what the parser says in user space.
+mod differential;
 // How far the verifier has to look.
 mod verified;
 // Who a flow belongs to, by what the programs are told.

@@ -21,6 +21,7 @@ pub mod collector;
 pub mod command;
 pub mod events;
 pub mod frames;
+pub mod generated;
 pub mod lab;
 pub mod measure;
 pub mod netns;

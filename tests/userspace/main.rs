@@ -10,6 +10,8 @@ mod decode;
 mod records;
 // Whatever comes in whatever order, nothing is lost and nothing told twice.
 mod conservation;
+// Generated frames, read by the parser and by another project's.
+mod differential;
 // The JSON Schema, against what is really written and by a validator that knows nothing of it.
 mod schema;
 // The mock behind the library's feature, as a user's test has it.
