@@ -1,6 +1,6 @@
 //! The verbs of this workspace, for people and for CI: `cargo xtask <verb>`.
 //!
-//! One verb a file (`setup`, `build`, `run`, `test`, `vm`, `lint`, `bench`, `ci`); below them lies what verbs
+//! One verb a file (`setup`, `build`, `run`, `test`, `vm`, `fuzz`, `lint`, `bench`, `ci`); below them lies what verbs
 //! share: the eBPF [`object`], [`privilege`], child [`process`]es, cargo's [`artifact`] messages, other people's
 //! [`tools`], and all printing ([`say`]).
 
@@ -13,6 +13,7 @@ use crate::workspace::Workspace;
 mod bench;
 mod build;
 mod ci;
+mod fuzz;
 mod lint;
 mod run;
 mod setup;
@@ -48,6 +49,8 @@ enum Verb {
     Test(test::Test),
     /// Run the kernel tests on Debian's kernels, each in a guest (QEMU)
     Vm(vm::Vm),
+    /// Make up frames and records, and look whether anything breaks (libFuzzer)
+    Fuzz(fuzz::Fuzz),
     /// Check format, clippy (host and BPF), documentation, and the one-way imports
     Lint,
     /// Time the programs in the kernel, as root
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Verb::Run(verb) => verb.run(&workspace),
         Verb::Test(verb) => verb.run(&workspace),
         Verb::Vm(verb) => verb.run(&workspace),
+        Verb::Fuzz(verb) => verb.run(&workspace),
         Verb::Lint => lint::run(&workspace),
         Verb::Bench(verb) => verb.run(&workspace),
         Verb::Ci => ci::run(&workspace),
