@@ -20,3 +20,5 @@ mod run;
 mod schema;
 /// Known traffic, sent and counted on this kernel.
 mod selftest;
+/// A reader that is stopped, and goes on.
+mod stopped;

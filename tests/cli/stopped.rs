@@ -1,0 +1,97 @@
+use std::{collections::BTreeMap, fs::File, net::UdpSocket, os::fd::AsFd as _, thread, time::Duration};
+
+use rustix::{
+    process::{Pid, WaitOptions, waitpid},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
+
+use crate::process::{Wire, json};
+
+/// More than the ring has room for: each begins a flow.
+const FLOWS: u16 = 20_000;
+const FIRST_PORT: u16 = 10_000;
+const TO: &str = "10.88.0.1:9";
+
+/// A socket in a namespace.
+fn socket(namespace: &str, at: &str) -> UdpSocket {
+    let place = File::open(format!("/run/netns/{namespace}")).expect("the namespace is there");
+    thread::scope(|scope| {
+        let made = scope.spawn(|| {
+            move_into_link_name_space(place.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("root may enter it");
+            UdpSocket::bind(at).expect("the address is free")
+        });
+        made.join().expect("the thread ends")
+    })
+}
+
+/// Sends a datagram from each port, and takes it at the other end: each has crossed the wire.
+fn send_all(wire: &Wire) {
+    let receiver = socket(&wire.near, TO);
+    receiver.set_read_timeout(Some(Duration::from_secs(30))).expect("a time is a time");
+    let place = File::open(format!("/run/netns/{}", wire.far)).expect("the namespace is there");
+    thread::scope(|scope| {
+        let sent = scope.spawn(|| {
+            move_into_link_name_space(place.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("root may enter it");
+            for port in FIRST_PORT..FIRST_PORT + FLOWS {
+                let sender = UdpSocket::bind(("10.88.0.2", port)).expect("the port is free");
+                sender.send_to(b"new", TO).expect("it is sent");
+                receiver.recv(&mut [0; 8]).expect("it arrives");
+            }
+        });
+        sent.join().expect("all is sent");
+    });
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_reader_that_is_stopped_and_goes_on_has_lost_what_the_ledger_names_and_nothing_else() {
+    let wire = Wire::new();
+    wire.ping(1);
+    let running = wire.start(&["--output", "json", "--flow-interval", "1h"]);
+    running.signal("STOP");
+    let pid = Pid::from_child(&running.child);
+    let stopped = waitpid(Some(pid), WaitOptions::UNTRACED).expect("it is a child").map(|(_, status)| status);
+    assert!(stopped.is_some_and(rustix::process::WaitStatus::stopped), "{stopped:?}");
+    send_all(&wire);
+    running.signal("CONT");
+    running.signal("INT");
+    let (code, lines, errors) = running.end();
+    assert_eq!(code, Some(0), "{errors}");
+
+    let events: Vec<_> = lines.iter().map(|line| json(line)).collect();
+    let mut flows: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    for record in events.iter().filter(|event| event["type"] == "flow").map(|event| &event["record"]) {
+        let port = |end: &str| record[end]["port"].as_u64().expect("a port");
+        // The sender's. A registry says of one of them that it serves: that stands as the destination.
+        let (one, other) = (port("source"), port("destination"));
+        if let Some((port, _)) = [(one, other), (other, one)].into_iter().find(|(_, to)| *to == 9) {
+            let (packets, begun) = flows.entry(port).or_default();
+            for amount in ["packets", "reply_packets"] {
+                *packets += record[amount].as_u64().expect("a number");
+            }
+            *begun += record["count"].as_u64().expect("a number");
+        }
+    }
+    assert_eq!(
+        flows.len(),
+        usize::from(FLOWS),
+        "every flow is told, though the ring had no room for the news of it"
+    );
+    assert!(flows.values().all(|sums| *sums == (1, 1)), "each once: {flows:?}");
+
+    let ledger = &events.last().expect("a status")["record"]["ledger"];
+    let number = |name: &str| ledger[name].as_u64().expect("a number");
+    let unparsed: u64 = ledger["unparsed"]
+        .as_object()
+        .expect("an object")
+        .values()
+        .filter_map(serde_json::Value::as_u64)
+        .sum();
+    assert_eq!(number("seen"), number("flows") + unparsed, "{ledger}");
+    assert!(number("flows") >= u64::from(FLOWS), "{ledger}");
+    assert!(number("reserve_failed") > 0, "the ring was full: {ledger}");
+    assert!(number("drained") + number("reserve_failed") >= u64::from(FLOWS), "{ledger}");
+    assert_eq!((number("lost"), number("undecodable"), number("gaps")), (0, 0, 0), "{ledger}");
+}
