@@ -15,6 +15,8 @@ const EXTENSIONS: [u8; 4] = [0, 43, 60, 135];
 const FRAGMENT: u8 = 44;
 /// What the first octets of frames are changed to, beside any: what headers have at their bounds.
 const BOUNDS: [u8; 8] = [0, 1, 4, 0x45, 0x60, 0x7F, 0x80, 0xFF];
+/// Ethertypes and lengths of no IP packet: ARP, RARP, PPPoE's discovery, a tag of old, LLDP, LLC.
+const STRANGERS: [u16; 6] = [0x0806, 0x8035, 0x8863, 0x9100, 0x88CC, 0x0026];
 /// How far into a frame headers reach, as a rule.
 const HEADERS: usize = 120;
 
@@ -37,13 +39,15 @@ impl Choices<'_> {
 pub fn frame(choices: &[u8]) -> (Link, Vec<u8>) {
     let mut choices = Choices(choices.iter());
     let choices = &mut choices;
-    let (ethertype, packet) =
+    let (ethertype, (packet, transport)) =
         if choices.of(2) == 0 { (IPV4, packet_4(choices)) } else { (IPV6, packet_6(choices)) };
+    let network = packet.len();
     let (link, mut frame) = if choices.rarely(8) {
         (Link::RawIp, packet)
     } else {
         (Link::Ethernet, layer_2(choices, ethertype, &packet))
     };
+    let network = frame.len() - network;
     if choices.rarely(3) {
         frame.extend(vec![choices.of(256) as u8; choices.of(20)]);
     }
@@ -51,6 +55,13 @@ pub fn frame(choices: &[u8]) -> (Link, Vec<u8>) {
         for _ in 0..=choices.of(3) {
             change(choices, &mut frame);
         }
+    }
+    if link == Link::Ethernet && choices.rarely(8) {
+        let ethertype = STRANGERS[choices.of(STRANGERS.len())].to_be_bytes();
+        frame.iter_mut().skip(12).zip(ethertype).for_each(|(octet, other)| *octet = other);
+    }
+    if choices.rarely(3) {
+        lie(choices, &mut frame, network, network + transport);
     }
     (link, frame)
 }
@@ -70,8 +81,10 @@ fn layer_2(choices: &mut Choices<'_>, ethertype: u16, packet: &[u8]) -> Vec<u8> 
     }
 }
 
-fn packet_4(choices: &mut Choices<'_>) -> Vec<u8> {
+/// A packet, and where in it the transport header begins.
+fn packet_4(choices: &mut Choices<'_>) -> (Vec<u8>, usize) {
     let (mut protocol, mut payload) = transport(choices);
+    let length = payload.len();
     if choices.rarely(8) {
         for _ in 0..=choices.of(5) {
             payload = [authentication(protocol), payload].concat();
@@ -81,16 +94,25 @@ fn packet_4(choices: &mut Choices<'_>) -> Vec<u8> {
     let options = vec![1; 4 * if choices.rarely(3) { choices.of(11) } else { 0 }];
     let fragment = [0x4000, 0x4000, 0x4000, 0, 0x2000, 0x2005, 0x0005, 0x1FFF][choices.of(8)];
     let ends = (Ipv4Addr::new(10, 0, 0, 1 + choices.of(3) as u8), Ipv4Addr::new(192, 0, 2, 1));
-    ipv4(ends, &options, fragment, protocol, &payload)
+    let packet = ipv4(ends, &options, fragment, protocol, &payload);
+    let transport = packet.len() - length;
+    (packet, transport)
 }
 
-fn packet_6(choices: &mut Choices<'_>) -> Vec<u8> {
+/// A packet, and where in it the transport header begins.
+fn packet_6(choices: &mut Choices<'_>) -> (Vec<u8>, usize) {
     let (mut next, mut payload) = transport(choices);
+    let length = payload.len();
     if choices.rarely(3) {
-        for _ in 0..choices.of(10) {
+        for nth in 0..choices.of(10) {
             let (header, protocol) = match choices.of(7) {
                 0 => (authentication(next), AH),
-                1 => (fragment_6(next, 8 * choices.of(3) as u16, choices.of(2) == 0), FRAGMENT),
+                1 => {
+                    let mut header = fragment_6(next, 8 * choices.of(3) as u16, choices.of(2) == 0);
+                    // Each is a piece of a datagram of its own.
+                    header[7] = nth as u8;
+                    (header, FRAGMENT)
+                }
                 other => (destination_options(next), EXTENSIONS[other % EXTENSIONS.len()]),
             };
             payload = [header, payload].concat();
@@ -98,7 +120,9 @@ fn packet_6(choices: &mut Choices<'_>) -> Vec<u8> {
         }
     }
     let ends = (Ipv6Addr::new(0xFD00, 0, 0, 0, 0, 0, 0, 1 + choices.of(3) as u16), Ipv6Addr::LOCALHOST);
-    ipv6(ends, next, &payload)
+    let packet = ipv6(ends, next, &payload);
+    let transport = packet.len() - length;
+    (packet, transport)
 }
 
 /// A protocol and its header, with some data behind it.
@@ -114,6 +138,26 @@ fn transport(choices: &mut Choices<'_>) -> (u8, Vec<u8>) {
         9 => (SCTP, sctp(ports)),
         // IGMP, IP in IP, GRE, ESP, mobility of old, nothing, anything.
         _ => ([2, 4, 41, 47, 50, 62, 59, 253][choices.of(8)], vec![choices.of(256) as u8; data]),
+    }
+}
+
+/// Makes a length untrue, by a little or to a bound.
+fn lie(choices: &mut Choices<'_>, frame: &mut [u8], network: usize, transport: usize) {
+    let at = [
+        // The header length and total length of IPv4, the payload length of IPv6, the length of an extension header or
+        // option, the length of UDP or the coverage of UDP-Lite, the data offset of TCP.
+        network,
+        network + 3,
+        network + 5,
+        network + 41,
+        transport + 4,
+        transport + 5,
+        transport + 5,
+        transport + 12,
+    ][choices.of(8)];
+    let (by, bound) = (choices.of(17) as u8, choices.of(2 * BOUNDS.len()));
+    if let Some(octet) = frame.get_mut(at) {
+        *octet = BOUNDS.get(bound).copied().unwrap_or(octet.wrapping_add(by).wrapping_sub(8));
     }
 }
 

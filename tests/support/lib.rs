@@ -4,7 +4,7 @@
 //! - [`netns`]: network namespaces of a test's own; [`lab`]: hosts in them, joined by wires; [`site`]: a host with
 //!   containers.
 //! - [`traffic`]: what goes over the wires, and what the kernel's sockets say of it; [`talk`]: questions and answers;
-//!   [`frames`]: frames made octet by octet.
+//!   [`frames`]: frames made octet by octet; [`generated`]: frames by choice; [`second`]: a second reading of them.
 //! - [`collector`]: the daemon, running in a namespace, and what it [says](said) of itself; [`events`]: sums over what it reported; [`books`]: all that it
 //!   has to report, to the last packet.
 //! - [`release`]: what the running kernel is too old for.
@@ -28,6 +28,7 @@ pub mod netns;
 pub mod privilege;
 pub mod release;
 pub mod said;
+pub mod second;
 pub mod site;
 pub mod talk;
 pub mod testrun;

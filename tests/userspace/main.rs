@@ -12,6 +12,8 @@ mod records;
 mod conservation;
 // Generated frames, read by the parser and by another project's.
 mod differential;
+// The same, read by the parser and by a second reading of the documents.
+mod second;
 // The JSON Schema, against what is really written and by a validator that knows nothing of it.
 mod schema;
 // The mock behind the library's feature, as a user's test has it.
