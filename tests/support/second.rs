@@ -165,7 +165,7 @@ fn version_4(frame: &[u8]) -> Result<Reading, Unparsed> {
     }
     let piece = (offset != 0 || more).then(|| (number(&header[4..]).into(), offset == 0));
     let ends = (address(12), address(16));
-    transport(packet, rest, Kind { protocol, ends, piece, jumbo: false })
+    transport(packet, rest, &Kind { protocol, ends, piece, jumbo: false })
 }
 
 /// RFC 4302 section 2.2: the length is in words, without two.
@@ -227,7 +227,7 @@ fn version_6(frame: &[u8], identifications: &mut Vec<u32>) -> Result<Reading, Un
         };
     }
     let ends = (address(8), address(24));
-    transport(packet, rest, Kind { protocol, ends, piece, jumbo: jumbo.is_some() })
+    transport(packet, rest, &Kind { protocol, ends, piece, jumbo: jumbo.is_some() })
 }
 
 /// The jumbo payload option (RFC 2675 section 2) where it is the first one, as its alignment asks for.
@@ -245,8 +245,8 @@ struct Kind {
     jumbo: bool,
 }
 
-fn transport(packet: &[u8], rest: &[u8], kind: Kind) -> Result<Reading, Unparsed> {
-    let Kind { protocol, ends, piece, jumbo } = kind;
+fn transport(packet: &[u8], rest: &[u8], kind: &Kind) -> Result<Reading, Unparsed> {
+    let &Kind { protocol, ends, piece, jumbo } = kind;
     let at = packet.len() - rest.len();
     let reading = |kind, ports, tcp_flags, header: usize| Reading {
         vlan: 0,

@@ -120,7 +120,7 @@ const FRAMES: u32 = 200_000;
 
 /// How a test of generated frames runs: as many as the environment says, those first that it failed at before.
 pub(super) fn config(seeds: &'static str) -> ProptestConfig {
-    let cases = std::env::var("FRAMES").map_or(FRAMES, |number| number.parse().expect("FRAMES is a number"));
+    let cases = std::env::var("FRAMES").map_or(FRAMES, |number| number.parse().unwrap());
     let failure_persistence = Some(Box::new(FileFailurePersistence::Direct(seeds)) as _);
     ProptestConfig { cases, failure_persistence, ..ProptestConfig::default() }
 }

@@ -1,8 +1,6 @@
 //! The generated frames once more, against a second reading of the documents, which is held to all that the parser says: also
 //! where the other project's stops (labels, sessions, mobility, UDP-Lite, later fragments), and to the reason of a refusal.
 
-#![expect(clippy::indexing_slicing, reason = "a test that looks where nothing is shall fail there")]
-
 use std::cell::{Cell, RefCell};
 
 use collector_ebpf::{
