@@ -70,6 +70,13 @@ pub(crate) enum Error {
     )]
     NoLinker { version: &'static str, cause: Box<Self> },
 
+    /// The fuzzer cannot be compiled.
+    #[error(
+        "libFuzzer is C++, and there is no C++ compiler here: install g++ or clang, or set CXX to one that is not \
+         called `c++`"
+    )]
+    NoCxx,
+
     /// Cargo succeeded without naming the executable asked for.
     #[error("`{command}` built no executable named `{name}`")]
     NoExecutable { command: String, name: String },

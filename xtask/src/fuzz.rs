@@ -1,6 +1,6 @@
 //! `cargo xtask fuzz`: octets that a fuzzer makes up, for the parser and for the decoder of records.
 
-use std::{fs, process::Command};
+use std::{env, fs, process::Command};
 
 use clap::Args;
 
@@ -23,13 +23,20 @@ const TARGETS: [&str; 2] = ["parser", "decode"];
 const VERSION: &str = "0.13.2";
 
 impl Fuzz {
-    /// Runs the targets one after another; what they have found interesting is kept below `target/fuzz`, and where the
-    /// next run begins.
+    /// Runs the targets one after another, from the sample frames and records on; what they have found interesting is
+    /// kept below `target/fuzz`, and where the next run begins.
     pub(crate) fn run(&self, workspace: &Workspace) -> Result<(), Error> {
         let place = workspace.root().join("target/fuzz");
+        if env::var_os("CXX").is_none() && process::which("c++").is_none() {
+            return Err(Error::NoCxx);
+        }
         ensure(workspace)?;
         // The collector, which holds the decoder, embeds it.
         build::object(workspace)?;
+        let seeds = place.join("seeds");
+        process::silent(
+            workspace.cargo().args(["run", "-p", "collector-tests", "--example", "seeds", "--"]).arg(&seeds),
+        )?;
         for target in TARGETS.into_iter().filter(|it| self.target.as_deref().is_none_or(|only| only == *it)) {
             let (corpus, artifacts) = (place.join("corpus").join(target), place.join("found").join(target));
             for folder in [&corpus, &artifacts] {
@@ -48,6 +55,7 @@ impl Fuzz {
                         .arg(&place)
                         .arg(target)
                         .arg(&corpus)
+                        .arg(seeds.join(target))
                         .arg("--")
                         .arg(format!("-max_total_time={}", self.seconds))
                         .arg(format!("-artifact_prefix={}/", artifacts.display()))
