@@ -51,13 +51,12 @@ fn number(octets: &[u8]) -> u16 {
     u16::from_be_bytes([octets[0], octets[1]])
 }
 
-/// Reads a frame that stands for one packet, all of which is there. The identifications of its IPv6 fragment headers are
-/// left in `identifications`, in their order.
+/// Reads a frame that stands for one packet, all of which is there.
 ///
 /// # Errors
 ///
 /// The first thing that is wrong with it.
-pub fn read(link: Link, frame: &[u8], identifications: &mut Vec<u32>) -> Result<Reading, Unparsed> {
+pub fn read(link: Link, frame: &[u8]) -> Result<Reading, Unparsed> {
     let mut rest = frame;
     let (vlan, version) = match link {
         Link::Ethernet => layer_2(&mut rest)?,
@@ -66,7 +65,7 @@ pub fn read(link: Link, frame: &[u8], identifications: &mut Vec<u32>) -> Result<
     let start = frame.len() - rest.len();
     let reading = match version {
         4 => version_4(rest)?,
-        6 => version_6(rest, identifications)?,
+        6 => version_6(rest)?,
         _ => return Err(Unparsed::IpVersion),
     };
     Ok(Reading { vlan, headers: reading.headers + start as u32, ..reading })
@@ -175,7 +174,7 @@ fn authentication(rest: &mut &[u8]) -> Result<u8, Unparsed> {
 }
 
 /// RFC 8200 sections 3 and 4.
-fn version_6(frame: &[u8], identifications: &mut Vec<u32>) -> Result<Reading, Unparsed> {
+fn version_6(frame: &[u8]) -> Result<Reading, Unparsed> {
     let mut rest = frame;
     let header = take(&mut rest, 40)?;
     if header[0] >> 4 != 6 {
@@ -207,7 +206,6 @@ fn version_6(frame: &[u8], identifications: &mut Vec<u32>) -> Result<Reading, Un
                 let header = take(&mut rest, 8)?;
                 let (offset, more) = (number(&header[2..]) >> 3, header[3] & 1 != 0);
                 let id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-                identifications.push(id);
                 // RFC 6946: with neither, it is no fragment. One in another is put together by the outer one's first.
                 let is_later = offset != 0;
                 if is_later || more {

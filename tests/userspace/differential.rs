@@ -248,10 +248,16 @@ const EXPLAINED: [(&str, Holds); 16] = [
             && it.stopped_at() == Some(UDP)
             && it.transport_of_other().is_some_and(|at| it.number(at + 4) == 0)
     }),
-    ("it looks at no transport header of a piece; the data offset is wrong, or the header cut", |it| {
-        matches!(it.own, Err(Unparsed::TcpDataOffset | Unparsed::Truncated))
-            && it.other.as_ref().is_ok_and(|it| it.is_some_and(|it| it.is_piece && it.transport.is_none()))
-    }),
+    (
+        "it looks at no transport header of a piece; TCP's data offset or UDP's length is wrong, or it is cut",
+        |it| {
+            matches!(it.own, Err(Unparsed::TcpDataOffset | Unparsed::UdpLength | Unparsed::Truncated))
+                && it
+                    .other
+                    .as_ref()
+                    .is_ok_and(|it| it.is_some_and(|it| it.is_piece && it.transport.is_none()))
+        },
+    ),
     ("it does not know UDP-Lite, whose coverage is wrong (RFC 3828 section 3.1), or which is cut", |it| {
         matches!(it.own, Err(Unparsed::ChecksumCoverage | Unparsed::Truncated))
             && it.stopped_at() == Some(UDP_LITE)

@@ -143,8 +143,11 @@ fn follow(bytes: &impl Bytes, mut chain: Chain) -> Result<Chain, Unparsed> {
         };
         chain.at = bytes.forget(chain.at);
         if chain.protocol == FRAGMENT {
-            chain.id = u32::from_be_bytes(header.get::<4, 4>());
             let offset_and_more = u16::from_be_bytes([f0, f1]);
+            // A fragment of a datagram that was one itself is put together from the outside in: it is the outer one's.
+            if offset_and_more & !0x6 != 0 && chain.fragment == Fragment::None {
+                chain.id = u32::from_be_bytes(header.get::<4, 4>());
+            }
             if offset_and_more >> 3 != 0 {
                 return Ok(Chain { protocol: next, fragment: Fragment::Later, ..chain });
             }
@@ -281,6 +284,30 @@ mod tests {
         assert_eq!(end(chain(44, &[&fragment(UDP, 0, false), &udp(4)])), Ok(56));
         let lying = chain(44, &[&fragment(UDP, 0, false), &udp_with(4000, 16)]);
         assert_eq!(lying, Err(Unparsed::UdpLength));
+    }
+
+    #[test]
+    fn a_fragment_in_a_fragment_is_the_outer_ones() {
+        let numbered = |next, offset, more, id: u8| {
+            let mut header = fragment(next, offset, more);
+            header[4..].copy_from_slice(&[0, 0, 0, id]);
+            header
+        };
+        for (inner_offset, inner_more) in [(0, false), (0, true), (8, true), (8, false)] {
+            let inner = numbered(UDP, inner_offset, inner_more, 2);
+            let ip = chain(44, &[&numbered(44, 0, true, 1), &inner, &udp(4)]).expect("a fragment");
+            let piece = ip.piece.expect("a fragment");
+            assert_eq!((piece.id, piece.first), (1, inner_offset == 0), "{inner_offset} {inner_more}");
+        }
+        // An atomic fragment is none (RFC 6946), whichever side of one it is on.
+        for ids in [[(1, true), (2, false)], [(2, false), (1, true)]] {
+            let [outer, inner] = ids.map(|(id, more)| numbered(44, 0, more, id));
+            let last = extension(UDP, 0);
+            let mut inner = inner;
+            inner[0] = 60;
+            let ip = chain(44, &[&outer, &inner, &last, &udp(4)]).expect("a fragment");
+            assert_eq!(ip.piece.map(|it| (it.id, it.first)), Some((1, true)));
+        }
     }
 
     #[test]

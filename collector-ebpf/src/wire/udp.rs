@@ -22,10 +22,11 @@ pub fn parse(bytes: &impl Bytes, segment: Segment) -> Result<Transport, Unparsed
     within(segment, HEADER)?;
     let header = bytes.window::<6>(segment.start).ok_or(Unparsed::Truncated)?;
     let length = u32::from(header.number::<4>());
-    // 0 means "to the packet's end" in a jumbogram (RFC 2675 section 4) and in a super-packet; a first
-    // fragment holds the length of the whole datagram.
-    let fits = length >= HEADER && segment.start + length <= segment.end;
-    if segment.whole && !fits && !(length == 0 && (segment.gso || segment.end - segment.start > 0xFFFF)) {
+    // 0 means "to the packet's end" in a super-packet and in a jumbogram (RFC 2675 section 4), which is never in pieces; a
+    // first fragment holds the length of the whole datagram.
+    let is_told_by_packet = segment.gso || segment.whole && segment.end - segment.start > 0xFFFF;
+    let is_too_long = segment.whole && segment.start + length > segment.end;
+    if (length < HEADER && !(length == 0 && is_told_by_packet)) || is_too_long {
         return Err(Unparsed::UdpLength);
     }
     Ok(Transport {
@@ -114,9 +115,20 @@ mod tests {
 
     #[test]
     fn a_first_fragment_states_the_whole_datagram() {
-        for length in [0, 7, 8, 18, 4000, u16::MAX] {
-            assert_eq!(stated(length, Segment { whole: false, ..WHOLE }), Ok(8), "{length}");
+        let first = Segment { whole: false, ..WHOLE };
+        for length in [8, 18, 4000, u16::MAX] {
+            assert_eq!(stated(length, first), Ok(8), "{length}");
         }
+        // None is less than its header, in one piece or in several.
+        for length in [0, 1, 7] {
+            assert_eq!(stated(length, first), Err(Unparsed::UdpLength), "{length}");
+            assert_eq!(
+                stated(length, Segment { end: 0x1_0000, ..first }),
+                Err(Unparsed::UdpLength),
+                "{length}"
+            );
+        }
+        assert_eq!(stated(0, Segment { gso: true, ..first }), Ok(8));
     }
 
     #[test]

@@ -190,6 +190,12 @@ pub enum DecodeError {
         /// Its family.
         family: u8,
     },
+    /// An IPv4 flow whose address is not one that RFC 4291 section 2.5.5.2 maps.
+    #[error("a record of an IPv4 flow with the address {address}, which maps none")]
+    Address {
+        /// Its address.
+        address: Ipv6Addr,
+    },
 }
 
 /// Reads a record of the ring `EVENTS`; `None` where it only asks for a drain before its time.
@@ -210,10 +216,13 @@ pub fn flow_event(bytes: &[u8]) -> Result<Option<FlowNews>, DecodeError> {
     if !(kind::START..=kind::END_RESET_REMOTE).contains(&event.kind) {
         return Err(DecodeError::Kind { kind: event.kind });
     }
-    let address = |octets: [u8; 16]| match event.family {
-        4 => Ok(IpAddr::V6(Ipv6Addr::from(octets)).to_canonical()),
-        6 => Ok(IpAddr::V6(Ipv6Addr::from(octets))),
-        family => Err(DecodeError::Family { family }),
+    let address = |octets: [u8; 16]| {
+        let address = Ipv6Addr::from(octets);
+        match event.family {
+            4 => address.to_ipv4_mapped().map(IpAddr::V4).ok_or(DecodeError::Address { address }),
+            6 => Ok(IpAddr::V6(address)),
+            family => Err(DecodeError::Family { family }),
+        }
     };
     Ok(Some(FlowNews {
         id: FlowId {
@@ -235,7 +244,7 @@ pub fn flow_event(bytes: &[u8]) -> Result<Option<FlowNews>, DecodeError> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
+    use std::net::{IpAddr, Ipv6Addr};
 
     use collector_ebpf::abi::{flow::FlowKey4, report::FlowEvent};
 
@@ -288,6 +297,14 @@ mod tests {
             flow_event(&bytes(FlowEvent { family: 5, ..event() })),
             Err(DecodeError::Family { family: 5 })
         );
+        let address = Ipv6Addr::LOCALHOST;
+        let other = [
+            FlowEvent { local: address.octets(), ..event() },
+            FlowEvent { remote: address.octets(), ..event() },
+        ];
+        for event in other {
+            assert_eq!(flow_event(&bytes(event)), Err(DecodeError::Address { address }));
+        }
     }
 
     #[test]
