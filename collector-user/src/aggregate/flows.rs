@@ -127,6 +127,12 @@ impl Flow {
         self.open.add(delta);
     }
 
+    /// What is drained was counted for another unit than what came before: an interface has another role, an address
+    /// another owner.
+    fn changes_hands(&self, delta: &FlowDelta) -> bool {
+        (self.how | delta.how) & how::PROVISIONAL == 0 && self.pu != delta.pu
+    }
+
     /// Its unit is a guess so far.
     fn is_provisional(&self) -> bool {
         self.how & how::PROVISIONAL != 0
@@ -250,7 +256,8 @@ impl Flows {
     }
 
     /// Adds what was drained; `first` and `last` are its packets' times. `emit` gets a record that cannot wait: that of a
-    /// connection which a new one replaces, and that of a flow for which there is no room.
+    /// connection which a new one replaces, that of a flow which has another unit from now on, and that of a flow for which
+    /// there is no room.
     ///
     /// `host_end` names the unit at the host's end of a flow at the boundary of another one.
     pub fn add(
@@ -286,6 +293,12 @@ impl Flows {
                 emit(&delta.id, flow);
             }
             *flow = new();
+        }
+        if flow.changes_hands(delta) && flow.pending() {
+            // The counters have given it to the unit of before.
+            flow.book(&delta.id, &mut self.credits, &host_end);
+            emit(&delta.id, flow);
+            flow.clear();
         }
         flow.add(delta, first, last, &host_end);
         // Where the beginning was heard of, so will be the end; and the flags of a delta that began a connection may be

@@ -97,6 +97,25 @@ fn a_record_an_interval_and_sums_are_totals() {
 }
 
 #[test]
+fn a_flow_that_changes_hands_has_a_record_for_each_unit_that_says_what_its_counters_do() {
+    let mut flows = Flows::new(Lives::default(), 10);
+    let id = id(UDP, 40_000);
+    let mut told = Vec::new();
+    // Of two CPUs one may have counted for the unit of before until the end of its epoch.
+    for (pu, packets, begun) in
+        [(1, [0, 3], 1), (1, [2, 0], 0), (101, [1, 1], 0), (1, [0, 4], 0), (101, [5, 0], 0)]
+    {
+        let delta = FlowDelta { pu, ..delta(id, packets, begun) };
+        flows.add(&delta, SECOND, SECOND, nobody, |_, flow| told.push((flow.pu, flow.packets, flow.begun)));
+    }
+    flows.cut_off(nobody, |_, flow| told.push((flow.pu, flow.packets, flow.begun)));
+    assert_eq!(told, [(1, [2, 3], 1), (101, [1, 1], 0), (1, [0, 4], 0), (101, [5, 0], 0)]);
+    for (pu, want) in [(1, [2, 7]), (101, [6, 1])] {
+        assert_eq!(flows.credits().of(pu).boundary.map(|counters| counters.packets), want, "{pu}");
+    }
+}
+
+#[test]
 fn the_interface_is_that_of_the_last_packet_in_whatever_order_cpus_are_drained() {
     let mut flows = Flows::new(Lives::default(), 10);
     for (interface, last) in [(1, 5), (3, 20), (2, 10)] {
