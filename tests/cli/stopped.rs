@@ -1,7 +1,17 @@
-use std::{collections::BTreeMap, fs::File, net::UdpSocket, os::fd::AsFd as _, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{BufRead as _, BufReader, Write as _},
+    net::UdpSocket,
+    os::fd::AsFd as _,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
 
 use rustix::{
-    process::{Pid, WaitOptions, waitpid},
+    pipe::fcntl_getpipe_size,
+    process::{Pid, Signal, WaitOptions, kill_process, waitpid},
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
@@ -94,4 +104,34 @@ fn a_reader_that_is_stopped_and_goes_on_has_lost_what_the_ledger_names_and_nothi
     assert!(number("reserve_failed") > 0, "the ring was full: {ledger}");
     assert!(number("drained") + number("reserve_failed") >= u64::from(FLOWS), "{ledger}");
     assert_eq!((number("lost"), number("undecodable"), number("gaps")), (0, 0, 0), "{ledger}");
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_standard_error_that_nobody_reads_holds_up_neither_the_outputs_nor_the_end() {
+    let wire = Wire::new();
+    let (unread, mut errors) = std::io::pipe().expect("a pipe");
+    let room = fcntl_getpipe_size(&errors).expect("its size");
+    errors.write_all(&vec![b'.'; room]).expect("it has room for that, and for nothing more");
+    let mut command = wire.collector(&["--output", "json", "--flow-interval", "50ms"]);
+    command.env("RUST_LOG", "debug").stdout(Stdio::piped()).stderr(errors);
+    let mut child = command.spawn().expect("the collector starts");
+    // It keeps an end of the pipe.
+    drop(command);
+    let ping = format!("--net=/run/netns/{}", wire.far);
+    let ping = Command::new("nsenter")
+        .args([&ping, "ping", "-q", "-i", "0.01", "10.88.0.1"])
+        .stdout(Stdio::null())
+        .spawn();
+    let mut ping = ping.expect("ping starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let is_flow = |line: &String| json(line)["type"] == "flow";
+    let flow = lines.by_ref().map(|line| line.expect("the output is text")).find(is_flow);
+    ping.kill().and_then(|()| ping.wait()).expect("it was started here");
+    assert!(flow.is_some(), "it ended");
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
+    let last = lines.last().expect("there is a last line").expect("the output is text");
+    assert_eq!(json(&last)["type"], "status");
+    assert_eq!(child.wait().expect("it was started here").code(), Some(0));
+    drop(unread);
 }

@@ -8,6 +8,7 @@ mod run;
 mod say;
 mod schema;
 mod selftest;
+mod stderr;
 mod stdout;
 
 use std::process::ExitCode;

@@ -117,7 +117,7 @@ impl Outputs {
     /// What the first that failed says; the others' words and all losses have been said then.
     pub(super) async fn close<G: Future<Output = ()>>(
         self,
-        voice: Voice,
+        voice: &Voice,
         status: Option<Status>,
         give_up: impl Fn() -> G,
     ) -> Result<(), SinkError> {

@@ -65,19 +65,23 @@ impl RunError {
 
 /// Runs the collector as the arguments and the configuration file say.
 pub(super) fn run(args: &RunArgs) -> ExitCode {
-    let mut voice = Voice::new(args.log_format.unwrap_or_default());
-    let result = configuration(args).map_err(RunError::from).and_then(|config| {
-        voice = Voice::new(config.log_format);
-        voice.start_log();
-        collect(&config, voice)
-    });
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            voice.error(&failure);
-            failure.exit_code()
-        }
-    }
+    let config = match configuration(args) {
+        Ok(config) => config,
+        Err(error) => return fail(&Voice::new(args.log_format.unwrap_or_default()), &error.into()),
+    };
+    let (voice, rest) = match Voice::of_run(config.log_format) {
+        Ok(begun) => begun,
+        Err(error) => return fail(&Voice::new(config.log_format), &RunError::Runtime(error)),
+    };
+    voice.start_log();
+    let code = collect(&config, &voice).map_or_else(|failure| fail(&voice, &failure), |()| ExitCode::SUCCESS);
+    rest.finish();
+    code
+}
+
+fn fail(voice: &Voice, failure: &RunError) -> ExitCode {
+    voice.error(failure);
+    failure.exit_code()
 }
 
 fn configuration(args: &RunArgs) -> Result<Config, ConfigError> {
@@ -86,7 +90,7 @@ fn configuration(args: &RunArgs) -> Result<Config, ConfigError> {
     Ok(config)
 }
 
-fn collect(config: &Config, voice: Voice) -> Result<(), RunError> {
+fn collect(config: &Config, voice: &Voice) -> Result<(), RunError> {
     raise_descriptor_limit();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
@@ -129,7 +133,7 @@ fn raise_descriptor_limit() {
 /// The daemon before its outputs, with a stash in between where records are to be merged.
 async fn aggregate(
     config: &Config,
-    voice: Voice,
+    voice: &Voice,
     outputs: &Outputs,
     ending: &Ending,
 ) -> Result<Status, DaemonError> {
@@ -162,7 +166,7 @@ async fn aggregate(
 /// The daemon, which hands its events to `collector`; what lies between it and the outputs is that collector's matter.
 async fn serve(
     config: &Config,
-    voice: Voice,
+    voice: &Voice,
     collector: &impl EventCollector,
     outputs: &Outputs,
     ending: &Ending,

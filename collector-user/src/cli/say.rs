@@ -1,8 +1,9 @@
-//! What goes to standard error: logs, the lines that tell where the collector stands, and errors.
+//! What goes to standard error: logs, the lines that tell where the collector stands, and errors. How it gets there is
+//! [`stderr`]'s matter.
 
 use std::{
     error::Error,
-    io::{IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _, Write as _},
 };
 
 use serde::Serialize;
@@ -12,6 +13,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
+use super::stderr::{self, Lines, Rest};
 use crate::{
     clock,
     config::LogFormat,
@@ -25,9 +27,11 @@ use crate::{
 const LINES: usize = 16;
 
 /// Speaks on standard error, in one form: the log and the lines that come whatever the log's level is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub(super) struct Voice {
     format: LogFormat,
+    /// None before there is anything that could be held up: then the words are written at once.
+    lines: Option<Lines>,
 }
 
 /// A line of JSON, with the keys of those of the log.
@@ -41,25 +45,42 @@ struct Line<'a> {
 
 impl Voice {
     pub(super) const fn new(format: LogFormat) -> Self {
-        Self { format }
+        Self { format, lines: None }
     }
 
-    /// Sends logs to standard error: warnings, or what `RUST_LOG` asks for.
-    pub(super) fn start_log(self) {
+    /// The voice of a run, which waits for nobody; what it has said is written for certain once the second value is
+    /// finished.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub(super) fn of_run(format: LogFormat) -> io::Result<(Self, Rest)> {
+        let gap = move |lost| {
+            let text = format!("{lost} lines are missing here: standard error took none for too long");
+            in_form(format, "WARN", &text)
+        };
+        let (lines, rest) = stderr::start(io::stderr(), gap)?;
+        Ok((Self { format, lines: Some(lines) }, rest))
+    }
+
+    /// Sends logs where the voice goes: warnings, or what `RUST_LOG` asks for.
+    pub(super) fn start_log(&self) {
+        let Some(lines) = self.lines.clone() else { return };
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-        let logs = fmt::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
+        let logs =
+            fmt::fmt().with_env_filter(filter).with_writer(move || lines.clone()).log_internal_errors(false);
         // Whoever embeds this may have a subscriber of its own, which then stays.
         let _ = match self.format {
             LogFormat::Json => logs.json().flatten_event(true).with_timer(Wall).finish().try_init(),
             LogFormat::Text => {
-                let colour = std::io::stderr().is_terminal();
+                let colour = io::stderr().is_terminal();
                 logs.with_target(false).with_ansi(colour).finish().try_init()
             }
         };
     }
 
     /// One line on what the programs hang on, the next on what could not be had.
-    pub(super) fn started(self, started: &Started) {
+    pub(super) fn started(&self, started: &Started) {
         self.line("INFO", &attached(&started.interfaces));
         if started.missing.is_empty() {
             self.line("INFO", "nothing is missing");
@@ -69,7 +90,7 @@ impl Voice {
     }
 
     /// What became of the events of an output that failed: where it is the only one, there is no last line to say it.
-    pub(super) fn losses(self, name: &str, counts: &SinkCounts) {
+    pub(super) fn losses(&self, name: &str, counts: &SinkCounts) {
         let SinkCounts { delivered, queue_full, failed } = counts;
         self.line(
             "ERROR",
@@ -81,7 +102,7 @@ impl Voice {
     }
 
     /// The error and its causes on one line, the verifier's words below; in JSON all in one message.
-    pub(super) fn error(self, error: &dyn Error) {
+    pub(super) fn error(&self, error: &dyn Error) {
         let text = with_causes(error);
         let lines: Vec<&str> = text.lines().collect();
         let (first, rest) = lines.split_first().unwrap_or((&"", &[]));
@@ -94,12 +115,19 @@ impl Voice {
     }
 
     /// A standard error that is closed is nobody's fault here, and nobody's to tell.
-    fn line(self, level: &'static str, text: &str) {
-        let line = match self.format {
-            LogFormat::Text => format!("{text}\n"),
-            LogFormat::Json => json(clock::wall(), level, text),
-        };
-        let _ = std::io::stderr().write_all(line.as_bytes());
+    fn line(&self, level: &'static str, text: &str) {
+        let line = in_form(self.format, level, text);
+        match &self.lines {
+            Some(lines) => lines.push(|| line.into_bytes()),
+            None => drop(io::stderr().write_all(line.as_bytes())),
+        }
+    }
+}
+
+fn in_form(format: LogFormat, level: &'static str, text: &str) -> String {
+    match format {
+        LogFormat::Text => format!("{text}\n"),
+        LogFormat::Json => json(clock::wall(), level, text),
     }
 }
 

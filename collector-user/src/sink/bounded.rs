@@ -10,7 +10,7 @@ use std::{
 };
 
 /// The queue. Holds at most its capacity; a batch that was taken out no longer counts.
-pub(super) struct Bounded<T> {
+pub(crate) struct Bounded<T> {
     state: Mutex<State<T>>,
     /// An item came, or none will come.
     ready: Condvar,
@@ -30,7 +30,7 @@ struct State<T> {
 
 /// Why an item was not taken.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(crate) enum Refused {
     /// There is no room.
     Full,
     /// The queue was closed.
@@ -38,7 +38,7 @@ pub(super) enum Refused {
 }
 
 impl<T> Bounded<T> {
-    pub(super) const fn new(capacity: usize) -> Self {
+    pub(crate) const fn new(capacity: usize) -> Self {
         let state =
             State { items: VecDeque::new(), accepted: 0, is_open: true, is_awaited: false, patience: None };
         Self { state: Mutex::new(state), ready: Condvar::new(), room: Condvar::new(), capacity }
@@ -46,7 +46,7 @@ impl<T> Bounded<T> {
 
     /// Adds an item, or says why not. Waits for room only after [`be_patient`](Self::be_patient). `item` is made only
     /// where there is room for it.
-    pub(super) fn push(&self, item: impl FnOnce() -> T) -> Result<(), Refused> {
+    pub(crate) fn push(&self, item: impl FnOnce() -> T) -> Result<(), Refused> {
         let mut state = self.lock();
         while state.is_open && state.items.len() >= self.capacity {
             let Some(patience) = state.patience else { return Err(Refused::Full) };
@@ -73,18 +73,18 @@ impl<T> Bounded<T> {
 
     /// From now on who adds to a full queue waits for room, for as long as items are taken out: `patience` passes
     /// between one and the next at most, then it is as if [`hurry`](Self::hurry) had been called.
-    pub(super) fn be_patient(&self, patience: Duration) {
+    pub(crate) fn be_patient(&self, patience: Duration) {
         self.lock().patience = Some(patience);
     }
 
     /// Nobody waits for room any more.
-    pub(super) fn hurry(&self) {
+    pub(crate) fn hurry(&self) {
         self.lock().patience = None;
         self.room.notify_all();
     }
 
     /// Moves up to `most` items to `batch`; waits for the first one. False when there are none and none will come.
-    pub(super) fn take(&self, batch: &mut Vec<T>, most: usize) -> bool {
+    pub(crate) fn take(&self, batch: &mut Vec<T>, most: usize) -> bool {
         let mut state = self.lock();
         while state.items.is_empty() && state.is_open {
             state.is_awaited = true;
@@ -94,7 +94,7 @@ impl<T> Bounded<T> {
     }
 
     /// Moves up to `most` items to `batch`; does not wait. False when there are none at the moment.
-    pub(super) fn try_take(&self, batch: &mut Vec<T>, most: usize) -> bool {
+    pub(crate) fn try_take(&self, batch: &mut Vec<T>, most: usize) -> bool {
         self.move_out(self.lock(), batch, most)
     }
 
@@ -110,14 +110,14 @@ impl<T> Bounded<T> {
     }
 
     /// Takes no more items, and wakes who waits for one or for room; those within can still be taken out.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.lock().is_open = false;
         self.ready.notify_all();
         self.room.notify_all();
     }
 
     /// How many items were ever taken in.
-    pub(super) fn accepted(&self) -> u64 {
+    pub(crate) fn accepted(&self) -> u64 {
         self.lock().accepted
     }
 

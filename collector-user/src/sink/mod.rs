@@ -6,7 +6,7 @@
 //! who hands them over.
 
 mod behind;
-mod bounded;
+pub(crate) mod bounded;
 mod error;
 pub mod json;
 mod lines;

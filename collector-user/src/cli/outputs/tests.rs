@@ -63,7 +63,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 
 fn close(outputs: Outputs) -> Result<(), SinkError> {
     let voice = Voice::new(LogFormat::Text);
-    block_on(outputs.close(voice, Some(Status::default()), pending))
+    block_on(outputs.close(&voice, Some(Status::default()), pending))
 }
 
 fn status(events: &[Event]) -> &Status {
@@ -166,7 +166,7 @@ fn an_output_that_is_stuck_is_given_up_and_the_others_have_their_last_line() {
         async move { if is_log { ready(()).await } else { pending().await } }
     };
     let voice = Voice::new(LogFormat::Text);
-    let error = block_on(outputs.close(voice, Some(Status::default()), give_up)).unwrap_err();
+    let error = block_on(outputs.close(&voice, Some(Status::default()), give_up)).unwrap_err();
     assert!(matches!(error, SinkError::Stuck { .. }), "{error}");
     let events = folder.events("good");
     let ledger = &status(&events).ledger;
@@ -181,7 +181,7 @@ fn without_a_status_what_was_handed_over_is_written_all_the_same() {
     let folder = Folder::new();
     let outputs = folder.open("[[output]]\ntype = \"json\"\nto = \"DIR/f\"\n").unwrap();
     outputs.collector().collect_flow_event(&FlowRecord::default());
-    block_on(outputs.close(Voice::new(LogFormat::Text), None, pending)).unwrap();
+    block_on(outputs.close(&Voice::new(LogFormat::Text), None, pending)).unwrap();
     assert_eq!(folder.events("f").iter().map(Event::kind).collect::<Vec<_>>(), ["flow"]);
 }
 
