@@ -73,23 +73,37 @@ impl Wire {
         Self::begin(command)
     }
 
-    fn begin(mut command: Command) -> Running {
+    /// Starts a talkative one, and waits until it says these words.
+    pub(crate) fn launch_talkative(&self, args: &[&str], words: &str) -> Running {
+        let mut command = self.collector(args);
+        command.env("RUST_LOG", "warn,collector_user=debug");
+        let mut running = Self::launch(command);
+        running.wait_to_say(words);
+        running
+    }
+
+    fn launch(mut command: Command) -> Running {
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the collector starts");
-        let mut errors = BufReader::new(child.stderr.take().expect("it is piped"));
-        let mut attached = String::new();
+        let errors = BufReader::new(child.stderr.take().expect("it is piped"));
+        Running { out: child.stdout.take(), errors, attached: String::new(), child }
+    }
+
+    fn begin(command: Command) -> Running {
+        let mut running = Self::launch(command);
+        let Running { errors, attached, .. } = &mut running;
         // A talkative one has learned of interfaces before.
         while attached.is_empty() || attached.contains(" DEBUG ") {
             attached.clear();
-            if errors.read_line(&mut attached).expect("standard error is text") == 0 {
+            if errors.read_line(attached).expect("standard error is text") == 0 {
                 break;
             }
         }
         if !attached.contains("attached to ") {
-            errors.read_to_string(&mut attached).expect("standard error is text");
+            errors.read_to_string(attached).expect("standard error is text");
             panic!("not attached: {attached}");
         }
-        Running { out: child.stdout.take(), errors, attached, child }
+        running
     }
 
     /// The preferences and names of the filters on the near end, both hooks.

@@ -47,6 +47,25 @@ fn its_time_ends_it_and_text_is_for_people() {
 
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_signal_ends_it_while_it_loads() {
+    let wire = Wire::new();
+    // Seconds of the kernel's time: the signal comes long before.
+    let large = TempFile::new("[limits]\nflows = 2_000_000\n");
+    let running =
+        wire.launch_talkative(&["--output", "json", "--config", large.path()], "loading the programs");
+    running.signal("TERM");
+    let (code, lines, errors) = running.end();
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(!errors.contains("attached to "), "{errors}");
+    let [status] = lines.as_slice() else { panic!("only the status: {lines:?}") };
+    assert_eq!(
+        (&json(status)["type"], &json(status)["record"]["ledger"]["seen"]),
+        (&"status".into(), &0.into())
+    );
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn a_closed_output_is_a_clean_end() {
     let wire = Wire::new();
     let mut running = wire.start(&["--output", "json", "--flow-interval", "50ms"]);

@@ -107,7 +107,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FORM")]
     pub output: Option<Output>,
 
-    /// End after this time. [default: run until interrupted]
+    /// End after counting for this long. [default: run until interrupted]
     #[arg(long, value_name = "TIME")]
     pub duration: Option<Interval>,
 

@@ -3,7 +3,10 @@
 use std::{io, process::ExitCode, time::Duration};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, MissedTickBehavior, interval},
+};
 
 use super::{
     args::RunArgs,
@@ -17,7 +20,7 @@ use crate::{
         stash::{Limits, Stash},
     },
     config::{Attach, Config, ConfigError, Interval, Tunnels},
-    daemon::{self, DaemonError, Options},
+    daemon::{self, DaemonError, Options, Started},
     event::Status,
     kernel::{
         attach::{Choice, Mechanism},
@@ -172,11 +175,13 @@ async fn serve(
     ending: &Ending,
 ) -> Result<Status, DaemonError> {
     let duration = config.duration.map(Interval::get);
+    let (tell, begun) = oneshot::channel();
     let shutdown = async {
+        // Its time is that in which it counts.
         let time_is_up = async {
-            match duration {
-                Some(duration) => tokio::time::sleep(duration).await,
-                None => std::future::pending().await,
+            match (begun.await, duration) {
+                (Ok(()), Some(duration)) => tokio::time::sleep(duration).await,
+                _ => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -187,7 +192,12 @@ async fn serve(
         // From here on nothing is drained but what is left: there is time to wait for an output's room.
         ending.begin();
     };
-    daemon::run(&options(config), collector, shutdown, |started| voice.started(started)).await
+    let started = |started: &Started| {
+        voice.started(started);
+        // Who was to hear of it may have ended by a signal.
+        let _ = tell.send(());
+    };
+    daemon::run(&options(config), collector, shutdown, started).await
 }
 
 fn options(config: &Config) -> Options {

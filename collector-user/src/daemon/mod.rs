@@ -6,12 +6,15 @@
 mod interfaces;
 mod reports;
 
-use std::{future::Future, io, time::Duration};
+use std::{future::Future, io, thread, time::Duration};
 
 use collector_ebpf::abi::pu::index;
 
 use futures_util::StreamExt as _;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, MissedTickBehavior, interval_at},
+};
 
 use crate::{
     aggregate::{counters::Differences, flows::Flows, lives::Lives, record::Scribe},
@@ -33,7 +36,7 @@ use crate::{
         control::{Controller, LEASE_SECONDS},
         error::KernelError,
         networks::Networks,
-        object::{self, CounterMaps, FlowMaps, Ledgers, Programs, Settings},
+        object::{self, CounterMaps, FlowMaps, Ledgers, Loaded, Programs, Settings},
         requirements,
     },
     pu::{
@@ -121,6 +124,9 @@ pub enum DaemonError {
         /// Why the last one failed.
         source: crate::kernel::attach::AttachError,
     },
+    /// There is no thread to load the programs.
+    #[error("cannot load the programs")]
+    Load(#[source] io::Error),
     /// The ring of events cannot be waited for.
     #[error("cannot wait for events of the datapath")]
     Events(#[from] io::Error),
@@ -156,8 +162,15 @@ pub async fn run(
     let (netlink, changes) = watch::open()?;
     // A wrong name is told before anything that needs a privilege.
     interfaces::check_names(&options.ifaces, &links::list(&netlink.handle).await?)?;
-    let mut daemon = Daemon::load(options, collector, netlink)?;
+    let units = Registry::new(&options.units)?;
     let mut shutdown = std::pin::pin!(shutdown);
+    let loaded = tokio::select! {
+        biased;
+        // Nothing is attached yet, and nothing was counted.
+        () = &mut shutdown => return Ok(Status::default()),
+        loaded = load(options.settings.clone()) => loaded?,
+    };
+    let mut daemon = Daemon::new(options, collector, netlink, units, loaded)?;
     let start = tokio::select! {
         start = daemon.start() => start,
         // Attaching to many interfaces takes its time; what is attached already has counted.
@@ -206,16 +219,15 @@ struct Daemon<'a> {
 }
 
 impl<'a> Daemon<'a> {
-    fn load(
+    fn new(
         options: &'a Options,
         collector: &'a dyn EventCollector,
         netlink: Netlink,
+        units: Registry,
+        loaded: Loaded,
     ) -> Result<Self, DaemonError> {
-        let units = Registry::new(&options.units)?;
         let hz = requirements::ticks_per_second()?;
-        let object::Loaded {
-            programs, control, flows, mut counters, ledgers, networks, events, faults, ..
-        } = object::load(&options.settings)?;
+        let Loaded { programs, control, flows, mut counters, ledgers, networks, events, faults, .. } = loaded;
         counters.ensure(units.last_index())?;
         let mut controller = Controller::new(control, hz)?;
         for (range, index) in units.ranges() {
@@ -386,6 +398,20 @@ impl<'a> Daemon<'a> {
         }
         false
     }
+}
+
+/// Loads the programs on a thread of its own: room for millions of flows takes the kernel seconds, and who stops the daemon
+/// shall not wait for it. Where nobody takes what was loaded, it goes again.
+async fn load(settings: Settings) -> Result<Loaded, DaemonError> {
+    let (done, loaded) = oneshot::channel();
+    let work = move || {
+        tracing::debug!("loading the programs");
+        // Who asked may be gone.
+        let _ = done.send(object::load(&settings));
+    };
+    thread::Builder::new().name("load".to_owned()).spawn(work).map_err(DaemonError::Load)?;
+    let ended = |_| DaemonError::Load(io::Error::other("the thread that loads them panicked"));
+    Ok(loaded.await.map_err(ended)??)
 }
 
 /// What fails here is no reason to stop counting elsewhere.
