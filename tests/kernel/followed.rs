@@ -7,16 +7,24 @@ use collector_tests::{
     Result,
     books::Books,
     collector::{Finished, Running, declared, options},
+    events,
     lab::{Addressed, End, join, pair, silent_host},
     netns::{NetNs, unique},
     talk::talk,
     traffic::{ANSWERS, Host},
 };
-use collector_user::{daemon::Options, event::Event};
+use collector_user::{
+    daemon::Options,
+    event::Event,
+    pu::registry::{Declared, Side},
+};
 
 use crate::assert_balanced;
 
 const UNKNOWN: &str = "unknown: the host-side end of something that nobody has named";
+const BEHIND: &str = "declared: declared by web, which is behind it, for it has no address of this host";
+const BESIDE: &str =
+    "declared: declared by web, which is on the host's side of it, for it has an address of this host";
 const BRIDGE: &str = "br0 is stacked: a bridge: its packets are seen on the interfaces below";
 
 /// A peer, a host that routes, and a container that comes while the collector counts.
@@ -104,7 +112,7 @@ fn what_an_interface_is_follows_it() -> Result<()> {
     behind_a_host_side_end("range", &lab, &lab.port.dev, 40_000)?;
     // A name that a unit declares.
     lab.rename(names[0].clone())?;
-    collector.wait_to_say(&format!("{} is declared: declared by web", names[0]))?;
+    collector.wait_to_say(&format!("{} is {BEHIND}", names[0]))?;
     behind_a_host_side_end("web", &lab, &names[0], 40_001)?;
     lab.rename(names[1].clone())?;
     let dev = &*names[1];
@@ -140,6 +148,51 @@ fn what_an_interface_is_follows_it() -> Result<()> {
     assert_eq!(roles, want);
     assert_eq!(lives(&finished, "web"), ["create", "start", "stop", "delete"]);
     assert_eq!(lives(&finished, "range"), ["create", "start", "stop", "delete"]);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn records_and_counters_agree_on_which_side_of_an_interface_a_unit_is() -> Result<()> {
+    for side in [None, Some(Side::Behind)] {
+        let mut lab = Lab::new()?;
+        let unit = Declared { side, ..declared("web", &[&lab.port.dev], &[])? };
+        let collector =
+            Running::start(&lab.uplink.place, Options { units: vec![unit], forwarded: true, ..options() })?;
+        lab.appear()?;
+        let answering = Host::new(&lab.container, &[])?;
+        let dev = lab.port.dev.clone();
+        let said = |is| {
+            if side.is_some() { "declared: declared by web, which is behind it, as it is said" } else { is }
+        };
+        collector.wait_to_say(&format!("{dev} is {}", said(BEHIND)))?;
+        let before = lab.talk(&dev, 40_000)?;
+        lab.ip(&format!("addr add {}/24 dev {dev}", lab.port.v4))?;
+        if side.is_none() {
+            collector.wait_to_say(&format!("{dev} is {BESIDE}"))?;
+        }
+        let after = lab.talk(&dev, 40_001)?;
+        let finished = collector.stop()?;
+        assert_balanced(&finished);
+        drop(answering);
+        let mut books = Books::new();
+        books.was_asked("forwarded", &before).was_asked("web", &before);
+        // What goes out by an interface is sent by who is on the host's side of it.
+        match side {
+            None => books.asked("web", &after).asked("forwarded", &after),
+            Some(_) => books.was_asked("web", &after).was_asked("forwarded", &after),
+        };
+        books.assert_kept(&finished);
+        let is_source = |port| {
+            let record = events::flows(&finished.events)
+                .find(|flow| &*flow.context_id == "web" && events::port_of(flow.source.as_ref()) == port);
+            let [source, destination] =
+                record.map(|it| [it.source.clone(), it.destination.clone()]).unwrap_or_default();
+            [source, destination].map(|end| end.is_some_and(|end| &*end.id == "web"))
+        };
+        assert_eq!(is_source(40_000), [false, true], "{side:?}");
+        assert_eq!(is_source(40_001), [side.is_none(), side.is_some()], "{side:?}");
+    }
     Ok(())
 }
 

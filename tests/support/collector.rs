@@ -56,6 +56,7 @@ pub fn declared(id: &str, interfaces: &[&str], ranges: &[String]) -> Result<Decl
         namespace: "/lab".to_owned(),
         tags: vec!["app=lab".to_owned()],
         interfaces: interfaces.iter().map(ToString::to_string).collect(),
+        side: None,
         ranges: ranges.iter().map(|range| Ok(range.parse()?)).collect::<Result<_>>()?,
     })
 }

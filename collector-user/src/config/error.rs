@@ -8,7 +8,7 @@ use std::{
     str::Utf8Error,
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{GlobError, IntervalError};
 use crate::pu::registry::TooMany;
@@ -192,6 +192,24 @@ pub enum Fault {
         /// The unit.
         id: String,
     },
+    /// Without an interface there is no side of it.
+    #[error(
+        "processing unit {id:?} has a `side`, and no interface on whose side it could be: expected `interface` too"
+    )]
+    SideOfNothing {
+        /// The unit.
+        id: String,
+    },
+    /// A pattern stands where a name should.
+    #[error(
+        "processing unit {id:?}: {name:?} looks like a pattern, and a unit's interfaces are names: write each in full"
+    )]
+    InterfacePattern {
+        /// The unit.
+        id: String,
+        /// What was given.
+        name: String,
+    },
     /// The name of an interface is impossible.
     #[error(
         "processing unit {id:?}: no interface can be called {name:?}: expected 1 to 15 octets without blanks, `/` or `:`"
@@ -212,6 +230,19 @@ pub enum Fault {
         id: String,
         /// What was given.
         given: String,
+    },
+    /// A network of IPv4 addresses in the form that IPv6 sockets have for them.
+    #[error(
+        "processing unit {id:?}: no packet has an address of {given}, which is how IPv6 sockets write IPv4 ones: {}",
+        meant.map_or_else(|| "write the IPv4 network".to_owned(), |network| format!("write {network}"))
+    )]
+    Mapped {
+        /// The unit.
+        id: String,
+        /// What was given.
+        given: IpNet,
+        /// The IPv4 network, where it is one.
+        meant: Option<Ipv4Net>,
     },
     /// An address stands where a network should.
     #[error("processing unit {id:?}: {address} is an address, not a network: write {only} for it alone")]

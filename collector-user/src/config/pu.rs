@@ -2,14 +2,14 @@
 
 use std::{collections::HashMap, net::IpAddr, ops::Range, sync::Arc};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::error::{Fault, Wrong, line_of};
 use crate::{
     event::{TagStore, Text},
-    pu::registry::{Declared, Registry},
+    pu::registry::{Declared, Registry, Side},
 };
 
 /// A declared processing unit: everything that any of its matchers matches.
@@ -23,6 +23,8 @@ pub struct PuConfig {
     pub tags: Arc<TagStore>,
     /// The names of interfaces: the host-side ends of containers, or uplinks.
     pub interface: Vec<String>,
+    /// On which side of them it is; none: each interface tells by what it is.
+    pub side: Option<Side>,
     /// Networks, without bits beyond their length; no two units share one.
     pub cidr: Vec<IpNet>,
 }
@@ -38,8 +40,26 @@ pub(super) struct RawPu {
     tags: Vec<Spanned<String>>,
     #[serde(default)]
     interface: Vec<Spanned<String>>,
+    side: Option<Spanned<RawSide>>,
     #[serde(default)]
     cidr: Vec<Spanned<String>>,
+}
+
+/// The words for [`Side`].
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RawSide {
+    Behind,
+    Host,
+}
+
+impl From<RawSide> for Side {
+    fn from(side: RawSide) -> Self {
+        match side {
+            RawSide::Behind => Self::Behind,
+            RawSide::Host => Self::Host,
+        }
+    }
 }
 
 impl From<&PuConfig> for Declared {
@@ -49,6 +69,7 @@ impl From<&PuConfig> for Declared {
             namespace: unit.namespace.to_string(),
             tags: unit.tags.as_slice().iter().map(ToString::to_string).collect(),
             interfaces: unit.interface.clone(),
+            side: unit.side,
             ranges: unit.cidr.clone(),
         }
     }
@@ -78,6 +99,12 @@ pub(super) fn check(raw: Vec<RawPu>, text: &str) -> Result<Vec<PuConfig>, Wrong>
         if raw.interface.is_empty() && raw.cidr.is_empty() {
             return Err(Wrong { span, fault: Fault::NoMatcher { id: unit.id } });
         }
+        let side = match raw.side {
+            Some(side) if raw.interface.is_empty() => {
+                return Err(Wrong { span: side.span(), fault: Fault::SideOfNothing { id: unit.id } });
+            }
+            side => side.map(|side| side.into_inner().into()),
+        };
         let tags = unit.each(raw.tags, Unit::tag)?;
         let interfaces = unit.each(raw.interface, Unit::interface)?;
         let networks = unit.each(raw.cidr, Unit::network)?;
@@ -99,6 +126,7 @@ pub(super) fn check(raw: Vec<RawPu>, text: &str) -> Result<Vec<PuConfig>, Wrong>
             namespace: raw.namespace,
             tags: Arc::new(tags.into_iter().map(|(_, tag)| tag).collect()),
             interface: interfaces.into_iter().map(|(_, name)| name).collect(),
+            side,
             cidr: networks.into_iter().map(|(_, network)| network).collect(),
         });
         places.push(span);
@@ -163,15 +191,27 @@ impl Unit {
             && name != "."
             && name != ".."
             && !name.contains(|character: char| character.is_ascii_whitespace() || "/:".contains(character));
+        if name.contains(['*', '?', '[']) {
+            return Err(Fault::InterfacePattern { id: self.id.clone(), name });
+        }
         if is_valid { Ok(name) } else { Err(Fault::InterfaceName { id: self.id.clone(), name }) }
     }
 
     fn network(&self, given: String) -> Result<IpNet, Fault> {
         let id = || self.id.clone();
         if let Ok(address) = given.parse::<IpAddr>() {
+            let address = address.to_canonical();
             return Err(Fault::Address { id: id(), address, only: address.into() });
         }
         let Ok(network) = given.parse::<IpNet>() else { return Err(Fault::Cidr { id: id(), given }) };
+        if let IpAddr::V4(address) = network.addr().to_canonical()
+            && network.addr().is_ipv6()
+        {
+            // No packet has such an address: it stands for an IPv4 one on sockets only (RFC 4038, section 4.2).
+            let length = network.prefix_len().checked_sub(96);
+            let meant = length.and_then(|length| Ipv4Net::new(address, length).ok());
+            return Err(Fault::Mapped { id: id(), given: network, meant: meant.map(|it| it.trunc()) });
+        }
         if network.trunc() == network {
             Ok(network)
         } else {

@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Write as _};
 use toml::Value;
 
 use super::{Config, OutputConfig, PuConfig};
-use crate::collector::filter::Kind;
+use crate::{collector::filter::Kind, pu::registry::Side};
 
 impl Config {
     /// A file that says all of this, defaults too: [`parse`](Self::parse) makes the same of it.
@@ -63,6 +63,11 @@ fn write_unit(unit: &PuConfig, out: &mut String) -> fmt::Result {
     writeln!(out, "namespace = {}", quoted(&unit.namespace))?;
     writeln!(out, "tags = {}", list(unit.tags.as_slice()))?;
     writeln!(out, "interface = {}", list(&unit.interface))?;
+    match unit.side {
+        Some(Side::Behind) => writeln!(out, "side = \"behind\"")?,
+        Some(Side::Host) => writeln!(out, "side = \"host\"")?,
+        None => writeln!(out, "# side: each interface tells by what it is")?,
+    }
     writeln!(out, "cidr = {}", list(&unit.cidr))
 }
 

@@ -208,7 +208,7 @@ fn what_is_shown_is_the_same_configuration() {
                 [limits]\nflows = 64\n[[output]]\ntype = \"log\"\nto = \"journal\"\nevents = [\"ping\"]\n\
                 [[output]]\ntype = \"text\"\nto = \"a\\\"b\"\nname = \"two words\"\n\
                 [[pu]]\nid = \"a\\tb\"\ncidr = [\"10.0.0.0/8\"]\ntags = [\"k=v\"]\n\
-                [[pu]]\nid = \"c\"\nnamespace = \"/n\"\ninterface = [\"x\"]\n";
+                [[pu]]\nid = \"c\"\nnamespace = \"/n\"\ninterface = [\"x\"]\nside = \"behind\"\n";
     for text in ["", full, EXAMPLE] {
         let config = parse(text).unwrap();
         let shown = config.to_toml();
@@ -355,6 +355,27 @@ fn every_fault_of_a_unit_names_it() {
         ),
         ("cidr = [\"x\"]", "c.toml:3:9: processing unit \"web\": \"x\" is no network"),
         ("interface = [\"\"]", "c.toml:3:14: processing unit \"web\": no interface can be called \"\""),
+        (
+            "interface = [\"veth*\"]",
+            "c.toml:3:14: processing unit \"web\": \"veth*\" looks like a pattern, and a unit's interfaces are names",
+        ),
+        (
+            "cidr = [\"::ffff:10.0.0.0/104\"]",
+            "c.toml:3:9: processing unit \"web\": no packet has an address of ::ffff:10.0.0.0/104, which is how IPv6 \
+             sockets write IPv4 ones: write 10.0.0.0/8",
+        ),
+        (
+            "cidr = [\"::ffff:10.0.0.1\"]",
+            "c.toml:3:9: processing unit \"web\": 10.0.0.1 is an address, not a network",
+        ),
+        (
+            "cidr = [\"10.0.0.0/8\"]\nside = \"host\"",
+            "c.toml:4:8: processing unit \"web\" has a `side`, and no interface on whose side it could be",
+        ),
+        (
+            "interface = [\"eth0\"]\nside = \"left\"",
+            "c.toml:4:8: unknown variant `left`, expected `behind` or `host`",
+        ),
         ("interface = [\"a b\"]", "c.toml:3:14: processing unit \"web\": no interface can be called \"a b\""),
         (
             "interface = [\"sixteen-letters-\"]",

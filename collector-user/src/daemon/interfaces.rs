@@ -1,21 +1,19 @@
 //! Which interfaces the programs hang on, and what each is to them; followed as interfaces come, change and go.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     time::Duration,
 };
 
 use collector_ebpf::abi::{
     control::Anchor,
-    flow::FIRST_BOUNDARY,
-    network,
     pu::{Role, index, role as flag},
 };
 
 use tokio::time::Instant;
 
-use super::{Daemon, DaemonError};
+use super::{Daemon, DaemonError, numbers::Numbers};
 use crate::{
     config::IfaceGlob,
     error::root_cause,
@@ -36,9 +34,7 @@ pub(super) struct Watched {
     interfaces: BTreeMap<u32, Interface>,
     locals: BTreeSet<IpAddr>,
     tunnels: BTreeSet<Tunnel>,
-    numbers: Numbers,
-    /// Boundaries at which the host is the remote end. One that was, stays: a number is given once.
-    far: BTreeSet<u16>,
+    pub(super) numbers: Numbers,
     /// Interfaces still have to be attached.
     pub(super) unfinished: bool,
     /// Those that could not be; tried again when something changes.
@@ -54,7 +50,7 @@ struct Interface {
     decision: Decision,
     /// What the programs are told of it, attached or not.
     role: Option<Role>,
-    /// Allotted once: what is counted under it must mean the same as long as the interface lives.
+    /// Names it in flow counts.
     number: u16,
 }
 
@@ -72,44 +68,9 @@ impl Watched {
             locals: BTreeSet::new(),
             tunnels: BTreeSet::new(),
             numbers: Numbers::default(),
-            far: BTreeSet::new(),
             unfinished: false,
             refused: BTreeSet::new(),
         }
-    }
-
-    /// Whether a boundary is the host-side end of what lies behind it.
-    pub(super) fn is_far(&self, boundary: u16) -> bool {
-        self.far.contains(&boundary)
-    }
-}
-
-/// Numbers of interfaces, from which their boundaries follow. A number that was given back is taken again only when no
-/// fresh one is left, and the one given back first before others: flows that were counted under it are long over.
-#[derive(Default)]
-struct Numbers {
-    taken: u16,
-    back: VecDeque<u16>,
-}
-
-impl Numbers {
-    /// One boundary each, of those that are not VLAN ids, nor networks inside of tunnels.
-    const MOST: u16 = network::FIRST - 1 - FIRST_BOUNDARY;
-
-    fn take(&mut self) -> Option<u16> {
-        if self.taken < Self::MOST {
-            self.taken += 1;
-            return Some(self.taken);
-        }
-        self.back.pop_front()
-    }
-
-    fn give_back(&mut self, number: u16) {
-        self.back.push_back(number);
-    }
-
-    const fn boundary(number: u16) -> u16 {
-        FIRST_BOUNDARY + number
     }
 }
 
@@ -142,11 +103,6 @@ impl Daemon<'_> {
         for (index, interface) in described {
             let Some(link) = links.get(&index) else { continue };
             let is_wanted = interface.decision.is_attached();
-            if let Some(Role { flags, boundary, .. }) = interface.role
-                && flags & flag::FAR != 0
-            {
-                self.watched.far.insert(boundary);
-            }
             let attached = self.attachments.mechanism(link.index).is_some();
             if attached && !is_wanted {
                 // Before its role is forgotten: a packet in between would be nobody's.
@@ -231,10 +187,10 @@ impl Daemon<'_> {
 
     /// What an interface is, with the number that it has or a new one; `None` where there is no number left.
     fn describe(&mut self, link: &Link, links: &BTreeMap<u32, Link>) -> Option<Interface> {
-        let known = self.watched.interfaces.get(&link.index).map(|interface| interface.number);
-        let number = known.or_else(|| self.watched.numbers.take())?;
         let unit = self.units.of_interface(&link.name);
         let decision = role::decide(link, links, Said { unit, chosen: self.chosen(&link.name) });
+        let known = self.watched.interfaces.get(&link.index).map(|interface| interface.number);
+        let number = self.watched.numbers.give(known, role::is_far(link, &decision, unit))?;
         let mut role = decision
             .is_attached()
             .then(|| role::for_programs(link, &decision, unit, Numbers::boundary(number), number));
@@ -420,30 +376,5 @@ pub(super) fn check_names(globs: &[IfaceGlob], links: &BTreeMap<u32, Link>) -> R
     match globs.iter().find(lacks) {
         Some(glob) => Err(DaemonError::NoSuchInterface { name: glob.to_string() }),
         None => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use collector_ebpf::abi::{flow::FIRST_BOUNDARY, network};
-
-    use super::Numbers;
-
-    #[test]
-    fn numbers_come_again_only_when_there_are_no_others() {
-        let mut numbers = Numbers::default();
-        assert_eq!((numbers.take(), numbers.take()), (Some(1), Some(2)));
-        numbers.give_back(1);
-        for expected in 3..=Numbers::MOST {
-            assert_eq!(numbers.take(), Some(expected));
-        }
-        numbers.give_back(7);
-        assert_eq!((numbers.take(), numbers.take(), numbers.take()), (Some(1), Some(7), None));
-    }
-
-    #[test]
-    fn no_boundary_is_a_vlan() {
-        assert!(Numbers::boundary(1) > FIRST_BOUNDARY);
-        assert!(!network::is_inside(Numbers::boundary(Numbers::MOST)));
     }
 }

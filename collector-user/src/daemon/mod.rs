@@ -4,6 +4,7 @@
 //! changes of interfaces; it never sleeps and never polls.
 
 mod interfaces;
+mod numbers;
 mod reports;
 
 use std::{future::Future, io, thread, time::Duration};

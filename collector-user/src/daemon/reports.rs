@@ -127,7 +127,7 @@ impl Teller<'_> {
     /// The unit at the host's end of a flow that crosses the boundary of another one: whoever declares its address, else
     /// the host itself.
     pub(super) fn host_end(&self, id: &FlowId) -> HostEnd {
-        let is_remote = self.watched.is_far(id.boundary);
+        let is_remote = self.watched.numbers.is_far(id.boundary);
         let address = if is_remote { id.remote } else { id.local };
         HostEnd { pu: self.units.of_address(address).map_or(index::HOST, |unit| unit.index), is_remote }
     }

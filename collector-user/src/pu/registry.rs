@@ -7,6 +7,15 @@ use ipnet::IpNet;
 
 use crate::event::{TagStore, Text};
 
+/// On which side of its interfaces a unit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Behind them: they are the host-side ends of what it is.
+    Behind,
+    /// On the host's: it is what the host does by them.
+    Host,
+}
+
 /// What the operator declares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Declared {
@@ -18,6 +27,8 @@ pub struct Declared {
     pub tags: Vec<String>,
     /// Interfaces that are its boundary.
     pub interfaces: Vec<String>,
+    /// On which side of them it is; without, each interface tells by what it is.
+    pub side: Option<Side>,
     /// Addresses that are its own.
     pub ranges: Vec<IpNet>,
 }
@@ -35,6 +46,8 @@ pub struct Unit {
     pub tags: Arc<TagStore>,
     /// Interfaces that are its boundary.
     pub interfaces: Vec<String>,
+    /// On which side of them it is; without, each interface tells by what it is.
+    pub side: Option<Side>,
     /// Addresses that are its own.
     pub ranges: Vec<IpNet>,
 }
@@ -82,6 +95,7 @@ impl Registry {
             namespace: "".into(),
             tags: Arc::default(),
             interfaces: Vec::new(),
+            side: None,
             ranges: Vec::new(),
         });
         let declared = (index::FIRST..).zip(declared).map(|(index, declared)| Unit {
@@ -90,6 +104,7 @@ impl Registry {
             namespace: declared.namespace.as_str().into(),
             tags: Arc::new(declared.tags.iter().map(String::as_str).collect()),
             interfaces: declared.interfaces.clone(),
+            side: declared.side,
             ranges: declared.ranges.clone(),
         });
         Ok(Self { units: fixed.chain(declared).map(|unit| (unit.index, unit)).collect() })

@@ -11,7 +11,10 @@ use collector_ebpf::abi::{
     pu::{Role, index, role},
 };
 
-use crate::{host::links::Link, pu::registry::Unit};
+use crate::{
+    host::links::Link,
+    pu::registry::{Side, Unit},
+};
 
 /// What an interface is to the collector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +126,7 @@ pub fn decide(link: &Link, links: &BTreeMap<u32, Link>, said: Said<'_>) -> Decis
         };
     }
     if let Some(unit) = said.unit {
-        return Decision::new(Kind::Declared, format!("declared by {}", unit.id));
+        return Decision::new(Kind::Declared, format!("declared by {}, {}", unit.id, lie(link, unit)));
     }
     let named = said.chosen == Chosen::ByName;
     let tunnel = OVERLAYS.contains(&link.kind.as_str());
@@ -165,10 +168,35 @@ fn overlay(link: &Link, routable: bool) -> Decision {
     }
 }
 
-/// Whether a declared unit lies behind the interface, rather than being what the host does by it: a device in software
-/// without an address of this host's.
-fn is_far(link: &Link) -> bool {
-    link.bus.is_empty() && !link.addresses.iter().any(|address| address.routable)
+/// On which side of an interface a unit that declares it is, and why.
+fn side(link: &Link, unit: &Unit) -> (Side, &'static str) {
+    match unit.side {
+        Some(side) => (side, "as it is said"),
+        None if !link.bus.is_empty() => (Side::Host, "for it is a device of this host's"),
+        None if link.addresses.iter().any(|address| address.routable) => {
+            (Side::Host, "for it has an address of this host")
+        }
+        None => (Side::Behind, "for it has no address of this host"),
+    }
+}
+
+/// The same in words.
+fn lie(link: &Link, unit: &Unit) -> String {
+    match side(link, unit) {
+        (Side::Behind, why) => format!("which is behind it, {why}"),
+        (Side::Host, why) => format!("which is on the host's side of it, {why}"),
+    }
+}
+
+/// Whether the host is the remote end of what crosses an interface that has a boundary of its own: what is counted there
+/// lies behind it. `None` where it has none.
+pub fn is_far(link: &Link, decision: &Decision, unit: Option<&Unit>) -> Option<bool> {
+    match decision.kind {
+        Kind::Overlay => Some(false),
+        Kind::Declared => Some(unit.is_none_or(|unit| side(link, unit).0 == Side::Behind)),
+        Kind::Unknown => Some(true),
+        Kind::Uplink | Kind::Loopback | Kind::Stacked | Kind::NotSelected => None,
+    }
 }
 
 /// Devices on whose way into the host lie host-side ends: the bridges that those are ports of, and what stands above
@@ -215,15 +243,13 @@ pub fn for_programs(
     number: u16,
 ) -> Role {
     let raw = if link.raw_ip { role::RAW_IP } else { 0 };
+    let far = if is_far(link, decision, unit) == Some(true) { role::FAR } else { 0 };
     let (flags, pu, boundary) = match decision.kind {
         Kind::Uplink => (role::UPLINK, index::HOST, 0),
         Kind::Loopback => (role::LOOPBACK, index::HOST, LOOPBACK_BOUNDARY),
         Kind::Overlay => (role::OWN, index::OVERLAY, boundary),
-        Kind::Declared => {
-            let far = if is_far(link) { role::FAR } else { 0 };
-            (role::OWN | far, unit.map_or(index::UNKNOWN, |unit| unit.index), boundary)
-        }
-        _ => (role::FAR, index::UNKNOWN, boundary),
+        Kind::Declared => (role::OWN | far, unit.map_or(index::UNKNOWN, |unit| unit.index), boundary),
+        _ => (far, index::UNKNOWN, boundary),
     };
     Role { ifindex: link.index, boundary, pu, interface: number, flags: flags | raw, _pad: 0 }
 }
@@ -235,7 +261,10 @@ mod tests {
     use collector_ebpf::abi::pu::{index, role};
 
     use super::{Chosen, Decision, Kind, Said, decide, for_others, for_programs, inside};
-    use crate::host::links::{Address, Link};
+    use crate::{
+        host::links::{Address, Link},
+        pu::registry::{Declared, Registry, Side},
+    };
 
     fn link(kind: &str) -> Link {
         Link { index: 7, name: "x0".into(), kind: kind.into(), up: true, ..Link::default() }
@@ -319,6 +348,33 @@ mod tests {
         assert_eq!(for_others(&links[&5], &found), None);
         let ifb = Link { index: 10, kind: "ifb".into(), ..Link::default() };
         assert_eq!(for_others(&ifb, &found).map(|role| (role.ifindex, role.flags)), Some((10, role::IFB)));
+    }
+
+    #[test]
+    fn a_declared_unit_is_where_it_is_said_to_be_or_where_the_interface_says() {
+        let unit = |side| {
+            let declared =
+                Declared { id: "web".into(), interfaces: vec!["x0".into()], side, ..Declared::default() };
+            Registry::new(&[declared]).unwrap()
+        };
+        let bare = link("veth");
+        let addressed = with_address(link("veth"));
+        let device = Link { bus: "pci".into(), ..link("") };
+        for (side, link, is_far, why) in [
+            (None, &bare, true, "behind it, for it has no address of this host"),
+            (None, &addressed, false, "on the host's side of it, for it has an address of this host"),
+            (None, &device, false, "on the host's side of it, for it is a device of this host's"),
+            (Some(Side::Behind), &addressed, true, "behind it, as it is said"),
+            (Some(Side::Host), &bare, false, "on the host's side of it, as it is said"),
+        ] {
+            let registry = unit(side);
+            let unit = registry.of_interface("x0");
+            let decision = decide(link, &BTreeMap::new(), Said { unit, chosen: Chosen::Unsaid });
+            assert_eq!(decision, Decision::new(Kind::Declared, format!("declared by web, which is {why}")));
+            assert_eq!(super::is_far(link, &decision, unit), Some(is_far), "{why}");
+            let flags = for_programs(link, &decision, unit, 4096, 1).flags;
+            assert_eq!(flags, if is_far { role::OWN | role::FAR } else { role::OWN }, "{why}");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::{
     error::with_causes,
     event::{EndPoint, FlowRecord, Ledger, Status},
     kernel::object::Settings,
-    pu::registry::Declared,
+    pu::registry::{Declared, Side},
 };
 pub use place::PlaceError;
 use traffic::Sent;
@@ -202,6 +202,7 @@ fn options(world: &World) -> Options {
         namespace: String::new(),
         tags: Vec::new(),
         interfaces: vec![interface.clone()],
+        side: Some(Side::Behind),
         ranges: Vec::new(),
     });
     Options {
