@@ -133,3 +133,36 @@ fn a_qdisc_of_our_own_goes_with_the_filters() {
     next.signal("INT");
     assert_eq!(next.end().0, Some(0));
 }
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn whoever_attaches_beside_filters_of_a_killed_one_takes_its_qdisc_along() {
+    // Without it the third collector needs a qdisc itself.
+    if release::lacks("TCX", release::TCX) {
+        return;
+    }
+    let wire = Wire::new();
+    let has_qdisc = || {
+        crate::process::sh(&format!("tc -n {} qdisc show dev {}", wire.near, wire.interface))
+            .contains("clsact")
+    };
+    let killed = wire.start(&["--output", "json", "--attach", "clsact"]);
+    killed.signal("KILL");
+    killed.end();
+    let left = wire.filters();
+    // It was killed a moment ago.
+    lease(&left, u64::MAX);
+    let next = wire.start(&["--output", "json", "--attach", "clsact"]);
+    assert_eq!(ingress_filters(&wire), 2);
+    expire(&left);
+    let third = wire.start(&["--output", "json", "--attach", "tcx"]);
+    assert_eq!(ingress_filters(&wire), 1, "the killed one's are gone");
+    third.signal("INT");
+    assert_eq!(third.end().0, Some(0));
+    assert!(has_qdisc(), "one hangs there still");
+    next.signal("INT");
+    let (code, _, errors) = next.end();
+    assert_eq!(code, Some(0));
+    assert!(!errors.contains("filters of others"), "{errors}");
+    assert!(!has_qdisc(), "it was the last");
+}

@@ -218,14 +218,14 @@ impl Daemon<'_> {
 
     /// Attaches; a sentence where that is worth less than it could be.
     async fn attach(&mut self, link: &Link) -> Result<Option<String>, AttachError> {
-        let preference = filters::free_preference(&self.netlink.handle, link.index).await;
+        let place = filters::free_place(&self.netlink.handle, link.index).await;
         let Self { attachments, programs, options, .. } = self;
-        let result = attachments.attach(programs, link.index, &link.name, options.attach, preference);
+        let result = attachments.attach(programs, link.index, &link.name, options.attach, place);
         if result.as_ref().is_err_and(|error| error.qdisc) {
             filters::remove_qdisc(&self.netlink.handle, link.index).await;
         }
         let mechanism = result?;
-        Ok((mechanism == Mechanism::Clsact && preference != 1).then(|| {
+        Ok((mechanism == Mechanism::Clsact && place.behind_others).then(|| {
             format!(
                 "the first place on {}: filters of others come before ours there, and what they decide \
                  finally is not seen",

@@ -12,12 +12,9 @@ use aya::programs::{
 
 use crate::kernel::{
     error::KernelError,
+    filters::{OWN_QDISC, Place},
     object::{EGRESS, INGRESS, Programs},
 };
-
-/// The handle of our filters where the clsact qdisc is ours as well: if we are killed, whoever removes them knows that
-/// it may go with them. Handles that the kernel allots are small.
-pub const OWN_QDISC: TcHandle = TcHandle::new(0xDA7A, 1);
 
 /// How a program hangs on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +54,7 @@ pub struct AttachError {
     pub interface: String,
     /// The mechanism that was tried last.
     pub mechanism: Mechanism,
-    /// A clsact qdisc was made for it, and stands there still.
+    /// A clsact qdisc that is ours stands there still.
     pub qdisc: bool,
     /// What the kernel said.
     pub source: Box<ProgramError>,
@@ -88,7 +85,7 @@ pub enum Left {
 }
 
 impl Attachments {
-    /// Attaches both programs to an interface, or none; as clsact filters with this preference.
+    /// Attaches both programs to an interface, or none; as clsact filters at this place.
     ///
     /// # Errors
     ///
@@ -99,16 +96,16 @@ impl Attachments {
         ifindex: u32,
         name: &str,
         choice: Choice,
-        preference: u16,
+        place: Place,
     ) -> Result<Mechanism, AttachError> {
         let mechanism = match choice {
             Choice::Only(mechanism) => mechanism,
             Choice::Auto => Mechanism::Tcx,
         };
-        match self.attach_by(programs, ifindex, name, mechanism, preference) {
+        match self.attach_by(programs, ifindex, name, mechanism, place) {
             // The error decides, not the version: a kernel may have been built without TCX, or have it backported.
             Err(error) if choice == Choice::Auto && is_unknown(&error.source) => {
-                self.attach_by(programs, ifindex, name, Mechanism::Clsact, preference)
+                self.attach_by(programs, ifindex, name, Mechanism::Clsact, place)
             }
             result => result,
         }
@@ -120,7 +117,7 @@ impl Attachments {
         ifindex: u32,
         name: &str,
         mechanism: Mechanism,
-        preference: u16,
+        place: Place,
     ) -> Result<Mechanism, AttachError> {
         let failed = |program, qdisc, source| AttachError {
             program,
@@ -132,7 +129,9 @@ impl Attachments {
         let qdisc = match mechanism {
             Mechanism::Tcx => false,
             Mechanism::Clsact => {
-                add_clsact(name).map_err(|source| failed(INGRESS, false, ProgramError::from(source)))?
+                let added =
+                    add_clsact(name).map_err(|source| failed(INGRESS, false, ProgramError::from(source)))?;
+                added || place.qdisc_is_ours
             }
         };
         let options = || match mechanism {
@@ -140,7 +139,7 @@ impl Attachments {
             // its way, and what stands behind does not see it.
             Mechanism::Tcx => TcAttachOptions::TcxOrder(LinkOrder::first()),
             Mechanism::Clsact => TcAttachOptions::Netlink(NlOptions {
-                priority: preference,
+                priority: place.preference,
                 handle: if qdisc { OWN_QDISC } else { TcHandle::AUTO_ASSIGN },
                 classid: None,
             }),

@@ -20,11 +20,12 @@ use rtnetlink::Handle;
 
 use crate::{
     host::links::Link,
-    kernel::{
-        attach::OWN_QDISC,
-        object::{EGRESS, INGRESS},
-    },
+    kernel::object::{EGRESS, INGRESS},
 };
+
+/// The handle of our filters where the clsact qdisc is ours as well: if we are killed, whoever removes them, or finds a
+/// place beside them, knows that it may go with them. Handles that the kernel allots are small.
+pub const OWN_QDISC: TcHandle = TcHandle::new(0xDA7A, 1);
 
 /// Removes the leftovers on an interface; how many there were.
 ///
@@ -52,14 +53,39 @@ pub async fn remove(netlink: &Handle, link: &Link, now: &Anchor) -> usize {
     removed
 }
 
-/// The least preference that nobody has on both hooks: 1 where we come before all others. Whoever decides finally about
-/// a packet (`TC_ACT_OK` included) ends its way through the filters, and those behind do not see it.
-pub async fn free_preference(handle: &Handle, ifindex: u32) -> u16 {
-    let mut taken: Vec<u16> = Vec::new();
-    for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
-        taken.extend(filters(handle, ifindex, hook).await.iter().flatten().map(preference));
+/// Where a filter of ours would stand on both hooks of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The least preference that nobody has: 1 where it comes before all others.
+    pub preference: u16,
+    /// Filters that are not ours come before it. Whoever decides finally about a packet (`TC_ACT_OK` included) ends its way
+    /// through the filters, and those behind do not see it; a collector never does.
+    pub behind_others: bool,
+    /// The clsact qdisc there was made for filters of ours: by a collector that was killed a moment ago, or by one that
+    /// runs beside this one. The last of them takes it along.
+    pub qdisc_is_ours: bool,
+}
+
+/// Where there is room. Where the kernel does not list the filters, before all of them.
+pub async fn free_place(handle: &Handle, ifindex: u32) -> Place {
+    let mut taken = Vec::new();
+    for (hook, name) in [(TcAttachType::Ingress, INGRESS), (TcAttachType::Egress, EGRESS)] {
+        let filters = filters(handle, ifindex, hook).await;
+        let seen = |filter| (preference(filter), ours(filter, name).map(|(handle, _)| handle));
+        taken.extend(filters.iter().flatten().map(seen));
     }
-    (1..u16::MAX).find(|preference| !taken.contains(preference)).unwrap_or(u16::MAX)
+    place_among(&taken)
+}
+
+/// `taken`: the preference of each filter, and the handle of those that are ours.
+fn place_among(taken: &[(u16, Option<TcHandle>)]) -> Place {
+    let is_free = |preference: &u16| taken.iter().all(|(other, _)| other != preference);
+    let preference = (1..u16::MAX).find(is_free).unwrap_or(u16::MAX);
+    Place {
+        preference,
+        behind_others: taken.iter().any(|(other, ours)| *other < preference && ours.is_none()),
+        qdisc_is_ours: taken.iter().any(|(_, ours)| *ours == Some(OWN_QDISC)),
+    }
 }
 
 /// Whether no filter hangs on either hook of an interface's clsact qdisc; `false` where the kernel does not say.
@@ -145,4 +171,26 @@ fn is_abandoned(program: u32, now: &Anchor) -> bool {
         Some(control.get(&0, 0).ok()?.lease)
     });
     lease.is_some_and(|lease| lease <= now.jiffies)
+}
+
+#[cfg(test)]
+mod tests {
+    use aya::programs::tc::TcHandle;
+
+    use super::{OWN_QDISC, Place, place_among};
+
+    #[test]
+    fn a_place_is_the_first_free_one_and_ours_are_no_others() {
+        let allotted = TcHandle::new(0, 1);
+        for (taken, preference, behind_others, qdisc_is_ours) in [
+            (&[][..], 1, false, false),
+            (&[(100, None)], 1, false, false),
+            (&[(1, Some(OWN_QDISC)), (1, Some(OWN_QDISC))], 2, false, true),
+            (&[(1, Some(allotted)), (2, None)], 3, true, false),
+            (&[(1, None), (3, Some(OWN_QDISC))], 2, true, true),
+        ] {
+            let want = Place { preference, behind_others, qdisc_is_ours };
+            assert_eq!(place_among(taken), want, "{taken:?}");
+        }
+    }
 }
