@@ -7,7 +7,7 @@ use collector_tests::{
     Result,
     books::Books,
     collector::{Finished, Running, declared, options},
-    events,
+    command, events,
     lab::{Addressed, End, join, pair, silent_host},
     netns::{NetNs, unique},
     talk::talk,
@@ -193,6 +193,47 @@ fn records_and_counters_agree_on_which_side_of_an_interface_a_unit_is() -> Resul
         assert_eq!(is_source(40_000), [false, true], "{side:?}");
         assert_eq!(is_source(40_001), [side.is_none(), side.is_some()], "{side:?}");
     }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_cannot_be_watched_is_named_once() -> Result<()> {
+    let lab = Lab::new()?;
+    let collector = Running::start(&lab.uplink.place, options())?;
+    let host = &lab.uplink.place;
+    let shell = |line: &str| host.within(|| command::run("sh", &["-c", line]));
+    // A name that the kernel takes, and that is no text.
+    shell("ip link add \"$(printf 'w\\3771')\" type veth peer name before")?;
+    collector.wait_to_say(
+        "w\\xff1 is not watched: its name is no UTF-8; give it another: ip link set NAME name OTHER",
+    )?;
+    host.ip("link set before up")?;
+    host.ip("link set before name after")?;
+    let said = collector.wait_to_say(&format!("after is {UNKNOWN}"))?;
+    assert!(!said.iter().any(|sentence| sentence.contains("not watched")), "again: {said:?}");
+    shell("ip link set \"$(printf 'w\\3771')\" name text")?;
+    collector.wait_to_say(&format!("text is {UNKNOWN}"))?;
+    let finished = collector.stop()?;
+    assert!(finished.status.interfaces.iter().any(|it| it.name == "text" && it.hook == "ingress+egress"));
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_bridge_that_is_named_beside_its_port_is_said_to_count_twice() -> Result<()> {
+    let mut lab = Lab::new()?;
+    lab.appear()?;
+    lab.ip("link add br0 type bridge")?;
+    lab.ip(&format!("link set {} master br0", lab.port.dev))?;
+    let units = vec![declared("bridge", &["br0"], &[])?, declared("port", &[&lab.port.dev], &[])?];
+    let collector = Running::start(&lab.uplink.place, Options { units, ..options() })?;
+    let want = format!(
+        "sums without doubles: a packet that crosses br0 and {} below it is counted at both",
+        lab.port.dev
+    );
+    assert!(collector.started.missing.contains(&want), "{:?}", collector.started.missing);
+    collector.stop()?;
     Ok(())
 }
 

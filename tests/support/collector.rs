@@ -95,12 +95,12 @@ impl Running {
         }
     }
 
-    /// Waits until it says a sentence of itself.
-    pub fn wait_to_say(&self, sentence: &str) -> Result<()> {
+    /// Waits until it says a sentence of itself; what it has said before since it was last heard.
+    pub fn wait_to_say(&self, sentence: &str) -> Result<Vec<String>> {
         let mut others = Vec::new();
         loop {
             match self.said.recv_timeout(PATIENCE) {
-                Ok(said) if said == sentence => return Ok(()),
+                Ok(said) if said == sentence => return Ok(others),
                 Ok(said) => others.push(said),
                 Err(_) => bail!("it does not say `{sentence}`, but {others:#?}"),
             }

@@ -26,6 +26,10 @@ use crate::{
 /// Lines of an error at most: the verifier's log may have thousands, and its last words say why.
 const LINES: usize = 16;
 
+/// What is logged where `RUST_LOG` says nothing. Which messages of netlink's cannot be read is known, and said of their
+/// interfaces; the library would write out the message's octets each time.
+const LEVEL: &str = "warn,netlink_proto::codecs=off";
+
 /// Speaks on standard error, in one form: the log and the lines that come whatever the log's level is.
 #[derive(Clone)]
 pub(super) struct Voice {
@@ -66,7 +70,7 @@ impl Voice {
     /// Sends logs where the voice goes: warnings, or what `RUST_LOG` asks for.
     pub(super) fn start_log(&self) {
         let Some(lines) = self.lines.clone() else { return };
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LEVEL));
         let logs =
             fmt::fmt().with_env_filter(filter).with_writer(move || lines.clone()).log_internal_errors(false);
         // Whoever embeds this may have a subscriber of its own, which then stays.

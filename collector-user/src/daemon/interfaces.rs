@@ -13,12 +13,15 @@ use collector_ebpf::abi::{
 
 use tokio::time::Instant;
 
-use super::{Daemon, DaemonError, numbers::Numbers};
+use super::{Daemon, DaemonError, numbers::Numbers, tell};
 use crate::{
     config::IfaceGlob,
     error::root_cause,
     event::InterfaceStatus,
-    host::links::{self, Link, Tunnel},
+    host::{
+        links::{self, Link, Tunnel},
+        names,
+    },
     kernel::{
         attach::{AttachError, Left, Mechanism},
         filters,
@@ -37,8 +40,10 @@ pub(super) struct Watched {
     pub(super) numbers: Numbers,
     /// Interfaces still have to be attached.
     pub(super) unfinished: bool,
-    /// Those that could not be; tried again when something changes.
-    pub(super) refused: BTreeSet<u32>,
+    /// Those that could not be, and why; tried again when something changes.
+    pub(super) refused: BTreeMap<u32, String>,
+    /// What was missing when it was last looked at: it is said once.
+    said: BTreeSet<String>,
 }
 
 /// How long interfaces are attached at a stretch. A TCX link takes the kernel some 17 ms; a host may have hundreds of
@@ -69,7 +74,8 @@ impl Watched {
             tunnels: BTreeSet::new(),
             numbers: Numbers::default(),
             unfinished: false,
-            refused: BTreeSet::new(),
+            refused: BTreeMap::new(),
+            said: BTreeSet::new(),
         }
     }
 }
@@ -79,9 +85,10 @@ impl Daemon<'_> {
     ///
     /// At the start it is an error when nothing at all can be attached.
     pub(super) async fn reconcile(&mut self, at_start: bool) -> Result<Vec<String>, DaemonError> {
+        let names = names::all();
         let links = links::list(&self.netlink.handle).await?;
         self.forget_gone(&links)?;
-        let mut missing = Vec::new();
+        let mut missing = unlisted(names, &links);
         let mut changed = self.follow_addresses(&links, &mut missing)?;
         changed |= self.follow_tunnels(&links, &mut missing)?;
         let mut failed = Vec::new();
@@ -99,6 +106,7 @@ impl Daemon<'_> {
             }
         }
         surround(&mut described, &links);
+        missing.extend(counted_twice(&described, &links));
         let mut news = Vec::new();
         for (index, interface) in described {
             let Some(link) = links.get(&index) else { continue };
@@ -110,18 +118,21 @@ impl Daemon<'_> {
             }
             changed |= self.follow_role(link.index, interface.role)?;
             self.scribe.interfaces.insert(interface.number, link.name.as_str().into());
-            let wanted = is_wanted && !attached && !self.watched.refused.contains(&link.index);
+            let wanted = is_wanted && !attached && !self.watched.refused.contains_key(&link.index);
             if wanted && begun.elapsed() > STRETCH {
                 waiting += 1;
             } else if wanted {
                 match self.attach(link).await {
                     Ok(sentence) => missing.extend(sentence),
                     Err(error) => {
-                        self.watched.refused.insert(link.index);
-                        missing.push(format!("{error}: {}", root_cause(&error)));
+                        let why = format!("{error}: {}", root_cause(&error));
+                        self.watched.refused.insert(link.index, why);
                         failed.push(error);
                     }
                 }
+            }
+            if is_wanted {
+                missing.extend(self.watched.refused.get(&index).cloned());
             }
             if !self.watched.interfaces.get(&index).is_some_and(|before| before.is_said_to_be(&interface)) {
                 news.push(format!(
@@ -143,12 +154,25 @@ impl Daemon<'_> {
         if at_start && waiting != 0 {
             missing.push(format!("{waiting} interfaces so far, which are being attached one after another"));
         }
+        if at_start {
+            self.watched.said = missing.iter().cloned().collect();
+        }
         let nothing = self.attachments.interfaces().is_empty();
         let tried = failed.len();
         match failed.pop() {
             Some(source) if at_start && nothing => Err(DaemonError::NothingAttached { tried, source }),
             _ => Ok(missing),
         }
+    }
+
+    /// Looks again, and says what is missing now and was not before.
+    pub(super) async fn look_again(&mut self) {
+        // A list that was cut short by changes is asked for again at the next of them.
+        let Some(missing) = tell(self.reconcile(false).await) else { return };
+        for sentence in missing.iter().filter(|sentence| !self.watched.said.contains(*sentence)) {
+            tracing::warn!("{sentence}");
+        }
+        self.watched.said = missing.into_iter().collect();
     }
 
     /// Forgets interfaces that are no more; their links went with them.
@@ -172,7 +196,7 @@ impl Daemon<'_> {
             let unit = self.units.of_interface(&link.name)?;
             let state = if self.attachments.mechanism(link.index).is_some() {
                 State::Watched
-            } else if self.watched.refused.contains(&link.index) {
+            } else if self.watched.refused.contains_key(&link.index) {
                 State::Refused
             } else if self.chosen(&link.name) == Chosen::Others {
                 State::NotSelected
@@ -368,6 +392,44 @@ fn surround(described: &mut BTreeMap<u32, Interface>, links: &BTreeMap<u32, Link
             }
         }
     }
+}
+
+/// Who named both has asked for both; the sums hold no more.
+fn counted_twice(described: &BTreeMap<u32, Interface>, links: &BTreeMap<u32, Link>) -> Vec<String> {
+    let name = |index: u32| links.get(&index).map_or("", |link| &link.name);
+    let kind = |index: u32| described.get(&index).map(|interface| interface.decision.kind);
+    let pairs = role::doubled(links, kind);
+    // A sentence for each upper one: a bridge may have hundreds of ports.
+    let mut lower: BTreeMap<u32, Vec<&str>> = BTreeMap::new();
+    for (above, below) in pairs {
+        lower.entry(above).or_default().push(name(below));
+    }
+    let sentence = |(above, below): (u32, Vec<&str>)| {
+        let (first, more) = (below.first().copied().unwrap_or_default(), below.len().saturating_sub(1));
+        let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
+        let above = name(above);
+        format!(
+            "sums without doubles: a packet that crosses {above} and {first}{more} below it is counted at both"
+        )
+    };
+    lower.into_iter().map(sentence).collect()
+}
+
+/// Interfaces that were there before these were listed, are there still, and are not among them.
+fn unlisted(mut names: BTreeSet<Vec<u8>>, links: &BTreeMap<u32, Link>) -> Vec<String> {
+    for link in links.values() {
+        names.remove(link.name.as_bytes());
+    }
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let now = names::all();
+    let why = |name: &[u8]| match str::from_utf8(name) {
+        Ok(_) => "what the kernel says of it is not understood",
+        Err(_) => "its name is no UTF-8; give it another: ip link set NAME name OTHER",
+    };
+    let lost = names.iter().filter(|name| now.contains(*name));
+    lost.map(|name| format!("{} is not watched: {}", name.escape_ascii(), why(name))).collect()
 }
 
 /// A name without wildcards must exist; a pattern may match later.

@@ -281,6 +281,7 @@ impl<'a> Daemon<'a> {
     ) -> Result<(), DaemonError> {
         // One answer to a burst of messages: each answer lists everything.
         let mut changes = changes.ready_chunks(1024);
+        let mut listening = true;
         let mut drain = ticks(self.options.drain_interval);
         let mut report = ticks(self.options.counter_interval);
         // A collector that was killed a moment ago still has a lease; once that has run out, its leftovers are known.
@@ -301,20 +302,22 @@ impl<'a> Daemon<'a> {
                     looked = true;
                     tell(self.remove_leftovers().await);
                 }
-                Some(_) = changes.next() => {
-                    self.watched.refused.clear();
-                    // A list that was cut short by changes is asked for again at the next of them.
-                    for sentence in tell(self.reconcile(false).await).unwrap_or_default() {
-                        tracing::warn!("{sentence}");
+                change = changes.next(), if listening => {
+                    if change.is_none() {
+                        listening = false;
+                        tracing::error!(
+                            "netlink tells no more of changes: interfaces that come or change from now on are not \
+                             seen. Start the collector anew"
+                        );
                     }
+                    self.watched.refused.clear();
+                    self.look_again().await;
                 }
                 // At once, but never instead of the others: they are asked in random order.
                 () = std::future::ready(()), if self.watched.unfinished => {
                     // Set again where there is more to do, not where nothing can be done.
                     self.watched.unfinished = false;
-                    for sentence in tell(self.reconcile(false).await).unwrap_or_default() {
-                        tracing::warn!("{sentence}");
-                    }
+                    self.look_again().await;
                 }
                 result = self.events.next(|record| news.push(record)) => {
                     result?;

@@ -1,4 +1,5 @@
-//! What the host says about itself, by netlink.
+//! What the host says about itself, by netlink and in `/proc`.
 
 pub mod links;
+pub mod names;
 pub mod watch;

@@ -222,6 +222,27 @@ pub fn inside(links: &BTreeMap<u32, Link>, is_far: impl Fn(u32) -> bool) -> BTre
     }
 }
 
+/// Interfaces that count, and lie above another that does: each packet that crosses both is counted at both. First the
+/// upper one. What a tunnel carries is counted apart from what carries it.
+pub fn doubled(links: &BTreeMap<u32, Link>, kind: impl Fn(u32) -> Option<Kind>) -> Vec<(u32, u32)> {
+    let counts = |index: &u32| {
+        matches!(kind(*index), Some(Kind::Uplink | Kind::Declared | Kind::Overlay | Kind::Unknown))
+    };
+    let mut pairs = Vec::new();
+    for link in links.values().filter(|link| counts(&link.index)) {
+        if let Some(master) = link.master.filter(counts) {
+            pairs.push((master, link.index));
+        }
+        let is_above = !link.lower_elsewhere && !matches!(link.kind.as_str(), "veth" | "netkit");
+        if let Some(lower) = link.lower.filter(|lower| is_above && counts(lower))
+            && kind(link.index) != Some(Kind::Overlay)
+        {
+            pairs.push((link.index, lower));
+        }
+    }
+    pairs
+}
+
 /// What the programs are told of an interface that they are not attached to, if it matters where packets come from or go
 /// to.
 pub fn for_others(link: &Link, inside: &BTreeSet<u32>) -> Option<Role> {
@@ -260,7 +281,7 @@ mod tests {
 
     use collector_ebpf::abi::pu::{index, role};
 
-    use super::{Chosen, Decision, Kind, Said, decide, for_others, for_programs, inside};
+    use super::{Chosen, Decision, Kind, Said, decide, doubled, for_others, for_programs, inside};
     use crate::{
         host::links::{Address, Link},
         pu::registry::{Declared, Registry, Side},
@@ -348,6 +369,31 @@ mod tests {
         assert_eq!(for_others(&links[&5], &found), None);
         let ifb = Link { index: 10, kind: "ifb".into(), ..Link::default() };
         assert_eq!(for_others(&ifb, &found).map(|role| (role.ifindex, role.flags)), Some((10, role::IFB)));
+    }
+
+    #[test]
+    fn what_is_watched_above_what_is_watched_counts_twice() {
+        let link = |index, kind: &str, master, lower| {
+            (index, Link { index, kind: kind.into(), master, lower, ..Link::default() })
+        };
+        let links: BTreeMap<_, _> = [
+            link(1, "", None, None),
+            link(2, "bridge", None, None),
+            link(3, "veth", Some(2), Some(4)),
+            link(4, "veth", None, Some(3)),
+            link(5, "vlan", None, Some(1)),
+            link(6, "vxlan", None, Some(1)),
+            link(7, "macvlan", None, Some(1)),
+        ]
+        .into();
+        let kind = |index| Some(if index == 6 { Kind::Overlay } else { Kind::Declared });
+        assert_eq!(doubled(&links, kind), [(2, 3), (5, 1), (7, 1)]);
+        // One of the two, whichever it is.
+        assert_eq!(doubled(&links, |index| kind(index).filter(|_| index != 1 && index != 3)), []);
+        assert_eq!(
+            doubled(&links, |index| Some(if index == 2 { Kind::Stacked } else { Kind::Unknown })),
+            [(5, 1), (6, 1), (7, 1)]
+        );
     }
 
     #[test]
