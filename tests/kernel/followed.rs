@@ -100,6 +100,8 @@ fn what_an_interface_is_follows_it() -> Result<()> {
     ];
     let options = Options { units, forwarded: true, ..options() };
     let collector = Running::start(&lab.uplink.place, options)?;
+    let absent = format!("{} of web, which is watched once it comes", names[0]);
+    assert!(collector.started.missing.contains(&absent), "{:?}", collector.started.missing);
     let mut books = Books::new();
     let mut behind_a_host_side_end = |unit: &str, lab: &Lab, dev: &str, port| -> Result<()> {
         let talk = lab.talk(dev, port)?;

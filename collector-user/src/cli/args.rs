@@ -58,7 +58,7 @@ Exit codes: 0 done (a closed standard output too), 1 failure while running (of a
 pub enum ConfigCommand {
     /// Says whether `run` would take a file: all the checks that need no privilege.
     ///
-    /// The interfaces that the file names must exist on this host. Outputs are not opened. Exit codes: 0 and a summary,
+    /// An interface that `iface` names must exist on this host. Outputs are not opened. Exit codes: 0 and a summary,
     /// or 2 and the first fault with its file, line and column, and what was expected.
     Check {
         /// The file.

@@ -60,7 +60,7 @@ const KINDS: &str = "flow, container, user, trace, packet, counter, dns, ping";
 #[non_exhaustive]
 pub enum Fault {
     /// It is not TOML, names a key that is not known, or gives a value of another type.
-    #[error("{}", source.message())]
+    #[error("{}", in_words(source.message()))]
     Syntax {
         /// What the reader expected.
         source: toml::de::Error,
@@ -315,6 +315,11 @@ impl Place {
         let column = before.rsplit('\n').next().map_or(0, |rest| rest.chars().count()) + 1;
         Self { path: path.to_owned(), line, column }
     }
+}
+
+/// What the reader says, without names of types.
+fn in_words(message: &str) -> String {
+    message.replace("expected u32", &format!("expected a whole number from 0 to {}", u32::MAX))
 }
 
 /// The line, from 1, in which the octet at `offset` of `text` stands.

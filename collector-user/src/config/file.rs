@@ -1,8 +1,8 @@
 //! The file's own form, before its values are checked.
 
-use std::ops::Range;
+use std::{fmt, ops::Range};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Visitor};
 use toml::Spanned;
 
 use super::{
@@ -24,9 +24,9 @@ struct Raw {
     tunnels: Option<Tunnels>,
     aggregate: Option<Aggregate>,
     attach: Option<Attach>,
-    duration: Option<Spanned<String>>,
-    flow_interval: Option<Spanned<String>>,
-    counter_interval: Option<Spanned<String>>,
+    duration: Option<Spanned<Length>>,
+    flow_interval: Option<Spanned<Length>>,
+    counter_interval: Option<Spanned<Length>>,
     queue: Option<Spanned<u32>>,
     #[serde(alias = "mark_mask")]
     mark_mask: Option<Spanned<u32>>,
@@ -35,6 +35,29 @@ struct Raw {
     limits: RawLimits,
     output: Option<Spanned<RawOutputs>>,
     pu: Vec<RawPu>,
+}
+
+/// A length of time, as it is written.
+struct Length(String);
+
+impl<'de> Deserialize<'de> for Length {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Written;
+
+        impl Visitor<'_> for Written {
+            type Value = Length;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number and a unit in quotes, as in \"250ms\", \"10s\", \"2m\" or \"1h\"")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Length, E> {
+                Ok(Length(text.to_owned()))
+            }
+        }
+
+        deserializer.deserialize_str(Written)
+    }
 }
 
 /// Reads and checks a file's text.
@@ -88,9 +111,9 @@ pub(super) fn queue(given: &Spanned<u32>) -> Result<usize, Wrong> {
     }
 }
 
-fn interval(key: &'static str, given: Option<Spanned<String>>) -> Result<Option<Interval>, Wrong> {
+fn interval(key: &'static str, given: Option<Spanned<Length>>) -> Result<Option<Interval>, Wrong> {
     let Some(given) = given else { return Ok(None) };
-    let parsed = given.get_ref().parse();
+    let parsed = given.get_ref().0.parse();
     parsed.map(Some).map_err(|source| wrong(given.span(), Fault::Interval { key, source }))
 }
 

@@ -192,6 +192,10 @@ fn every_fault_of_an_output_has_its_place() {
         ),
         ("output = []".to_owned(), "c.toml:1:10: output: no output is left: expected "),
         (
+            "[limits]\nflows = -1".to_owned(),
+            "c.toml:2:9: invalid value: integer `-1`, expected a whole number from 0 to 4294967295",
+        ),
+        (
             "output = 1".to_owned(),
             "c.toml:1:10: invalid type: integer `1`, expected `text`, `json`, or tables",
         ),
@@ -305,14 +309,20 @@ fn every_wrong_value_has_its_place_and_what_was_expected() {
         ("output = \"xml\"", "c.toml:1:10: unknown variant `xml`, expected `text` or `json`"),
         ("queue = ", "c.toml:1:9: "),
         ("queue = 0", "c.toml:1:9: queue is 0: expected a number from 1 on"),
-        ("queue = -1", "c.toml:1:9: invalid value: integer `-1`, expected u32"),
+        (
+            "queue = -1",
+            "c.toml:1:9: invalid value: integer `-1`, expected a whole number from 0 to 4294967295",
+        ),
         ("iface = [\"eth0\", \"\"]", "c.toml:1:18: iface: an empty pattern matches no interface"),
         ("iface = [\"eth[\"]", "c.toml:1:10: iface: \"eth[\" is no pattern: "),
         (
             "flow-interval = \"5\"",
             "c.toml:1:17: flow-interval: \"5\" is no length of time: expected a number and",
         ),
-        ("flow-interval = 5", "c.toml:1:17: invalid type: integer `5`, expected a string"),
+        (
+            "flow-interval = 5",
+            "c.toml:1:17: invalid type: integer `5`, expected a number and a unit in quotes",
+        ),
         ("counter-interval = \"0s\"", "c.toml:1:20: counter-interval: \"0s\" is not above zero"),
         ("duration = \"-1s\"", "c.toml:1:12: duration: \"-1s\" is not above zero"),
         ("mark-mask = 5", "c.toml:1:13: mark-mask 0x00000005 has holes"),

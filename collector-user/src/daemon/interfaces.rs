@@ -28,6 +28,7 @@ use crate::{
     },
     pu::{
         life::{Seen, State},
+        registry::{Registry, Unit},
         role::{self, Chosen, Decision, Said},
     },
 };
@@ -155,6 +156,7 @@ impl Daemon<'_> {
             missing.push(format!("{waiting} interfaces so far, which are being attached one after another"));
         }
         if at_start {
+            missing.extend(absent(&self.units, &links));
             self.watched.said = missing.iter().cloned().collect();
         }
         let nothing = self.attachments.interfaces().is_empty();
@@ -392,6 +394,18 @@ fn surround(described: &mut BTreeMap<u32, Interface>, links: &BTreeMap<u32, Link
             }
         }
     }
+}
+
+/// What units declare and is not there; it may come later, and may be misspelt.
+fn absent(units: &Registry, links: &BTreeMap<u32, Link>) -> Vec<String> {
+    let names: BTreeSet<&str> = links.values().map(|link| &*link.name).collect();
+    let sentence = |unit: &Unit| {
+        let absent: Vec<&str> =
+            unit.interfaces.iter().map(|name| &**name).filter(|name| !names.contains(name)).collect();
+        (!absent.is_empty())
+            .then(|| format!("{} of {}, which is watched once it comes", absent.join(", "), unit.id))
+    };
+    units.iter().filter_map(sentence).collect()
 }
 
 /// Who named both has asked for both; the sums hold no more.
