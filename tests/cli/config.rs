@@ -1,4 +1,6 @@
-use crate::process::{TempFile, json, output};
+use std::process::Command;
+
+use crate::process::{COLLECTOR, TempFile, json, output};
 
 /// Exit code, standard output, standard error.
 fn collector(args: &[&str]) -> (Option<i32>, String, String) {
@@ -76,4 +78,25 @@ fn an_output_that_cannot_be_opened_is_1_before_anything_is_attached() {
     assert_eq!(code, Some(1));
     let want = "error: the json output cannot write to /nonexistent/f: the folder must be there";
     assert!(errors.starts_with(want) && errors.contains("(os error 2)"), "{errors}");
+}
+
+#[test]
+fn one_place_by_two_names_is_2_before_anything_is_attached() {
+    let target = TempFile::new("");
+    let name = target.0.file_name().and_then(|name| name.to_str()).expect("a plain name");
+    for (first, second) in [("stdout", "/dev/stdout"), (name, &format!("./{name}"))] {
+        let table = |to| format!("[[output]]\ntype = \"json\"\nto = \"{to}\"\n");
+        let file = TempFile::new(&(table(first) + &table(second)));
+        let output = Command::new(COLLECTOR)
+            .args(["run", "--config", file.path()])
+            .current_dir(std::env::temp_dir())
+            .output()
+            .expect("the collector starts");
+        let errors = String::from_utf8(output.stderr).expect("it is text");
+        let want = format!(
+            "error: the json-2 output cannot write to {second}: that is {first}, where the json output writes: "
+        );
+        assert_eq!(output.status.code(), Some(2), "{errors}");
+        assert!(errors.starts_with(&want), "{errors}");
+    }
 }

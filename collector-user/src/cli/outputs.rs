@@ -1,5 +1,7 @@
 //! The outputs of a run: opened before anything is attached, fed by one fan-out, ended together.
 
+mod places;
+
 use std::{
     env,
     fs::File,
@@ -12,6 +14,8 @@ use std::{
 use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use jiff::tz::TimeZone;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+use places::{Place, Places};
 
 use super::say::Voice;
 use crate::{
@@ -45,6 +49,21 @@ pub(super) enum OutputError {
         /// What the system said.
         source: io::Error,
     },
+    /// It goes where another output goes, which has another name for it.
+    #[error(
+        "the {name} output cannot write to {to}: that is {first_to}, where the {first} output writes: \
+         expected another `to`, or one of them less"
+    )]
+    SharedPlace {
+        /// The output.
+        name: String,
+        /// Where it goes.
+        to: Destination,
+        /// The output that has the place already.
+        first: String,
+        /// What that one calls it.
+        first_to: Destination,
+    },
     /// Its sink does not start.
     #[error(transparent)]
     Sink(#[from] SinkError),
@@ -72,9 +91,10 @@ struct Sink {
 impl Outputs {
     /// Opens them all, in order.
     pub(super) fn open(config: &Config) -> Result<Self, OutputError> {
-        let (mut fanout, mut sinks) = (Fanout::new(), Vec::new());
+        let (mut fanout, mut sinks, mut places) = (Fanout::new(), Vec::new(), Places::default());
         for output in &config.outputs {
-            let (queue, writer) = start(output, config.log_format)?;
+            let target = Opened::open(output, &mut places)?;
+            let (queue, writer) = target.start(output, config.log_format)?;
             fanout = fanout.with(&output.name, Filter::new(output.events, queue.clone()));
             sinks.push(Sink { name: output.name.clone(), queue, writer });
         }
@@ -152,20 +172,51 @@ impl Outputs {
     }
 }
 
-fn start(output: &OutputConfig, log_format: LogFormat) -> Result<(Queue, Writer), OutputError> {
-    let failed = |source| OutputError::Open {
-        name: output.name.clone(),
-        to: output.to.clone(),
-        form: output.form,
-        source,
-    };
-    let socket = |path: &Path| Datagrams::connect(path).map_err(failed);
-    match &output.to {
-        Destination::Stdout => lines(output, log_format, io::stdout(), io::stdout().is_terminal()),
-        Destination::Stderr => lines(output, log_format, io::stderr(), io::stderr().is_terminal()),
-        Destination::File(path) => lines(output, log_format, append(path).map_err(failed)?, false),
-        Destination::Journal(path) => log(output, Journal, socket(path)?),
-        Destination::Syslog(path) => log(output, Syslog::new(TimeZone::system()), socket(path)?),
+/// What an output writes to.
+enum Opened {
+    Stdout,
+    Stderr,
+    File(File),
+    Journal(Datagrams),
+    Syslog(Datagrams),
+}
+
+impl Opened {
+    fn open<'a>(output: &'a OutputConfig, places: &mut Places<'a>) -> Result<Self, OutputError> {
+        let failed = |source| OutputError::Open {
+            name: output.name.clone(),
+            to: output.to.clone(),
+            form: output.form,
+            source,
+        };
+        let opened = match &output.to {
+            Destination::Stdout => Self::Stdout,
+            Destination::Stderr => Self::Stderr,
+            Destination::File(path) => Self::File(append(path).map_err(failed)?),
+            Destination::Journal(path) => Self::Journal(Datagrams::connect(path).map_err(failed)?),
+            Destination::Syslog(path) => Self::Syslog(Datagrams::connect(path).map_err(failed)?),
+        };
+        let place = match &opened {
+            Self::Stdout => Place::of(io::stdout()),
+            Self::Stderr => Place::of(io::stderr()),
+            Self::File(file) => Place::of(file),
+            // What is sent there does not mix.
+            Self::Journal(_) | Self::Syslog(_) => Ok(None),
+        };
+        if let Some(place) = place.map_err(failed)? {
+            places.take(place, output)?;
+        }
+        Ok(opened)
+    }
+
+    fn start(self, output: &OutputConfig, log_format: LogFormat) -> Result<(Queue, Writer), OutputError> {
+        match self {
+            Self::Stdout => lines(output, log_format, io::stdout(), io::stdout().is_terminal()),
+            Self::Stderr => lines(output, log_format, io::stderr(), io::stderr().is_terminal()),
+            Self::File(file) => lines(output, log_format, file, false),
+            Self::Journal(socket) => log(output, Journal, socket),
+            Self::Syslog(socket) => log(output, Syslog::new(TimeZone::system()), socket),
+        }
     }
 }
 

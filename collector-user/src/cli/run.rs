@@ -60,7 +60,9 @@ impl RunError {
     /// 2 for bad usage or configuration, 1 for a failure while running.
     fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Config(_) | Self::Daemon(DaemonError::NoSuchInterface { .. } | DaemonError::Units(_)) => 2,
+            Self::Config(_)
+            | Self::Daemon(DaemonError::NoSuchInterface { .. } | DaemonError::Units(_))
+            | Self::Output(OutputError::SharedPlace { .. }) => 2,
             _ => 1,
         })
     }

@@ -196,3 +196,33 @@ fn what_cannot_be_opened_is_named() {
         assert!(error.to_string().contains(want), "{error}");
     }
 }
+
+#[test]
+fn one_place_by_two_names_is_refused_and_both_outputs_are_named() {
+    let folder = Folder::new();
+    fs::write(folder.file("f"), "").unwrap();
+    std::os::unix::fs::symlink("f", folder.file("symlink")).unwrap();
+    fs::hard_link(folder.file("f"), folder.file("link")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, folder.file("pipe"), rustix::fs::Mode::RWXU).unwrap();
+    std::os::unix::fs::symlink("pipe", folder.file("same-pipe")).unwrap();
+    let _reader = fs::File::options().read(true).write(true).open(folder.file("pipe")).unwrap();
+    let two = |first: &str, second: &str| {
+        let table =
+            |name: &str, to: &str| format!("[[output]]\ntype = \"json\"\nname = \"{name}\"\nto = \"{to}\"\n");
+        folder.open(&(table("one", first) + &table("two", second)))
+    };
+    for (first, second) in [("DIR/f", "DIR/symlink"), ("DIR/link", "DIR/f"), ("DIR/pipe", "DIR/same-pipe")] {
+        let error = two(first, second).err().unwrap();
+        assert!(matches!(error, OutputError::SharedPlace { .. }), "{error}");
+        let dir = folder.0.display().to_string();
+        let [first, second] = [first, second].map(|to| to.replace("DIR", &dir));
+        let want = format!(
+            "the two output cannot write to {second}: that is {first}, where the one output writes: "
+        );
+        assert!(error.to_string().starts_with(&want), "{error}");
+    }
+    // What is written to a device does not stay.
+    std::os::unix::fs::symlink("/dev/null", folder.file("null")).unwrap();
+    close(two("/dev/null", "DIR/null").unwrap()).unwrap();
+    close(two("DIR/f", "DIR/other").unwrap()).unwrap();
+}
