@@ -17,9 +17,10 @@ use super::{
 use crate::{
     collector::{
         EventCollector,
-        stash::{Limits, Stash},
+        filter::Kind,
+        stash::{self, Limits, Stash},
     },
-    config::{Attach, Config, ConfigError, Interval, Tunnels},
+    config::{Attach, Config, ConfigError, Interval, OutputConfig, Tunnels},
     daemon::{self, DaemonError, Options, Started},
     event::Status,
     kernel::{
@@ -145,10 +146,7 @@ async fn aggregate(
     let Some(aggregate) = config.aggregate else {
         return serve(config, voice, outputs.collector(), outputs, ending).await;
     };
-    // All that it holds may be handed on at once: that shall fit the smallest queue.
-    let smallest = config.outputs.iter().map(|output| output.queue).min().unwrap_or(config.queue);
-    let limits = Limits { flows: smallest / 4 * 3, ..Limits::default() };
-    let stash = Stash::new(outputs.collector(), aggregate, limits);
+    let stash = Stash::new(outputs.collector(), aggregate, stash_limits(&config.outputs));
     let flushing = async {
         let begun = Instant::now();
         let mut flush = interval(FLUSH_INTERVAL);
@@ -164,8 +162,16 @@ async fn aggregate(
     };
     stash.close();
     let mut status = served?;
-    status.ledger.queue_full.insert("aggregate".to_owned(), stash.counts().queue_full);
+    status.ledger.queue_full.insert(stash::NAME.to_owned(), stash.counts().queue_full);
     Ok(status)
+}
+
+/// All flows that the stash holds may be handed on at once: that shall fit the smallest queue of those that they go to.
+fn stash_limits(outputs: &[OutputConfig]) -> Limits {
+    let takers = outputs.iter().filter(|output| output.events.has(Kind::Flow));
+    let Some(smallest) = takers.map(|output| output.queue).min() else { return Limits::default() };
+    // The rest is for other events; with room for none, nothing would be merged.
+    Limits { flows: (smallest - smallest.div_ceil(4)).max(1), ..Limits::default() }
 }
 
 /// The daemon, which hands its events to `collector`; what lies between it and the outputs is that collector's matter.
@@ -234,5 +240,33 @@ fn options(config: &Config) -> Options {
             mark_mask: config.mark_mask,
             ..Settings::default()
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::stash_limits;
+    use crate::{collector::stash::Limits, config::Config};
+
+    #[test]
+    fn the_stash_fits_the_smallest_queue_of_those_that_take_flows() {
+        let flows = |outputs: &[(&str, usize, &str)]| {
+            let table = |(name, queue, events): &(&str, usize, &str)| {
+                format!(
+                    "[[output]]\ntype = \"json\"\nto = \"{name}\"\nqueue = {queue}\nevents = [{events}]\n"
+                )
+            };
+            let text: String = outputs.iter().map(table).collect();
+            stash_limits(&Config::parse(&text, Path::new("c.toml")).unwrap().outputs).flows
+        };
+        let large = ("a", 1000, "\"flow\", \"counter\"");
+        assert_eq!(flows(&[large, ("b", 400, "\"flow\"")]), 300);
+        assert_eq!(flows(&[large, ("b", 4, "\"counter\"")]), 750, "no flow waits for it");
+        for (queue, want) in [(1, 1), (2, 1), (3, 2), (4, 3), (5, 3)] {
+            assert_eq!(flows(&[("a", queue, "\"flow\"")]), want, "of {queue}");
+        }
+        assert_eq!(flows(&[("a", 1, "\"counter\"")]), Limits::default().flows, "nobody's queue fills");
     }
 }

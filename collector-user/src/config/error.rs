@@ -120,6 +120,12 @@ pub enum Fault {
         /// The name.
         name: String,
     },
+    /// The name of an output is that of something else in the ledger.
+    #[error("output: the name {name:?} is the collector's own: expected another one")]
+    ReservedName {
+        /// The name.
+        name: String,
+    },
     /// Two outputs have one name.
     #[error(
         "output: two outputs are named {name:?}, the first in line {first}: expected a name of its own for each"

@@ -15,7 +15,10 @@ use toml::Spanned;
 
 use super::error::{Fault, Wrong, line_of};
 use crate::{
-    collector::filter::{Kind, Kinds},
+    collector::{
+        filter::{Kind, Kinds},
+        stash,
+    },
     sink::log::{Journal, Syslog},
 };
 
@@ -206,6 +209,10 @@ pub(super) fn check(raw: Spanned<RawOutputs>, queue: usize, text: &str) -> Resul
         let (span, name) = (name.span(), name.get_ref().clone());
         if name.is_empty() || name.chars().any(char::is_control) {
             return Err(Wrong { span, fault: Fault::OutputName { name } });
+        }
+        // Whether flows are merged or not: the command line may say so later.
+        if name == stash::NAME {
+            return Err(Wrong { span, fault: Fault::ReservedName { name } });
         }
         if let Some(first) = names.insert(name.clone(), span.start) {
             return Err(Wrong { span, fault: Fault::OutputNamedTwice { name, first: line_of(text, first) } });

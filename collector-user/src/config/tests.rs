@@ -177,6 +177,10 @@ fn every_fault_of_an_output_has_its_place() {
         ),
         (format!("{json}queue = 0"), "c.toml:3:9: queue is 0: expected a number from 1 on"),
         (format!("{json}name = \"\""), "c.toml:3:8: output: \"\" is no name"),
+        (
+            format!("{json}name = \"aggregate\""),
+            "c.toml:3:8: output: the name \"aggregate\" is the collector's own: expected another",
+        ),
         (format!("{json}name = \"a\\u0000\""), "c.toml:3:8: output: \"a\\0\" is no name"),
         (
             format!("{json}name = \"a\"\n{json}to = \"f\"\nname = \"a\""),

@@ -58,7 +58,8 @@ pub struct Ledger {
     pub lost: u64,
     /// Records that could not be decoded.
     pub undecodable: u64,
-    /// Events that found a sink's queue full, by sink.
+    /// Events that found a sink's queue full, by sink; `aggregate` are packet, DNS and ping reports that found no room
+    /// where flows are merged, and reached no sink.
     pub queue_full: BTreeMap<String, u64>,
     /// Events that a sink could not write: it failed on them, or its output had ended. By sink.
     pub sink_failed: BTreeMap<String, u64>,

@@ -22,6 +22,9 @@ use crate::event::{
 use flows::{Flows, Taken};
 use users::Users;
 
+/// What the ledger calls a stash that stands before the outputs: the reports that it loses are its `queue_full`.
+pub const NAME: &str = "aggregate";
+
 /// How much a stash holds. Where there is no more room, nothing but reports is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
