@@ -7,7 +7,7 @@ use std::{
     fs::File,
     future::Future,
     io::{self, IsTerminal as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::{fd::AsFd, unix::fs::OpenOptionsExt as _},
     path::Path,
 };
 
@@ -30,6 +30,7 @@ use crate::{
         log::{Datagrams, Encode, Journal, JsonLines, Log, Socket, Syslog, TextLines},
         queue::{self, End, Queue, Writer},
         text::{Look, Text},
+        waiting::Waiting,
     },
 };
 
@@ -238,9 +239,10 @@ fn append(path: &Path) -> io::Result<File> {
 fn lines(
     output: &OutputConfig,
     log_format: LogFormat,
-    out: impl io::Write + Send + 'static,
+    out: impl io::Write + AsFd + Send + 'static,
     is_terminal: bool,
 ) -> Result<(Queue, Writer), OutputError> {
+    let out = Waiting(out);
     match (output.form, log_format) {
         (Form::Json, _) => stream(output, Json, out),
         (Form::Log, LogFormat::Json) => stream(output, Log::new(JsonLines), out),

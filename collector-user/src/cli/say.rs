@@ -20,7 +20,7 @@ use crate::{
     daemon::Started,
     error::with_causes,
     event::{InterfaceStatus, Time},
-    sink::queue::SinkCounts,
+    sink::{queue::SinkCounts, waiting::Waiting},
 };
 
 /// Lines of an error at most: the verifier's log may have thousands, and its last words say why.
@@ -63,7 +63,7 @@ impl Voice {
             let text = format!("{lost} lines are missing here: standard error took none for too long");
             in_form(format, "WARN", &text)
         };
-        let (lines, rest) = stderr::start(io::stderr(), gap)?;
+        let (lines, rest) = stderr::start(Waiting(io::stderr()), gap)?;
         Ok((Self { format, lines: Some(lines) }, rest))
     }
 

@@ -13,6 +13,7 @@ mod lines;
 pub mod log;
 pub mod queue;
 pub mod text;
+pub(crate) mod waiting;
 mod writer;
 
 use std::io;

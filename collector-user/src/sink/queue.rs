@@ -77,7 +77,8 @@ impl From<io::Error> for End {
 /// Starts a sink that writes to a stream.
 ///
 /// `name` is the sink's in messages and in the ledger, without NUL; `capacity` the events that may wait; `clock` says
-/// when an event is emitted. Events show in `out` at once when no more are waiting, else in portions of some 64 KiB.
+/// when an event is emitted. Events show in `out` at once when no more are waiting, else in portions of some 64 KiB. A
+/// write to it may block, and must not say that it would: that is a failure like another.
 ///
 /// # Errors
 ///
