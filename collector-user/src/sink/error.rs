@@ -30,11 +30,13 @@ pub enum SinkError {
         /// Events that were accepted and neither written nor counted as failed until then.
         unwritten: u64,
     },
-    /// The last line could not be put into the sink's format.
-    #[error("the {sink} output has no form for the final status")]
+    /// The target did not take the last line.
+    #[error("the {sink} output did not take the final status")]
     Status {
         /// The sink.
         sink: String,
+        /// What the target said.
+        source: io::Error,
     },
     /// The sink's thread ended before its time.
     #[error("the thread of the {sink} output is gone")]

@@ -278,7 +278,7 @@ impl Writer {
     pub async fn close(mut self, give_up: impl Future<Output = ()>) -> Result<Closed, SinkError> {
         self.queue.shared.queue.close();
         let is_open = match self.outcome(give_up).await? {
-            Outcome::Written | Outcome::Formless => true,
+            Outcome::Written | Outcome::Refused(_) => true,
             Outcome::Ended(End::NoReader) => false,
             Outcome::Ended(End::Failed(source)) => {
                 return Err(SinkError::Write { sink: self.name.clone(), source });
@@ -340,7 +340,7 @@ impl Closed {
             unsent.map_err(|_unsent| SinkError::Gone { sink: sink.clone() })?;
             match writer.outcome(give_up).await? {
                 Outcome::Written | Outcome::Ended(End::NoReader) => {}
-                Outcome::Formless => return Err(SinkError::Status { sink }),
+                Outcome::Refused(source) => return Err(SinkError::Status { sink, source }),
                 Outcome::Ended(End::Failed(source)) => return Err(SinkError::Write { sink, source }),
             }
         }

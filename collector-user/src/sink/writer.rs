@@ -12,7 +12,10 @@ use super::{
     Target,
     queue::{End, Shared},
 };
-use crate::event::{Event, Time};
+use crate::{
+    error::with_causes,
+    event::{Event, Time},
+};
 
 /// Events taken from the queue at once.
 const BATCH: usize = 64;
@@ -22,8 +25,8 @@ const BATCH: usize = 64;
 pub(super) enum Outcome {
     /// Everything is written and flushed.
     Written,
-    /// The target has no form for the last line.
-    Formless,
+    /// The target did not take the last line.
+    Refused(io::Error),
     /// The output has ended.
     Ended(End),
 }
@@ -60,11 +63,11 @@ impl<T: Target> Thread<T> {
             && may_go_on
             && let Ok((time, event)) = last.recv()
         {
-            let is_formed = self.put(time, &event).is_ok();
-            let _ = outcomes.try_send(match self.settle() {
-                Ok(()) if is_formed => Outcome::Written,
-                Ok(()) => Outcome::Formless,
-                Err(error) => Outcome::Ended(error.into()),
+            let put = self.put(time, &event);
+            let _ = outcomes.try_send(match (self.settle(), put) {
+                (Ok(()), Ok(())) => Outcome::Written,
+                (Ok(()), Err(error)) => Outcome::Refused(error),
+                (Err(error), _) => Outcome::Ended(error.into()),
             });
         }
     }
@@ -114,10 +117,11 @@ impl<T: Target> Thread<T> {
     fn complain(&mut self, event: &Event, error: &io::Error) {
         if !std::mem::replace(&mut self.has_complained, true) {
             tracing::warn!(
-                "the {} output cannot take an event ({}): {error}; it and all further ones that fail are counted as \
+                "the {} output cannot take an event ({}): {}; it and all further ones that fail are counted as \
                  sink_failed",
                 self.name,
-                event.kind()
+                event.kind(),
+                with_causes(error)
             );
         }
     }

@@ -29,8 +29,23 @@ impl Datagrams {
     ///
     /// # Errors
     ///
-    /// Where nobody listens, or the datagram is too large for a socket.
+    /// Where nobody listens, or the datagram is too large for a socket; with the path, and what can be done.
     pub(super) fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
+        self.try_send(datagram).map_err(|source| {
+            let (kind, path) = (source.kind(), self.path.clone());
+            let is_absent = kind == io::ErrorKind::NotFound || is_dead(&source);
+            io::Error::new(
+                kind,
+                if is_absent {
+                    SendError::Absent { path, source }
+                } else {
+                    SendError::Refused { path, source }
+                },
+            )
+        })
+    }
+
+    fn try_send(&mut self, datagram: &[u8]) -> io::Result<()> {
         if let Some(socket) = &self.socket {
             match socket.send(datagram) {
                 Err(error) if is_dead(&error) => self.socket = None,
@@ -40,6 +55,15 @@ impl Datagrams {
         }
         self.socket.insert(connect(&self.path)?).send(datagram).map(drop)
     }
+}
+
+/// Why an entry did not arrive.
+#[derive(Debug, thiserror::Error)]
+enum SendError {
+    #[error("no log daemon listens on {}: expected one that runs, or another `to`", path.display())]
+    Absent { path: PathBuf, source: io::Error },
+    #[error("the log daemon on {} cannot be sent the entry", path.display())]
+    Refused { path: PathBuf, source: io::Error },
 }
 
 fn connect(path: &Path) -> io::Result<UnixDatagram> {

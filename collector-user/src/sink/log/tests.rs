@@ -13,6 +13,7 @@ use jiff::tz::TimeZone;
 use super::{Datagrams, Encode, Entry, Journal, JsonLines, Log, Socket, Syslog, TextLines, line};
 use crate::{
     collector::EventCollector as _,
+    error::with_causes,
     event::{
         ContainerRecord, CounterReport, Counters, EndPoint, Event, FlowRecord, Ledger, Status, Time,
         TraceRecord,
@@ -211,6 +212,30 @@ fn what_a_daemon_refuses_is_counted_and_does_not_end_the_sink() {
     daemon.socket = UnixDatagram::unbound().unwrap();
     queue.push(|| flow(2));
     assert_eq!(close(writer), SinkCounts { delivered: 1, failed: 1, queue_full: 0 });
+}
+
+#[test]
+fn the_last_line_that_nobody_takes_says_where_why_and_what_to_do() {
+    for (is_there, want) in [(true, "Connection refused"), (false, "No such file")] {
+        let mut daemon = Daemon::new();
+        let (_queue, writer) = daemon.sink(Syslog::new(TimeZone::UTC));
+        daemon.socket = UnixDatagram::unbound().unwrap();
+        if !is_there {
+            fs::remove_file(&daemon.path).unwrap();
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let finished = runtime.block_on(async {
+            let closed = writer.close(tokio::time::sleep(GRACE)).await.unwrap();
+            closed.finish(Status::default(), tokio::time::sleep(GRACE)).await
+        });
+        let said = with_causes(&finished.unwrap_err());
+        let path = daemon.path.display();
+        let start = format!(
+            "the log output did not take the final status: no log daemon listens on {path}: \
+             expected one that runs, or another `to`: {want}"
+        );
+        assert!(said.starts_with(&start), "{said}");
+    }
 }
 
 fn lines(encode: impl Encode, event: &Event) -> String {
