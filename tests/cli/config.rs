@@ -35,6 +35,7 @@ fn an_interface_that_run_would_miss_is_missed_by_check_too() {
     let (code, _, errors) = collector(&["config", "check", file.path()]);
     assert_eq!(code, Some(2));
     assert!(errors.contains(&format!("{}: iface: there is no interface nosuch0", file.path())), "{errors}");
+    assert_eq!(errors.matches("there is no interface").count(), 1, "{errors}");
 }
 
 #[test]

@@ -51,15 +51,15 @@ const RUN_HELP: &str = "\
 Lengths of time are a number and a unit: 250ms, 10s, 2m, 1h.
 Events go to standard output or to the outputs of the configuration file, everything else to standard error.
 At the end outputs have 10 s to make room for the last events, and 10 s to write them; a second Ctrl-C ends that at once.
-Exit codes: 0 done (a closed standard output too), 1 failure while running (of an output too), 2 bad usage or configuration.";
+Exit codes: 0 done (also where the reader has gone), 1 failure at the start or later (of an output too), 2 bad usage or configuration.";
 
 /// What can be asked of a configuration.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Says whether `run` would take a file: all the checks that need no privilege.
     ///
-    /// An interface that `iface` names must exist on this host. Outputs are not opened. Exit codes: 0 and a summary,
-    /// or 2 and the first fault with its file, line and column, and what was expected.
+    /// An interface that `iface` names must exist on this host. Outputs are not opened. Exit codes: 0 and a summary, 2 and
+    /// the first fault with its file, line and column, and what was expected, or 1 where that cannot be found out or told.
     Check {
         /// The file.
         #[arg(value_name = "FILE")]

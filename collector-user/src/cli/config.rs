@@ -18,8 +18,9 @@ use crate::{
 enum Failure {
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("{file}: iface: {source}")]
-    Interface { file: String, source: Box<DaemonError> },
+    // The fault's text is part of this one's, so it is no source.
+    #[error("{file}: iface: {fault}")]
+    Interface { file: String, fault: Box<DaemonError> },
     #[error("the interfaces of this host cannot be listed")]
     Host(#[from] HostError),
     #[error("cannot set up the event loop")]
@@ -66,8 +67,8 @@ fn check(file: &Path) -> Result<String, Failure> {
     if config.iface.iter().any(IfaceGlob::is_literal) {
         let lacking = lacking(&config, &list()?);
         if let Some(name) = lacking {
-            let source = Box::new(DaemonError::NoSuchInterface { name });
-            return Err(Failure::Interface { file: file.display().to_string(), source });
+            let fault = Box::new(DaemonError::NoSuchInterface { name });
+            return Err(Failure::Interface { file: file.display().to_string(), fault });
         }
     }
     Ok(format!("{}: {}\n", file.display(), summary(&config)))

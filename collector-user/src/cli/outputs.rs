@@ -13,7 +13,10 @@ use std::{
 
 use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use jiff::tz::TimeZone;
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::{
+    fs::{OFlags, fcntl_getfl, fcntl_setfl},
+    io::Errno,
+};
 
 use places::{Place, Places};
 
@@ -39,7 +42,7 @@ use crate::{
 #[non_exhaustive]
 pub(super) enum OutputError {
     /// What it writes to cannot be opened.
-    #[error("the {name} output cannot write to {to}: {}", advice(*.form))]
+    #[error("the {name} output cannot write to {to}: {}", advice(*.form, .source))]
     Open {
         /// The output.
         name: String,
@@ -70,9 +73,10 @@ pub(super) enum OutputError {
     Sink(#[from] SinkError),
 }
 
-const fn advice(form: Form) -> &'static str {
-    match form {
-        Form::Log => "the socket must be there, and somebody listen on it",
+fn advice(form: Form, source: &io::Error) -> &'static str {
+    match (form, Errno::from_io_error(source)) {
+        (Form::Log, _) => "the socket must be there, and somebody listen on it",
+        (_, Some(Errno::NXIO)) => "a named pipe must have a reader first, and a socket is no place for lines",
         _ => "the folder must be there, and the file be one that may be written",
     }
 }
