@@ -63,6 +63,29 @@ fn an_interface_that_does_not_exist_is_2() {
 }
 
 #[test]
+fn a_standard_output_that_is_closed_is_1_and_not_dev_null() {
+    let sh = |line: &str| {
+        let output = Command::new("sh").args(["-c", line, COLLECTOR]).output().expect("sh runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for closed in [">&-", "1</dev/null"] {
+        let (code, said) = sh(&format!("exec $0 run --output json --iface nosuch0 {closed}"));
+        assert_eq!(code, Some(1), "{said}");
+        let want =
+            "error: the json output cannot write to stdout: it is closed, or not open for writing: send";
+        assert!(said.starts_with(want) && said.contains("Bad file descriptor"), "{said}");
+        let (code, said) = sh(&format!("exec $0 schema {closed}"));
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("cannot write the schema to standard output: Bad file descriptor"), "{said}");
+    }
+    // Who writes nothing there needs none.
+    let file = TempFile::new("[[output]]\ntype = \"log\"\n");
+    let (code, said) = sh(&format!("exec $0 run --config {} --iface nosuch0 >&-", file.path()));
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("there is no interface nosuch0"), "{said}");
+}
+
+#[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn a_missing_privilege_is_named() {
     // The binary lies in a folder that only this user may enter: become another user behind the exec.

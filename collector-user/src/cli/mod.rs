@@ -14,6 +14,7 @@ mod stdout;
 use std::process::ExitCode;
 
 use args::{Cli, Command};
+pub use stdout::look_at_stdout;
 
 /// Does what the arguments ask for; the exit code is the process's.
 pub fn main(cli: &Cli) -> ExitCode {

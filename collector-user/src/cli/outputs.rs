@@ -20,7 +20,7 @@ use rustix::{
 
 use places::{Place, Places};
 
-use super::say::Voice;
+use super::{say::Voice, stdout};
 use crate::{
     clock,
     collector::{EventCollector, fanout::Fanout, filter::Filter},
@@ -76,6 +76,9 @@ pub(super) enum OutputError {
 fn advice(form: Form, source: &io::Error) -> &'static str {
     match (form, Errno::from_io_error(source)) {
         (Form::Log, _) => "the socket must be there, and somebody listen on it",
+        (_, Some(Errno::BADF)) => {
+            "it is closed, or not open for writing: send it somewhere, or name other outputs"
+        }
         (_, Some(Errno::NXIO)) => "a named pipe must have a reader first, and a socket is no place for lines",
         _ => "the folder must be there, and the file be one that may be written",
     }
@@ -195,7 +198,7 @@ impl Opened {
             source,
         };
         let opened = match &output.to {
-            Destination::Stdout => Self::Stdout,
+            Destination::Stdout => stdout::check().map(|()| Self::Stdout).map_err(failed)?,
             Destination::Stderr => Self::Stderr,
             Destination::File(path) => Self::File(append(path).map_err(failed)?),
             Destination::Journal(path) => Self::Journal(Datagrams::connect(path).map_err(failed)?),
