@@ -18,7 +18,7 @@ use rustix::{
 use crate::process::{Wire, json};
 
 /// More than the ring has room for: each begins a flow.
-const FLOWS: u16 = 20_000;
+const FLOWS: u16 = 50_000;
 const FIRST_PORT: u16 = 10_000;
 const TO: &str = "10.88.0.1:9";
 
@@ -104,6 +104,12 @@ fn a_reader_that_is_stopped_and_goes_on_has_lost_what_the_ledger_names_and_nothi
     assert!(number("reserve_failed") > 0, "the ring was full: {ledger}");
     assert!(number("drained") + number("reserve_failed") >= u64::from(FLOWS), "{ledger}");
     assert_eq!((number("lost"), number("undecodable"), number("gaps")), (0, 0, 0), "{ledger}");
+    // Nothing comes twice, and what was passed over is what found no room, but for that which nothing came after.
+    assert_eq!(number("repeated"), 0, "{ledger}");
+    assert!(number("skipped") <= number("reserve_failed"), "{ledger}");
+    let whose = ledger["reserve_failed_of"].as_object().expect("an object").values();
+    let whose: u64 = whose.filter_map(serde_json::Value::as_u64).sum();
+    assert!((1..=number("reserve_failed")).contains(&whose), "{ledger}");
 }
 
 #[test]

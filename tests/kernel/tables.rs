@@ -5,12 +5,13 @@ use std::{collections::BTreeMap, panic, sync::Barrier, thread};
 use aya::programs::{TestRun as _, TestRunOptions};
 use collector_ebpf::abi::{
     flow::{RX, TX},
+    pu::Role,
     report::kind,
 };
 use collector_tests::{
     Result,
     frames::{ENDS_4, ENDS_6, Ends},
-    testrun::{Datapath, Hook, UNIT, explained_without_flow},
+    testrun::{Datapath, Hook, UNIT, explained_without_flow, own},
     traffic::pin,
 };
 use collector_user::kernel::object::Settings;
@@ -198,6 +199,7 @@ fn a_full_ring_loses_news_but_no_packet() -> Result<()> {
     let ledger = datapath.ledger()?;
     assert!(ledger.reserve_failed > 0);
     assert_eq!(ledger.reported + ledger.reserve_failed, FLOWS);
+    assert_eq!(datapath.unit(UNIT)?.reserve_failed, ledger.reserve_failed, "the ledger says whose");
     assert_eq!(datapath.news()?.len() as u64, ledger.reported);
     let all = datapath.drain()?;
     assert_eq!(all.len() as u64, FLOWS);
@@ -248,4 +250,47 @@ fn sum<K>(all: &BTreeMap<K, collector_tests::testrun::Counted>) -> (u64, u64, u6
             sum.2 + counted.skbs[RX] + counted.skbs[TX],
         )
     })
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_flood_of_one_units_news_costs_another_none() -> Result<()> {
+    const FLOWS: u64 = 2000;
+    const OTHERS: u64 = 100;
+    const OTHER: u16 = UNIT + 1;
+    const RING: u32 = 1 << 16;
+    /// As it lies in the ring.
+    const RECORD: u64 = 72;
+    // Each CPU has a share of its own.
+    pin(0)?;
+    let mut datapath = Datapath::load(&Settings { ring: RING, table_4: 1 << 14, ..smallest() })?;
+    let flood = |datapath: &mut Datapath, pu, ports: std::ops::RangeInclusive<u64>| -> Result<()> {
+        datapath.controller.set_role(Role { pu, ..own() })?;
+        for port in ports {
+            datapath.run(Hook::Egress, &ENDS_4.from_port(port as u16).udp(10))?;
+        }
+        Ok(())
+    };
+    // Nobody reads. The flood has a third of the ring: half of what it leaves.
+    flood(&mut datapath, UNIT, 1..=FLOWS)?;
+    flood(&mut datapath, OTHER, FLOWS + 1..=FLOWS + OTHERS)?;
+    let own = u64::from(RING) / 3 / RECORD + 1;
+    assert_eq!(datapath.unit(UNIT)?.reserve_failed, FLOWS - own);
+    assert_eq!(datapath.unit(OTHER)?.reserve_failed, 0);
+    let ledger = datapath.ledger()?;
+    assert_eq!((ledger.reported, ledger.reserve_failed), (own + OTHERS, FLOWS - own));
+    let news = datapath.news()?;
+    let of = |pu| news.iter().filter(|news| news.pu == pu).count() as u64;
+    assert_eq!((of(UNIT), of(OTHER)), (own, OTHERS));
+    // Read to its end: what the records' numbers passed over is what found no room.
+    assert_eq!((datapath.sequences.skipped, datapath.sequences.repeated), (ledger.reserve_failed, 0));
+    // What was read makes room.
+    flood(&mut datapath, UNIT, FLOWS + OTHERS + 1..=FLOWS + OTHERS + own)?;
+    assert_eq!(datapath.unit(UNIT)?.reserve_failed, FLOWS - own);
+    assert_eq!(datapath.news()?.len() as u64, own);
+    // Packets are counted whatever becomes of the news of them.
+    let all = datapath.drain()?;
+    assert_eq!(all.len() as u64, FLOWS + OTHERS + own);
+    assert!(all.values().all(|counted| counted.packets == [0, 1] && counted.begun == 1));
+    Ok(())
 }

@@ -13,7 +13,10 @@ use collector_ebpf::abi::{
     pu::{Role, index, role},
 };
 use collector_user::{
-    drain::decode::{FlowDelta, FlowId, FlowNews, flow_event},
+    drain::{
+        decode::{FlowDelta, FlowId, FlowNews, Record, flow_event},
+        sequence::Sequences,
+    },
     kernel::{
         batch,
         control::Controller,
@@ -55,6 +58,8 @@ pub struct Datapath {
     pub reference: Option<ReferenceMaps>,
     /// How often the ring asked for a drain before its time.
     pub pressed: u64,
+    /// The numbers of the records read so far.
+    pub sequences: Sequences,
     units_before: BTreeMap<u16, PuCounters>,
     ledger_before: Ledger,
 }
@@ -175,7 +180,8 @@ impl Datapath {
         privilege::check()?;
         let Loaded { programs, control, flows, mut counters, ledgers, networks, events, reference, .. } =
             object::load(settings)?;
-        counters.ensure(UNIT + 1)?;
+        counters.ensure(UNIT + 2)?;
+        let cpus = ledgers.cpus();
         let controller = Controller::new(control, requirements::ticks_per_second()?)?;
         Ok(Self {
             programs,
@@ -187,6 +193,7 @@ impl Datapath {
             events,
             reference,
             pressed: 0,
+            sequences: Sequences::new(cpus),
             units_before: BTreeMap::new(),
             ledger_before: Ledger::default(),
         })
@@ -276,7 +283,9 @@ impl Datapath {
     pub fn news(&mut self) -> Result<Vec<FlowNews>> {
         let mut all = Vec::new();
         while let Some(record) = self.events.next() {
-            match flow_event(&record)? {
+            let Record { cpu, sequence, news } = flow_event(&record)?;
+            ensure!(self.sequences.follow(cpu, sequence), "CPU {cpu} has told its record {sequence} before");
+            match news {
                 Some(news) => all.push(news),
                 None => self.pressed += 1,
             }
@@ -311,6 +320,7 @@ impl Datapath {
         }
         unit.flows -= before.flows;
         unit.rate_limited -= before.rate_limited;
+        unit.reserve_failed -= before.reserve_failed;
         Ok(unit)
     }
 

@@ -25,6 +25,8 @@ fn record(family: u8, kind: u8) -> Vec<u8> {
     octets.extend(101_u16.to_ne_bytes());
     octets.extend(9_u16.to_ne_bytes());
     octets.extend([kind, how::LOCAL_INITIATED, family, 2]);
+    octets.extend(7_u32.to_ne_bytes());
+    octets.extend(3_u32.to_ne_bytes());
     octets
 }
 
@@ -33,7 +35,9 @@ fn every_kind_of_either_family_is_read() {
     assert_eq!(record(4, kind::START).len(), size_of::<FlowEvent>());
     for (family, local, remote) in [(4, "10.77.0.1", "10.77.0.2"), (6, "fd77::1", "fd77::2")] {
         for kind in [kind::START, kind::END_FIN, kind::END_RESET_LOCAL, kind::END_RESET_REMOTE] {
-            let news = flow_event(&record(family, kind)).unwrap().unwrap();
+            let news = flow_event(&record(family, kind)).unwrap();
+            assert_eq!((news.sequence, news.cpu), (7, 3));
+            let news = news.news.unwrap();
             assert_eq!(
                 (news.id.local.to_string(), news.id.remote.to_string()),
                 (local.into(), remote.into())
@@ -48,7 +52,7 @@ fn every_kind_of_either_family_is_read() {
 
 #[test]
 fn a_table_that_fills_up_is_no_news_of_a_flow() {
-    assert_eq!(flow_event(&record(4, kind::PRESSURE)), Ok(None));
+    assert_eq!(flow_event(&record(4, kind::PRESSURE)).unwrap().news, None);
 }
 
 #[test]

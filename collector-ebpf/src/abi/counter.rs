@@ -38,11 +38,32 @@ pub struct PuCounters {
     pub budget: u32,
     /// Low 32 bits of `jiffies64` when the budget was last refilled.
     pub refilled: u32,
+    /// Ring records of the unit's flows that found no room, or none in the unit's share.
+    pub reserve_failed: u64,
+    /// What it has in the ring.
+    pub waiting: Waiting,
 }
 
-layout!(PuCounters, 120, {
-    flowless: 0, local: 48, flows: 96, rate_limited: 104, budget: 112, refilled: 116,
+layout!(PuCounters, 144, {
+    flowless: 0, local: 48, flows: 96, rate_limited: 104, budget: 112, refilled: 116, reserve_failed: 120, waiting: 128,
 });
+
+/// The records that a unit has written to a ring on a CPU and that may not have been read yet.
+///
+/// They are counted in two parts: those written before the ring had come to a position, and those since. When the reader has
+/// come there too, the former have been read.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// The position, in octets ever written.
+    pub from: u64,
+    /// Records before it.
+    pub before: u32,
+    /// Records from there on.
+    pub since: u32,
+}
+
+layout!(Waiting, 16, { from: 0, before: 8, since: 12 });
 
 /// Processing units in one chunk of counters; chunks are inner maps, so this is fixed.
 pub const PUS_PER_CHUNK: u32 = 256;

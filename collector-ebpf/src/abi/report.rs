@@ -48,11 +48,15 @@ pub struct FlowEvent {
     pub family: u8,
     /// The TCP flags of the packet.
     pub tcp_flags: u8,
+    /// How many records of this CPU came before, those that found no room among them; low 32 bits.
+    pub sequence: u32,
+    /// The CPU.
+    pub cpu: u32,
 }
 
-layout!(FlowEvent, 56, {
+layout!(FlowEvent, 64, {
     boot_ns: 0, local: 8, remote: 24, local_port: 40, remote_port: 42, boundary: 44, protocol: 46, ports: 47,
-    pu: 48, interface: 50, kind: 52, how: 53, family: 54, tcp_flags: 55,
+    pu: 48, interface: 50, kind: 52, how: 53, family: 54, tcp_flags: 55, sequence: 56, cpu: 60,
 });
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::{
 ///
 /// What crossed the unit's boundary comes first; `local` is what its sockets exchanged on this host, with a container or
 /// by loopback, without crossing an uplink.
-const UNIT: [&str; 18] = [
+const UNIT: [&str; 19] = [
     "rx_packets",
     "rx_bytes",
     "tx_packets",
@@ -27,6 +27,7 @@ const UNIT: [&str; 18] = [
     "tx_flowless_bytes",
     "flows",
     "rate_limited",
+    "reserve_failed",
     "local_rx_packets",
     "local_rx_bytes",
     "local_tx_packets",
@@ -89,6 +90,7 @@ impl Differences {
             tx_flowless.bytes,
             now.flows,
             now.rate_limited,
+            now.reserve_failed,
             local_rx.packets,
             local_rx.bytes,
             local_tx.packets,

@@ -23,9 +23,10 @@ use crate::{
     collector::EventCollector,
     config::IfaceGlob,
     drain::{
-        decode::{DecodeError, FlowNews},
+        decode::{DecodeError, Record},
         events::Events,
         faults::Faults,
+        sequence::Sequences,
     },
     event::{ContainerRecord, InterfaceStatus, Status},
     host::{
@@ -215,6 +216,7 @@ struct Daemon<'a> {
     moment: Moment,
     /// Records of the ring: read, and those of them that were not understood.
     records: [u64; 2],
+    sequences: Sequences,
     /// Times that the lease ran out, and packets passed uncounted.
     gaps: u64,
 }
@@ -229,6 +231,7 @@ impl<'a> Daemon<'a> {
     ) -> Result<Self, DaemonError> {
         let hz = requirements::ticks_per_second()?;
         let Loaded { programs, control, flows, mut counters, ledgers, networks, events, faults, .. } = loaded;
+        let cpus = ledgers.cpus();
         counters.ensure(units.last_index())?;
         let mut controller = Controller::new(control, hz)?;
         for (range, index) in units.ranges() {
@@ -258,6 +261,7 @@ impl<'a> Daemon<'a> {
             hz,
             moment,
             records: [0; 2],
+            sequences: Sequences::new(cpus),
             gaps: 0,
         })
     }
@@ -323,7 +327,7 @@ impl<'a> Daemon<'a> {
                     result?;
                     let mut pressure = false;
                     for record in news.drain(..) {
-                        pressure |= self.learn(record);
+                        pressure |= self.book(record).is_some_and(|record| self.learn(&record));
                     }
                     if pressure {
                         self.drain()?;
@@ -384,22 +388,27 @@ impl<'a> Daemon<'a> {
         Ok(())
     }
 
-    /// Takes a record of the ring in; `true` where it asks for a drain.
-    fn learn(&mut self, record: Result<Option<FlowNews>, DecodeError>) -> bool {
+    /// Books a record that was read from the ring, in the order in which it was. None where it is not to be
+    /// [learned](Self::learn) from.
+    fn book(&mut self, record: Result<Record, DecodeError>) -> Option<Record> {
         let [read, undecodable] = &mut self.records;
         *read += 1;
         match record {
-            Ok(None) => return true,
-            Ok(Some(news)) => {
-                let Self { flows, scribe, units, moment, collector, options, watched, .. } = self;
-                let teller = Teller { scribe, units, moment, collector: *collector, options, watched };
-                flows.learn(&news, |id| teller.host_end(id), |id, flow| teller.tell(id, flow));
-            }
+            Ok(record) => self.sequences.follow(record.cpu, record.sequence).then_some(record),
             Err(error) => {
                 *undecodable += 1;
                 tracing::debug!(%error, "a record of the ring was not understood");
+                None
             }
         }
+    }
+
+    /// Learns what a record tells; `true` where it asks for a drain.
+    fn learn(&mut self, record: &Record) -> bool {
+        let Some(news) = &record.news else { return true };
+        let Self { flows, scribe, units, moment, collector, options, watched, .. } = self;
+        let teller = Teller { scribe, units, moment, collector: *collector, options, watched };
+        flows.learn(news, |id| teller.host_end(id), |id, flow| teller.tell(id, flow));
         false
     }
 }

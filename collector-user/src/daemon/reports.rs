@@ -11,7 +11,7 @@ use crate::{
     collector::EventCollector,
     drain::decode::FlowId,
     event::Ledger,
-    pu::registry::Registry,
+    pu::registry::{Registry, Unit},
 };
 
 impl Daemon<'_> {
@@ -28,9 +28,10 @@ impl Daemon<'_> {
         // epoch that runs now.
         let mut news = Vec::new();
         self.events.drain(|record| news.push(record));
+        let news = news.into_iter().filter_map(|record| self.book(record)).collect::<Vec<_>>();
         let (later, before): (Vec<_>, Vec<_>) =
-            news.into_iter().partition(|record| matches!(record, Ok(Some(news)) if news.boot_ns > drained));
-        for record in before {
+            news.into_iter().partition(|record| record.news.is_some_and(|news| news.boot_ns > drained));
+        for record in &before {
             self.learn(record);
         }
         let Self { flow_maps, flows, scribe, units, moment, collector, options, watched, .. } = self;
@@ -47,7 +48,7 @@ impl Daemon<'_> {
         });
         let over = flows.settle(moment.boot_ns, drained, host_end, emit);
         result?;
-        for record in later {
+        for record in &later {
             self.learn(record);
         }
         self.flow_maps.forget(&over)?;
@@ -81,6 +82,12 @@ impl Daemon<'_> {
         Ok(())
     }
 
+    /// The records of a unit's flows that found no room, if there were any.
+    fn unheard(&self, unit: &Unit) -> Option<(String, u64)> {
+        let counters = self.counters.unit(unit.index).ok()??;
+        (counters.reserve_failed != 0).then(|| (unit.id.to_string(), counters.reserve_failed))
+    }
+
     /// What became of every packet and record. The sinks add what became of the events.
     pub(super) fn ledger(&self) -> Ledger {
         let kernel = self.ledgers.sum();
@@ -106,6 +113,9 @@ impl Daemon<'_> {
             drained: read,
             lost: kernel.reported.saturating_sub(read),
             undecodable,
+            skipped: self.sequences.skipped,
+            repeated: self.sequences.repeated,
+            reserve_failed_of: self.units.iter().filter_map(|unit| self.unheard(unit)).collect(),
             queue_full: BTreeMap::new(),
             delivered: BTreeMap::new(),
             ..Ledger::default()

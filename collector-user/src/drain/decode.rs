@@ -166,6 +166,17 @@ pub struct FlowNews {
     pub how: u8,
 }
 
+/// A record of the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The CPU that wrote it.
+    pub cpu: u32,
+    /// How many records of that CPU came before, those that found no room among them; low 32 bits.
+    pub sequence: u32,
+    /// None where it only asks for a drain before its time.
+    pub news: Option<FlowNews>,
+}
+
 /// Why a record of the ring is not one of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -198,20 +209,21 @@ pub enum DecodeError {
     },
 }
 
-/// Reads a record of the ring `EVENTS`; `None` where it only asks for a drain before its time.
+/// Reads a record of the ring `EVENTS`.
 ///
 /// # Errors
 ///
 /// [`DecodeError`].
-pub fn flow_event(bytes: &[u8]) -> Result<Option<FlowNews>, DecodeError> {
+pub fn flow_event(bytes: &[u8]) -> Result<Record, DecodeError> {
     let expected = size_of::<FlowEvent>();
     if bytes.len() != expected {
         return Err(DecodeError::Length { found: bytes.len(), expected });
     }
     // SAFETY: as long as the type, any bytes of which are a value; the address may be unaligned.
     let event = unsafe { bytes.as_ptr().cast::<FlowEvent>().read_unaligned() };
+    let record = |news| Record { cpu: event.cpu, sequence: event.sequence, news };
     if event.kind == kind::PRESSURE {
-        return Ok(None);
+        return Ok(record(None));
     }
     if !(kind::START..=kind::END_RESET_REMOTE).contains(&event.kind) {
         return Err(DecodeError::Kind { kind: event.kind });
@@ -224,7 +236,7 @@ pub fn flow_event(bytes: &[u8]) -> Result<Option<FlowNews>, DecodeError> {
             family => Err(DecodeError::Family { family }),
         }
     };
-    Ok(Some(FlowNews {
+    Ok(record(Some(FlowNews {
         id: FlowId {
             local: address(event.local)?,
             remote: address(event.remote)?,
@@ -239,7 +251,7 @@ pub fn flow_event(bytes: &[u8]) -> Result<Option<FlowNews>, DecodeError> {
         interface: event.interface,
         kind: event.kind,
         how: event.how,
-    }))
+    })))
 }
 
 #[cfg(test)]
@@ -248,7 +260,7 @@ mod tests {
 
     use collector_ebpf::abi::{flow::FlowKey4, report::FlowEvent};
 
-    use super::{DecodeError, FlowId, flow_event};
+    use super::{DecodeError, FlowId, Record, flow_event};
 
     fn bytes(event: FlowEvent) -> Vec<u8> {
         // SAFETY: a value of the contract has no padding.
@@ -270,28 +282,31 @@ mod tests {
 
     #[test]
     fn a_record_is_read_wherever_it_lies() {
-        let news = flow_event(&bytes(event())).unwrap().unwrap();
+        let record = flow_event(&bytes(FlowEvent { cpu: 3, sequence: 9, ..event() })).unwrap();
+        assert_eq!((record.cpu, record.sequence), (3, 9));
+        let news = record.news.unwrap();
         assert_eq!((news.id.local, news.id.local_port), (IpAddr::from([10, 0, 0, 1]), 443));
         let mut shifted = vec![0];
-        shifted.extend(bytes(event()));
-        assert_eq!(flow_event(&shifted[1..]), Ok(Some(news)));
+        shifted.extend(bytes(FlowEvent { cpu: 3, sequence: 9, ..event() }));
+        assert_eq!(flow_event(&shifted[1..]), Ok(record));
     }
 
     #[test]
     fn a_mapped_address_of_an_ipv6_flow_stays_one() {
-        let news = flow_event(&bytes(FlowEvent { family: 6, ..event() })).unwrap().unwrap();
+        let news = flow_event(&bytes(FlowEvent { family: 6, ..event() })).unwrap().news.unwrap();
         assert!(news.id.local.is_ipv6());
     }
 
     #[test]
     fn pressure_is_no_news_of_a_flow() {
-        assert_eq!(flow_event(&bytes(FlowEvent { kind: 5, ..event() })), Ok(None));
+        let record = flow_event(&bytes(FlowEvent { kind: 5, sequence: 1, ..event() })).unwrap();
+        assert_eq!(record, Record { cpu: 0, sequence: 1, news: None });
     }
 
     #[test]
     fn what_is_not_a_record_is_named() {
-        assert_eq!(flow_event(&[0; 3]), Err(DecodeError::Length { found: 3, expected: 56 }));
-        assert_eq!(flow_event(&[0; 57]), Err(DecodeError::Length { found: 57, expected: 56 }));
+        assert_eq!(flow_event(&[0; 3]), Err(DecodeError::Length { found: 3, expected: 64 }));
+        assert_eq!(flow_event(&[0; 65]), Err(DecodeError::Length { found: 65, expected: 64 }));
         assert_eq!(flow_event(&bytes(FlowEvent { kind: 9, ..event() })), Err(DecodeError::Kind { kind: 9 }));
         assert_eq!(
             flow_event(&bytes(FlowEvent { family: 5, ..event() })),

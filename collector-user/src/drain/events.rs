@@ -6,7 +6,7 @@ use std::io;
 use aya::maps::{MapData, RingBuf};
 use tokio::io::unix::AsyncFd;
 
-use crate::drain::decode::{DecodeError, FlowNews, flow_event};
+use crate::drain::decode::{DecodeError, Record, flow_event};
 
 /// Records taken at once, so that a flood cannot keep the task from its other work.
 const AT_ONCE: usize = 4096;
@@ -37,7 +37,7 @@ impl Events {
     /// # Errors
     ///
     /// What epoll(7) says.
-    pub async fn next(&mut self, take: impl FnMut(Result<Option<FlowNews>, DecodeError>)) -> io::Result<()> {
+    pub async fn next(&mut self, take: impl FnMut(Result<Record, DecodeError>)) -> io::Result<()> {
         let mut ready = self.ring.readable_mut().await?;
         if read(ready.get_inner_mut(), take) < AT_ONCE {
             ready.clear_ready();
@@ -46,12 +46,12 @@ impl Events {
     }
 
     /// Hands on what is there now, without waiting.
-    pub fn drain(&mut self, mut take: impl FnMut(Result<Option<FlowNews>, DecodeError>)) {
+    pub fn drain(&mut self, mut take: impl FnMut(Result<Record, DecodeError>)) {
         while read(self.ring.get_mut(), &mut take) == AT_ONCE {}
     }
 }
 
-fn read(ring: &mut RingBuf<MapData>, mut take: impl FnMut(Result<Option<FlowNews>, DecodeError>)) -> usize {
+fn read(ring: &mut RingBuf<MapData>, mut take: impl FnMut(Result<Record, DecodeError>)) -> usize {
     let mut count = 0;
     while count < AT_ONCE
         && let Some(record) = ring.next()

@@ -3,4 +3,5 @@
 pub mod decode;
 pub mod events;
 pub mod faults;
+pub mod sequence;
 pub mod tables;

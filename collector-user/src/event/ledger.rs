@@ -58,6 +58,13 @@ pub struct Ledger {
     pub lost: u64,
     /// Records that could not be decoded.
     pub undecodable: u64,
+    /// Numbers of records that were passed over: each is one of `reserve_failed` or of `undecodable`.
+    pub skipped: u64,
+    /// Records whose number had come before: they are not taken in again.
+    pub repeated: u64,
+    /// Of `reserve_failed`, those of each processing unit's flows: its share of the ring was full. The rest only asked for
+    /// a drain.
+    pub reserve_failed_of: BTreeMap<String, u64>,
     /// Events that found a sink's queue full, by sink; `aggregate` are packet, DNS and ping reports that found no room
     /// where flows are merged, and reached no sink.
     pub queue_full: BTreeMap<String, u64>,
@@ -92,18 +99,23 @@ impl Ledger {
             ("table_full", self.table_full),
             ("rate_limited", self.rate_limited),
             ("inner_lost", self.inner_lost),
-            ("reserve_failed", self.reserve_failed),
+            ("reserve_failed", self.reserve_failed.saturating_sub(self.reserve_failed_of.values().sum())),
             ("output_failed", self.output_failed),
             ("lost", self.lost),
             ("gaps", self.gaps),
             ("undecodable", self.undecodable),
+            ("repeated", self.repeated),
         ];
-        let by_sink = [("queue_full", &self.queue_full), ("sink_failed", &self.sink_failed)];
+        let by_whose = [
+            ("reserve_failed", &self.reserve_failed_of),
+            ("queue_full", &self.queue_full),
+            ("sink_failed", &self.sink_failed),
+        ];
         plain
             .into_iter()
             .map(|(name, count)| (name.to_owned(), count))
-            .chain(by_sink.into_iter().flat_map(|(name, counts)| {
-                counts.iter().map(move |(sink, count)| (format!("{name}.{sink}"), *count))
+            .chain(by_whose.into_iter().flat_map(|(name, counts)| {
+                counts.iter().map(move |(whose, count)| (format!("{name}.{whose}"), *count))
             }))
             .filter(|(_, count)| *count > 0)
             .collect()

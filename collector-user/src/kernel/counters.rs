@@ -33,12 +33,18 @@ impl CounterMaps {
             }
             sum.flows += cpu.flows;
             sum.rate_limited += cpu.rate_limited;
+            sum.reserve_failed += cpu.reserve_failed;
         }
         Ok(Some(sum))
     }
 }
 
 impl Ledgers {
+    /// How many CPUs there may be.
+    pub fn cpus(&self) -> usize {
+        self.cpus.len()
+    }
+
     /// What became of every packet and record since the programs were loaded, over all CPUs.
     pub fn sum(&self) -> Ledger {
         let mut sum = Ledger::default();

@@ -80,7 +80,7 @@ impl Default for Settings {
             new_flows_burst: 200_000,
             // As long as Linux waits for the rest of a datagram (net.ipv4.ipfrag_time).
             fragment_seconds: 30,
-            ring: 1 << 20,
+            ring: 1 << 22,
             mark_mask: 0xFFFC_0000,
             slots_on: None,
             reference_programs: false,
@@ -217,6 +217,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         .override_global("FLOWS_PER_TICK", &per_tick, true)
         .override_global("FLOWS_BURST", &burst, true)
         .override_global("FRAGMENT_TICKS", &fragment_ticks, true)
+        .override_global("RING_SIZE", &settings.ring, true)
         .override_global("POSSIBLE_CPUS", &possible, true)
         .override_global("MARK_MASK", &mark_mask, true)
         .override_global("MARK_SHIFT", &mark_shift, true)

@@ -1,14 +1,8 @@
 //! How far the tables are filled in the current epoch; a drain before its time is asked for when little room is left.
 
-use collector_ebpf::abi::{
-    control::Control,
-    report::{FlowEvent, kind},
-};
+use collector_ebpf::abi::control::Control;
 
-use crate::{
-    count::ledger,
-    maps::{EVENTS, FILL},
-};
+use crate::{maps::FILL, report};
 
 /// A table that gets another entry.
 pub(crate) struct Filling {
@@ -33,37 +27,8 @@ impl Filling {
             }
             (*fill).entries += 1;
             if (*fill).entries == u64::from(self.high_water) {
-                pressure();
+                report::pressure();
             }
         }
     }
 }
-
-/// Asks for a drain before its time.
-#[inline(always)]
-fn pressure() {
-    let Some(mut entry) = EVENTS.reserve(0) else {
-        ledger(|ledger| ledger.reserve_failed += 1);
-        return;
-    };
-    entry.write(PRESSURE);
-    entry.submit(0);
-    ledger(|ledger| ledger.reported += 1);
-}
-
-static PRESSURE: FlowEvent = FlowEvent {
-    boot_ns: 0,
-    local: [0; 16],
-    remote: [0; 16],
-    local_port: 0,
-    remote_port: 0,
-    boundary: 0,
-    protocol: 0,
-    ports: 0,
-    pu: 0,
-    interface: 0,
-    kind: kind::PRESSURE,
-    how: 0,
-    family: 4,
-    tcp_flags: 0,
-};

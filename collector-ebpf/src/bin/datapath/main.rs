@@ -45,6 +45,7 @@ mod reference;
 mod report;
 mod route;
 mod settings;
+mod share;
 mod slot;
 mod socket;
 mod table;

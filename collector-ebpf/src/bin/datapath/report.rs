@@ -1,6 +1,6 @@
-//! What user space is told at once: flows that begin and end, and the clock.
+//! What user space is told at once: flows that begin and end, that a drain is due, and the clock.
 
-use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns};
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns};
 use collector_ebpf::abi::report::{FlowEvent, kind};
 
 use crate::{
@@ -9,6 +9,7 @@ use crate::{
     identity::Who,
     maps::{ANCHOR, ASKED, EVENTS},
     read::Packet,
+    share,
 };
 
 /// Reports that the packet's flow began or ended, where `who` says so.
@@ -18,8 +19,11 @@ pub(crate) fn flow<K: Key>(packet: &Packet, who: u32) -> u32 {
     if event == 0 {
         return 0;
     }
-    let Some(mut entry) = EVENTS.reserve(0) else {
+    let (cpu, sequence) = (cpu(), sequence());
+    let has_room = share::has_room(pu) != 0;
+    let Some(mut entry) = (if has_room { EVENTS.reserve(0) } else { None }) else {
         count::ledger(|ledger| ledger.reserve_failed += 1);
+        share::lost(pu);
         return 0;
     };
     let key = packet.key::<K>();
@@ -39,10 +43,59 @@ pub(crate) fn flow<K: Key>(packet: &Packet, who: u32) -> u32 {
         how,
         family: K::FAMILY,
         tcp_flags: packet.tcp_flags,
+        sequence,
+        cpu,
     });
     entry.submit(0);
     count::ledger(|ledger| ledger.reported += 1);
+    share::took(pu);
     0
+}
+
+/// Asks for a drain before its time.
+#[inline(always)]
+pub(crate) fn pressure() {
+    let (cpu, sequence) = (cpu(), sequence());
+    let Some(mut entry) = EVENTS.reserve(0) else {
+        count::ledger(|ledger| ledger.reserve_failed += 1);
+        return;
+    };
+    entry.write(FlowEvent { kind: kind::PRESSURE, family: 4, sequence, cpu, ..NOTHING });
+    entry.submit(0);
+    count::ledger(|ledger| ledger.reported += 1);
+}
+
+const NOTHING: FlowEvent = FlowEvent {
+    boot_ns: 0,
+    local: [0; 16],
+    remote: [0; 16],
+    local_port: 0,
+    remote_port: 0,
+    boundary: 0,
+    protocol: 0,
+    ports: 0,
+    pu: 0,
+    interface: 0,
+    kind: 0,
+    how: 0,
+    family: 0,
+    tcp_flags: 0,
+    sequence: 0,
+    cpu: 0,
+};
+
+/// What numbers the next record of this CPU: softirqs are off, and nothing else writes one meanwhile.
+#[inline(always)]
+fn sequence() -> u32 {
+    let mut sequence = 0;
+    count::ledger(|ledger| sequence = (ledger.reported + ledger.reserve_failed) as u32);
+    sequence
+}
+
+#[inline(always)]
+fn cpu() -> u32 {
+    // SAFETY: no arguments, no memory.
+    unsafe { bpf_get_smp_processor_id() }
 }
 
 /// The boot clock, which costs as much as a lookup.

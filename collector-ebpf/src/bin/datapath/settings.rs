@@ -52,6 +52,10 @@ pub(crate) static FLOWS_PER_TICK: Global<u32> = Global::new(400 << 10);
 #[unsafe(no_mangle)]
 pub(crate) static FLOWS_BURST: Global<u32> = Global::new(100_000 << 10);
 
+/// Octets of the ring of events.
+#[unsafe(no_mangle)]
+pub(crate) static RING_SIZE: Global<u32> = Global::new(1 << 20);
+
 /// For how many ticks the first fragment of a datagram is remembered.
 #[unsafe(no_mangle)]
 pub(crate) static FRAGMENT_TICKS: Global<u32> = Global::new(30 * 250);

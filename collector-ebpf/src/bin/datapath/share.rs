@@ -1,0 +1,59 @@
+//! A unit's share of the ring: one whose events flood it shall lose its own, and nobody else's.
+//!
+//! A unit may have half as much in the ring as there is room left (on each CPU that writes for it). So a flood leaves room
+//! behind it, however long nobody reads, and a second flood half of that: dynamic thresholds, as switches share their
+//! buffers (Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998).
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::{BPF_RB_CONS_POS, BPF_RB_PROD_POS},
+    helpers::bpf_ringbuf_query,
+};
+use collector_ebpf::abi::report::FlowEvent;
+
+use crate::{count, maps::EVENTS, settings::RING_SIZE};
+
+/// Octets of a record in the ring, which puts a header of eight before each.
+const RECORD: u64 = size_of::<FlowEvent>() as u64 + 8;
+
+/// 1 if the unit may write another record.
+#[inline(never)]
+pub(crate) fn has_room(pu: u16) -> u32 {
+    let Some(unit) = count::unit(pu) else { return 1 };
+    let ring = (&raw const EVENTS).cast_mut().cast::<c_void>();
+    // SAFETY: the ring is a map of this object.
+    let position = |of: u32| unsafe { bpf_ringbuf_query(ring, u64::from(of)) };
+    let (written, read) = (position(BPF_RB_PROD_POS), position(BPF_RB_CONS_POS));
+    // SAFETY: this CPU's own entry.
+    unsafe {
+        let waiting = &raw mut (*unit).waiting;
+        if read >= (*waiting).from {
+            (*waiting).before = (*waiting).since;
+            (*waiting).since = 0;
+            (*waiting).from = written;
+        }
+        let own = (u64::from((*waiting).before) + u64::from((*waiting).since)) * RECORD;
+        // Both positions grow meanwhile, on other CPUs.
+        let free = u64::from(RING_SIZE.load()).saturating_sub(written.saturating_sub(read));
+        u32::from(2 * own <= free)
+    }
+}
+
+/// The unit has written a record.
+#[inline(always)]
+pub(crate) fn took(pu: u16) {
+    if let Some(unit) = count::unit(pu) {
+        // SAFETY: this CPU's own entry.
+        unsafe { (*unit).waiting.since += 1 };
+    }
+}
+
+/// There was no room for a record of the unit's.
+#[inline(always)]
+pub(crate) fn lost(pu: u16) {
+    if let Some(unit) = count::unit(pu) {
+        // SAFETY: this CPU's own entry.
+        unsafe { (*unit).reserve_failed += 1 };
+    }
+}
