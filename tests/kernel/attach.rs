@@ -136,6 +136,46 @@ fn filters_and_qdiscs_of_others_survive() -> Result<()> {
 
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn filters_that_somebody_takes_away_are_attached_again_and_the_ledger_says_so() -> Result<()> {
+    let wire = Wire::new()?;
+    let clsact = Options { attach: Choice::Only(Mechanism::Clsact), ..options() };
+    let collector = Running::start(&wire.b.place, clsact)?;
+    let host = Host::new(&wire.b, &[PORT])?;
+    let datagrams = Datagrams { to: host.address(4, PORT), count: COUNT, size: 100 };
+    send_and_settle(&wire.a, 40_000, &host, &[datagrams])?;
+    let dev = &wire.b.dev;
+    let again = format!(
+        "{dev}: somebody had taken our filters away, and they are there again; packets in between were not counted"
+    );
+    // All that there is; then those of one hook; and in between somebody else's, which is no matter.
+    for command in [
+        format!("tc qdisc del dev {dev} clsact"),
+        format!(
+            "tc filter add dev {dev} egress pref 10 protocol ip u32 match ip src 203.0.113.1/32 flowid 1:1"
+        ),
+        format!("tc filter del dev {dev} egress pref 10"),
+        format!("tc filter del dev {dev} ingress"),
+    ] {
+        wire.b.place.run(&command)?;
+        if command.ends_with("clsact") || command.ends_with("ingress") {
+            collector.wait_to_say(&again)?;
+        }
+        let shown = filters(&wire.b)?;
+        assert!(shown.contains("tc_ingress") && shown.contains("tc_egress"), "{command}: {shown}");
+    }
+    send_and_settle(&wire.a, 40_001, &host, &[datagrams])?;
+    let finished = collector.stop()?;
+    assert_eq!(
+        events::total(&finished.events, |flow| events::is_to(flow, UDP, PORT)),
+        Totals { packets: 2 * COUNT, bytes: 2 * COUNT * 142, count: 2, ..Totals::default() }
+    );
+    assert_eq!(finished.status.ledger.taken_off, 2);
+    assert!(!filters(&wire.b)?.contains("tc_"), "{}", filters(&wire.b)?);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn a_filter_that_came_meanwhile_keeps_its_qdisc() -> Result<()> {
     let wire = Wire::new()?;
     let clsact = Options { attach: Choice::Only(Mechanism::Clsact), ..options() };

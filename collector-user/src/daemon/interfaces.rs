@@ -13,7 +13,7 @@ use collector_ebpf::abi::{
 
 use tokio::time::Instant;
 
-use super::{Daemon, DaemonError, numbers::Numbers, tell};
+use super::{Daemon, DaemonError, missing, numbers::Numbers, tell};
 use crate::{
     config::IfaceGlob,
     error::root_cause,
@@ -28,7 +28,6 @@ use crate::{
     },
     pu::{
         life::{Seen, State},
-        registry::{Registry, Unit},
         role::{self, Chosen, Decision, Said},
     },
 };
@@ -89,7 +88,7 @@ impl Daemon<'_> {
         let names = names::all();
         let links = links::list(&self.netlink.handle).await?;
         self.forget_gone(&links)?;
-        let mut missing = unlisted(names, &links);
+        let mut missing = missing::unlisted(names, &links);
         let mut changed = self.follow_addresses(&links, &mut missing)?;
         changed |= self.follow_tunnels(&links, &mut missing)?;
         let mut failed = Vec::new();
@@ -107,7 +106,8 @@ impl Daemon<'_> {
             }
         }
         surround(&mut described, &links);
-        missing.extend(counted_twice(&described, &links));
+        let kind = |index| described.get(&index).map(|interface| interface.decision.kind);
+        missing.extend(missing::counted_twice(kind, &links));
         let mut news = Vec::new();
         for (index, interface) in described {
             let Some(link) = links.get(&index) else { continue };
@@ -156,7 +156,7 @@ impl Daemon<'_> {
             missing.push(format!("{waiting} interfaces so far, which are being attached one after another"));
         }
         if at_start {
-            missing.extend(absent(&self.units, &links));
+            missing.extend(missing::absent(&self.units, &links));
             self.watched.said = missing.iter().cloned().collect();
         }
         let nothing = self.attachments.interfaces().is_empty();
@@ -175,6 +175,44 @@ impl Daemon<'_> {
             tracing::warn!("{sentence}");
         }
         self.watched.said = missing.into_iter().collect();
+    }
+
+    /// Hangs the programs anew where somebody took their filters away: a clsact qdisc is for whoever comes to remove. What
+    /// crossed the interface meanwhile is not counted.
+    pub(super) async fn restore(&mut self, interfaces: impl IntoIterator<Item = u32>) {
+        let Some(programs) = self.programs.ids() else { return };
+        let mut bare = Vec::new();
+        for index in interfaces {
+            if self.attachments.mechanism(index) == Some(Mechanism::Clsact)
+                && filters::are_there(&self.netlink.handle, index, programs).await == Some(false)
+            {
+                self.attachments.detach(&mut self.programs, index);
+                bare.push(index);
+            }
+        }
+        if bare.is_empty() {
+            return;
+        }
+        self.look_again().await;
+        for index in bare {
+            // It may have gone as a whole.
+            let Some(Interface { name, .. }) = self.watched.interfaces.get(&index) else { continue };
+            self.taken_off += 1;
+            match self.attachments.mechanism(index) {
+                Some(_) => tracing::warn!(
+                    "{name}: somebody had taken our filters away, and they are there again; packets in between were not \
+                     counted"
+                ),
+                None => {
+                    tracing::error!("{name}: somebody has taken our filters away; nothing is counted there");
+                }
+            }
+        }
+    }
+
+    /// The same for every interface: who told of it may not have been heard.
+    pub(super) async fn restore_all(&mut self) {
+        self.restore(self.attachments.interfaces()).await;
     }
 
     /// Forgets interfaces that are no more; their links went with them.
@@ -394,56 +432,6 @@ fn surround(described: &mut BTreeMap<u32, Interface>, links: &BTreeMap<u32, Link
             }
         }
     }
-}
-
-/// What units declare and is not there; it may come later, and may be misspelt.
-fn absent(units: &Registry, links: &BTreeMap<u32, Link>) -> Vec<String> {
-    let names: BTreeSet<&str> = links.values().map(|link| &*link.name).collect();
-    let sentence = |unit: &Unit| {
-        let absent: Vec<&str> =
-            unit.interfaces.iter().map(|name| &**name).filter(|name| !names.contains(name)).collect();
-        (!absent.is_empty())
-            .then(|| format!("{} of {}, which is watched once it comes", absent.join(", "), unit.id))
-    };
-    units.iter().filter_map(sentence).collect()
-}
-
-/// Who named both has asked for both; the sums hold no more.
-fn counted_twice(described: &BTreeMap<u32, Interface>, links: &BTreeMap<u32, Link>) -> Vec<String> {
-    let name = |index: u32| links.get(&index).map_or("", |link| &link.name);
-    let kind = |index: u32| described.get(&index).map(|interface| interface.decision.kind);
-    let pairs = role::doubled(links, kind);
-    // A sentence for each upper one: a bridge may have hundreds of ports.
-    let mut lower: BTreeMap<u32, Vec<&str>> = BTreeMap::new();
-    for (above, below) in pairs {
-        lower.entry(above).or_default().push(name(below));
-    }
-    let sentence = |(above, below): (u32, Vec<&str>)| {
-        let (first, more) = (below.first().copied().unwrap_or_default(), below.len().saturating_sub(1));
-        let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
-        let above = name(above);
-        format!(
-            "sums without doubles: a packet that crosses {above} and {first}{more} below it is counted at both"
-        )
-    };
-    lower.into_iter().map(sentence).collect()
-}
-
-/// Interfaces that were there before these were listed, are there still, and are not among them.
-fn unlisted(mut names: BTreeSet<Vec<u8>>, links: &BTreeMap<u32, Link>) -> Vec<String> {
-    for link in links.values() {
-        names.remove(link.name.as_bytes());
-    }
-    if names.is_empty() {
-        return Vec::new();
-    }
-    let now = names::all();
-    let why = |name: &[u8]| match str::from_utf8(name) {
-        Ok(_) => "what the kernel says of it is not understood",
-        Err(_) => "its name is no UTF-8; give it another: ip link set NAME name OTHER",
-    };
-    let lost = names.iter().filter(|name| now.contains(*name));
-    lost.map(|name| format!("{} is not watched: {}", name.escape_ascii(), why(name))).collect()
 }
 
 /// A name without wildcards must exist; a pattern may match later.

@@ -4,10 +4,11 @@
 //! changes of interfaces; it never sleeps and never polls.
 
 mod interfaces;
+mod missing;
 mod numbers;
 mod reports;
 
-use std::{future::Future, io, thread, time::Duration};
+use std::{collections::BTreeSet, future::Future, io, thread, time::Duration};
 
 use collector_ebpf::abi::pu::index;
 
@@ -31,7 +32,7 @@ use crate::{
     event::{ContainerRecord, InterfaceStatus, Status},
     host::{
         links::{self, HostError},
-        watch::{self, Netlink},
+        watch::{self, Change, Netlink},
     },
     kernel::{
         attach::{Attachments, Choice},
@@ -219,6 +220,8 @@ struct Daemon<'a> {
     sequences: Sequences,
     /// Times that the lease ran out, and packets passed uncounted.
     gaps: u64,
+    /// Times that somebody took the programs off an interface.
+    taken_off: u64,
 }
 
 impl<'a> Daemon<'a> {
@@ -263,6 +266,7 @@ impl<'a> Daemon<'a> {
             records: [0; 2],
             sequences: Sequences::new(cpus),
             gaps: 0,
+            taken_off: 0,
         })
     }
 
@@ -281,7 +285,7 @@ impl<'a> Daemon<'a> {
     async fn serve(
         &mut self,
         mut shutdown: impl Future<Output = ()> + Unpin,
-        changes: impl futures_util::Stream<Item = ()> + Unpin,
+        changes: impl futures_util::Stream<Item = Change> + Unpin,
     ) -> Result<(), DaemonError> {
         // One answer to a burst of messages: each answer lists everything.
         let mut changes = changes.ready_chunks(1024);
@@ -301,22 +305,15 @@ impl<'a> Daemon<'a> {
                     self.drain()?;
                     self.report_counters()?;
                 }
-                _ = sweep.tick() => self.sweep_identities()?,
+                _ = sweep.tick() => {
+                    self.sweep_identities()?;
+                    self.restore_all().await;
+                }
                 _ = second_look.tick(), if !looked => {
                     looked = true;
                     tell(self.remove_leftovers().await);
                 }
-                change = changes.next(), if listening => {
-                    if change.is_none() {
-                        listening = false;
-                        tracing::error!(
-                            "netlink tells no more of changes: interfaces that come or change from now on are not \
-                             seen. Start the collector anew"
-                        );
-                    }
-                    self.watched.refused.clear();
-                    self.look_again().await;
-                }
+                change = changes.next(), if listening => self.follow(change, &mut listening).await,
                 // At once, but never instead of the others: they are asked in random order.
                 () = std::future::ready(()), if self.watched.unfinished => {
                     // Set again where there is more to do, not where nothing can be done.
@@ -337,6 +334,28 @@ impl<'a> Daemon<'a> {
                 result = self.faults.pass_on() => result?,
             }
         }
+    }
+
+    /// Does what changes ask for; none will come any more where there are none.
+    async fn follow(&mut self, changes: Option<Vec<Change>>, listening: &mut bool) {
+        let Some(changes) = changes else {
+            *listening = false;
+            tracing::error!(
+                "netlink tells no more of changes: interfaces that come or change from now on are not seen. Start the \
+                 collector anew"
+            );
+            return self.look_again().await;
+        };
+        if changes.contains(&Change::Links) {
+            self.watched.refused.clear();
+            self.look_again().await;
+        }
+        let of_filters = |change: &Change| match change {
+            Change::Filters(index) => Some(*index),
+            Change::Links => None,
+        };
+        let interfaces: BTreeSet<u32> = changes.iter().filter_map(of_filters).collect();
+        self.restore(interfaces).await;
     }
 
     /// Detaches, and hands over all that was counted.

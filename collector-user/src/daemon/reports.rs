@@ -110,6 +110,7 @@ impl Daemon<'_> {
             no_role: kernel.no_role,
             orphan_fragments: kernel.orphan_fragments,
             gaps: self.gaps,
+            taken_off: self.taken_off,
             drained: read,
             lost: kernel.reported.saturating_sub(read),
             undecodable,

@@ -52,6 +52,8 @@ pub struct Ledger {
     pub inner_lost: u64,
     /// Times that the collector was stopped for so long that the programs counted nothing until it went on.
     pub gaps: u64,
+    /// Times that somebody took the programs off an interface, whose packets were not counted until they were on it again.
+    pub taken_off: u64,
     /// Records that user space took from the kernel.
     pub drained: u64,
     /// Records that the programs wrote and that nobody read: written to the ring, less those drained.
@@ -103,6 +105,7 @@ impl Ledger {
             ("output_failed", self.output_failed),
             ("lost", self.lost),
             ("gaps", self.gaps),
+            ("taken_off", self.taken_off),
             ("undecodable", self.undecodable),
             ("repeated", self.repeated),
         ];

@@ -1,11 +1,21 @@
-//! Tells when interfaces or addresses change. The messages themselves are not followed: one may be lost when many come
-//! at once, so whoever listens lists everything anew.
+//! Tells when interfaces or addresses change, and when filters go. The messages themselves are not followed: one may be
+//! lost when many come at once, so whoever listens lists everything anew.
 
-use futures_util::{StreamExt as _, stream::Stream};
-use rtnetlink::{Handle, MulticastGroup};
+use futures_util::{StreamExt as _, future::ready, stream::Stream};
+use netlink_packet_route::RouteNetlinkMessage;
+use rtnetlink::{Handle, MulticastGroup, packet_core::NetlinkPayload};
 use tokio::task::AbortHandle;
 
 use crate::host::links::HostError;
+
+/// Something changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Interfaces or addresses.
+    Links,
+    /// A filter or a queueing discipline of the interface with this index is gone.
+    Filters(u32),
+}
 
 /// A netlink connection for questions, and one for changes. Both end when this is dropped.
 pub struct Netlink {
@@ -21,7 +31,7 @@ impl Drop for Netlink {
 }
 
 /// Opens both connections in the network namespace of the calling thread. The stream has an item for each message
-/// about an interface or an address.
+/// that may mean a change.
 ///
 /// # Errors
 ///
@@ -30,10 +40,30 @@ impl Drop for Netlink {
 /// # Panics
 ///
 /// Outside a tokio runtime with I/O.
-pub fn open() -> Result<(Netlink, impl Stream<Item = ()> + Unpin + use<>), HostError> {
+pub fn open() -> Result<(Netlink, impl Stream<Item = Change> + Unpin + use<>), HostError> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
-    let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+    let groups =
+        [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr, MulticastGroup::Tc];
     let (changes, _, messages) = rtnetlink::new_multicast_connection(&groups)?;
     let tasks = [tokio::spawn(connection).abort_handle(), tokio::spawn(changes).abort_handle()];
-    Ok((Netlink { handle, tasks }, messages.map(|_| ())))
+    Ok((Netlink { handle, tasks }, messages.filter_map(|(message, _)| ready(change(&message.payload)))))
+}
+
+/// What a message means; none where filters come, as ours do.
+fn change(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
+    let NetlinkPayload::InnerMessage(message) = payload else { return Some(Change::Links) };
+    match message {
+        RouteNetlinkMessage::DelTrafficFilter(gone) | RouteNetlinkMessage::DelQueueDiscipline(gone) => {
+            u32::try_from(gone.header.index).ok().map(Change::Filters)
+        }
+        RouteNetlinkMessage::NewTrafficFilter(_)
+        | RouteNetlinkMessage::NewQueueDiscipline(_)
+        | RouteNetlinkMessage::NewTrafficChain(_)
+        | RouteNetlinkMessage::DelTrafficChain(_)
+        | RouteNetlinkMessage::NewTrafficClass(_)
+        | RouteNetlinkMessage::DelTrafficClass(_)
+        | RouteNetlinkMessage::NewTrafficAction(_)
+        | RouteNetlinkMessage::DelTrafficAction(_) => None,
+        _ => Some(Change::Links),
+    }
 }

@@ -27,13 +27,16 @@ use crate::{
 /// place beside them, knows that it may go with them. Handles that the kernel allots are small.
 pub const OWN_QDISC: TcHandle = TcHandle::new(0xDA7A, 1);
 
+/// The hooks, and what our filters there are called.
+const HOOKS: [(TcAttachType, &str); 2] = [(TcAttachType::Ingress, INGRESS), (TcAttachType::Egress, EGRESS)];
+
 /// Removes the leftovers on an interface; how many there were.
 ///
 /// Interfaces without filters, or whose filters the kernel does not list, have none.
 pub async fn remove(netlink: &Handle, link: &Link, now: &Anchor) -> usize {
     let mut removed = 0;
     let mut qdisc = false;
-    for (hook, name) in [(TcAttachType::Ingress, INGRESS), (TcAttachType::Egress, EGRESS)] {
+    for (hook, name) in HOOKS {
         for filter in filters(netlink, link.index, hook).await.unwrap_or_default() {
             let Some((handle, program)) = ours(&filter, name) else { continue };
             let preference = preference(&filter);
@@ -69,7 +72,7 @@ pub struct Place {
 /// Where there is room. Where the kernel does not list the filters, before all of them.
 pub async fn free_place(handle: &Handle, ifindex: u32) -> Place {
     let mut taken = Vec::new();
-    for (hook, name) in [(TcAttachType::Ingress, INGRESS), (TcAttachType::Egress, EGRESS)] {
+    for (hook, name) in HOOKS {
         let filters = filters(handle, ifindex, hook).await;
         let seen = |filter| (preference(filter), ours(filter, name).map(|(handle, _)| handle));
         taken.extend(filters.iter().flatten().map(seen));
@@ -88,9 +91,21 @@ fn place_among(taken: &[(u16, Option<TcHandle>)]) -> Place {
     }
 }
 
+/// Whether the filters with these programs, for the ingress and the egress hook, hang on an interface; `None` where the
+/// kernel does not say.
+pub async fn are_there(handle: &Handle, ifindex: u32, programs: [u32; 2]) -> Option<bool> {
+    for ((hook, name), program) in HOOKS.into_iter().zip(programs) {
+        let filters = filters(handle, ifindex, hook).await.ok()?;
+        if !filters.iter().any(|filter| ours(filter, name).is_some_and(|(_, id)| id == program)) {
+            return Some(false);
+        }
+    }
+    Some(true)
+}
+
 /// Whether no filter hangs on either hook of an interface's clsact qdisc; `false` where the kernel does not say.
 async fn is_bare(handle: &Handle, ifindex: u32) -> bool {
-    for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
+    for (hook, _) in HOOKS {
         match filters(handle, ifindex, hook).await {
             Ok(filters) if filters.is_empty() => {}
             _ => return false,

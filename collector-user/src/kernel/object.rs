@@ -327,6 +327,12 @@ impl Programs {
         classifier(&mut self.ebpf, name)
     }
 
+    /// The kernel's numbers of the programs on the ingress and on the egress hook; `None` where it does not tell them.
+    pub fn ids(&mut self) -> Option<[u32; 2]> {
+        let mut id = |name| Some(self.classifier(name).ok()?.info().ok()?.id());
+        Some([id(INGRESS)?, id(EGRESS)?])
+    }
+
     /// One moment on both of the kernel's clocks.
     ///
     /// # Errors
