@@ -36,7 +36,7 @@ pub struct PuCounters {
     pub rate_limited: u64,
     /// New flows that the budget still allows on this CPU, in 1,024ths.
     pub budget: u32,
-    /// Low 32 bits of `jiffies64` when the budget was last refilled.
+    /// Low 32 bits of `jiffies64` when the budget was last refilled; 0 if it never was.
     pub refilled: u32,
     /// Ring records of the unit's flows that found no room, or none in the unit's share.
     pub reserve_failed: u64,
@@ -47,6 +47,38 @@ pub struct PuCounters {
 layout!(PuCounters, 144, {
     flowless: 0, local: 48, flows: 96, rate_limited: 104, budget: 112, refilled: 116, reserve_failed: 120, waiting: 128,
 });
+
+/// A budget of new flows, in 1,024ths: a tick may bring less than one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// What is left of it.
+    pub left: u32,
+    /// Low 32 bits of `jiffies64` when it was last refilled; 0 if it never was.
+    pub refilled: u32,
+}
+
+/// What one flow takes of its unit's budget.
+pub const ONE_FLOW: u32 = 1024;
+
+impl Budget {
+    /// The budget at the tick `now`, which brings `per_tick` for each since; the first time it is full. More than `most` is
+    /// not saved up.
+    ///
+    /// Ticks begin five minutes before their low 32 bits are 0 (`INITIAL_JIFFIES`, include/linux/jiffies.h), so what they
+    /// are says nothing of how long they have run.
+    #[must_use]
+    #[inline(always)]
+    pub const fn refill(self, now: u64, per_tick: u32, most: u32) -> Self {
+        // 0 is taken.
+        let now = if now as u32 == 0 { 1 } else { now as u32 };
+        if self.refilled == 0 {
+            return Self { left: most, refilled: now };
+        }
+        let elapsed = now.wrapping_sub(self.refilled) as u64;
+        let gained = elapsed * per_tick as u64 + self.left as u64;
+        Self { left: if gained < most as u64 { gained as u32 } else { most }, refilled: now }
+    }
+}
 
 /// The records that a unit has written to a ring on a CPU and that may not have been read yet.
 ///
@@ -212,7 +244,21 @@ layout!(Fill, 16, { swap: 0, entries: 8 });
 
 #[cfg(test)]
 mod tests {
-    use super::{PU_CHUNKS, PUS_PER_CHUNK, UNPARSED_REASONS, Unparsed};
+    use super::{Budget, PU_CHUNKS, PUS_PER_CHUNK, UNPARSED_REASONS, Unparsed};
+
+    #[test]
+    fn a_budget_is_full_at_first_whatever_the_tick() {
+        for now in [0, 1, 250, u64::from(u32::MAX), 1 << 32, (1 << 32) + 7] {
+            let first = Budget { left: 0, refilled: 0 }.refill(now, 3, 64);
+            assert_eq!(first.left, 64, "{now}");
+            let spent = Budget { left: 10, ..first };
+            assert_eq!(spent.refill(now, 3, 64).left, 10, "no tick has passed since {now}");
+            // From 0 to 1 none passes, for 0 is taken.
+            let passed = if now as u32 == 0 { 4 } else { 5 };
+            assert_eq!(spent.refill(now + 5, 3, 64).left, 10 + passed * 3, "{now}");
+            assert_eq!(spent.refill(now + 1000, 3, 64).left, 64, "{now}");
+        }
+    }
 
     #[test]
     fn reasons_are_their_own_index() {

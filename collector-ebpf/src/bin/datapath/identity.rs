@@ -7,6 +7,7 @@ use aya_log_ebpf::warn;
 use collector_ebpf::{
     abi::{
         control::Control,
+        counter::{Budget, ONE_FLOW},
         flow::{Identity, how},
         pu::role,
         report::kind,
@@ -283,15 +284,14 @@ const EEXIST: i32 = -17;
 /// Refills the unit's budget of new flows on this CPU; whether there is one left.
 #[inline(always)]
 fn can_afford(pu: u16, packet: &Packet) -> bool {
-    let now = packet.now as u32;
     let Some(unit) = unit(pu) else { return true };
     // SAFETY: this CPU's own entry.
     unsafe {
-        let elapsed = u64::from(now.wrapping_sub((*unit).refilled));
-        let gained = elapsed * u64::from(FLOWS_PER_TICK.load()) + u64::from((*unit).budget);
-        (*unit).budget = gained.min(u64::from(FLOWS_BURST.load())) as u32;
-        (*unit).refilled = now;
-        if (*unit).budget >= ONE_FLOW {
+        let budget = Budget { left: (*unit).budget, refilled: (*unit).refilled };
+        let budget = budget.refill(packet.now, FLOWS_PER_TICK.load(), FLOWS_BURST.load());
+        (*unit).budget = budget.left;
+        (*unit).refilled = budget.refilled;
+        if budget.left >= ONE_FLOW {
             return true;
         }
         (*unit).rate_limited += 1;
@@ -301,9 +301,6 @@ fn can_afford(pu: u16, packet: &Packet) -> bool {
     }
     false
 }
-
-/// Budgets are in 1,024ths of a flow: a tick may bring less than one.
-const ONE_FLOW: u32 = 1024;
 
 /// Takes one new flow from the unit's budget on this CPU.
 #[inline(always)]
