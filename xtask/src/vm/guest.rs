@@ -17,6 +17,8 @@ pub(crate) struct Guest {
     pub(crate) mechanism: Option<String>,
     /// What the collector says that it has to do without.
     pub(crate) missing: Option<String>,
+    /// The rows of `collector selftest`.
+    pub(crate) rows: Rows,
     /// Instructions that the verifier has looked at, by program.
     pub(crate) verified: BTreeMap<String, u32>,
     /// The tests.
@@ -25,8 +27,18 @@ pub(crate) struct Guest {
     pub(crate) is_done: bool,
 }
 
+/// The rows of `collector selftest`, by what came of them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rows {
+    pub(crate) exact: usize,
+    pub(crate) different: usize,
+    pub(crate) not_possible: usize,
+}
+
 /// The step that runs the collector as a person would.
 const COLLECTS: &str = "collects";
+/// The step in which it tests itself.
+const SELFTEST: &str = "selftest";
 
 impl Guest {
     /// Reads all that came by the serial line.
@@ -51,6 +63,7 @@ impl Guest {
                     }
                 }
                 _ if guest.step() == Some(COLLECTS) => guest.collector_says(line),
+                _ if guest.step() == Some(SELFTEST) => guest.rows.add(line),
                 _ => {}
             }
         }
@@ -90,13 +103,33 @@ impl Guest {
     }
 }
 
+impl Rows {
+    /// A line of the self-test's, which is a row where it is an object.
+    fn add(&mut self, line: &str) {
+        let Ok(row) = serde_json::from_str::<Value>(line) else { return };
+        let number = |name: &str| row.get(name).and_then(Value::as_u64);
+        if row.get("not_possible").is_some() {
+            self.not_possible += 1;
+        } else if let (Some(sent), Some(counted), Some(0)) =
+            (number("sent"), number("counted"), number("lost"))
+            && sent == counted
+        {
+            self.exact += 1;
+        } else {
+            self.different += 1;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Guest;
+    use super::{Guest, Rows};
 
     const SAID: &str = "@ kernel 6.1.0-50-cloud-amd64\r\n@ begin collects\r\nattached to v0 (uplink) by clsact\r\n\
         missing: this; that\r\n{\"type\":\"status\",\"record\":{\"interfaces\":[{\"name\":\"lo\",\"mechanism\":\"\"},\
-        {\"name\":\"v0\",\"mechanism\":\"clsact\"}]}}\r\n@ end collects 0\r\n@ begin kernel\r\ntest a ... ok\r\n\
+        {\"name\":\"v0\",\"mechanism\":\"clsact\"}]}}\r\n@ end collects 0\r\n@ begin selftest\r\n\
+        {\"row\":\"a\",\"sent\":7,\"counted\":7,\"lost\":0}\r\n{\"sent\":7,\"counted\":6,\"lost\":1}\r\nwords\r\n\
+        {\"not_possible\":\"no vlan\"}\r\n{\"sent\":7,\"counted\":6,\"lost\":0}\r\n@ end selftest 0\r\n@ begin kernel\r\ntest a ... ok\r\n\
         VERIFIED tc_ingress 1234\r\n---- b stdout ----\r\nSKIP TCX: Linux 6.6\r\n\
         test result: ok. 3 passed; 0 failed; 0 ignored\r\n@ end kernel 0\r\n";
 
@@ -108,6 +141,7 @@ mod tests {
         assert_eq!(guest.missing.as_deref(), Some("this; that"));
         assert_eq!(guest.verified.get("tc_ingress"), Some(&1234));
         assert_eq!((guest.report.passed(), guest.report.skipped().len()), (2, 1));
+        assert_eq!(guest.rows, Rows { exact: 1, different: 2, not_possible: 1 });
         assert!(guest.loads() && guest.is_well());
     }
 

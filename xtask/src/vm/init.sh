@@ -54,7 +54,7 @@ set --
 while read -r argument; do set -- "$@" "$argument"; done </tests/arguments
 cd /tests || poweroff -f
 step collects collects
-# `selftest` joins here.
+step selftest ./collector selftest --output json
 step kernel ./kernel "$@"
 step cli ./cli "$@"
 echo '@ done'

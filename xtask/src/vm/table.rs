@@ -16,7 +16,7 @@ impl Row {
         self.outcome.as_ref().is_ok_and(Guest::is_well)
     }
 
-    fn cells(&self) -> [String; 5] {
+    fn cells(&self) -> [String; 6] {
         let kernel = self.kernel.to_string();
         let Ok(guest) = &self.outcome else {
             return [
@@ -24,6 +24,7 @@ impl Row {
                 "?".to_owned(),
                 "?".to_owned(),
                 "NOT RUN TO THEIR END".to_owned(),
+                "?".to_owned(),
                 "?".to_owned(),
             ];
         };
@@ -37,6 +38,10 @@ impl Row {
                 report.passed(),
                 report.failed(),
                 report.skipped().len()
+            ),
+            format!(
+                "{} exact, {} different, {} not possible",
+                guest.rows.exact, guest.rows.different, guest.rows.not_possible
             ),
             degraded(guest),
         ]
@@ -58,15 +63,15 @@ fn degraded(guest: &Guest) -> String {
 
 /// The table, and below it why tests were skipped and guests failed.
 pub(super) fn of(rows: &[Row]) -> String {
-    let head = ["kernel", "loads", "attaches by", "kernel tests", "degraded"].map(str::to_owned);
+    let head = ["kernel", "loads", "attaches by", "kernel tests", "selftest", "degraded"].map(str::to_owned);
     let cells: Vec<_> = std::iter::once(head).chain(rows.iter().map(Row::cells)).collect();
-    let mut widths = [0; 5];
+    let mut widths = [0; 6];
     for (width, cell) in cells.iter().flat_map(|row| (0..).zip(row)) {
         if let Some(widest) = widths.get_mut(width) {
             *widest = cell.len().max(*widest);
         }
     }
-    let line = |row: &[String; 5]| {
+    let line = |row: &[String; 6]| {
         let padded: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         format!("| {} |", padded.join(" | "))
     };
@@ -93,7 +98,7 @@ mod tests {
     #[test]
     fn each_kernel_has_a_row_and_each_skip_a_line() {
         let said = "@ kernel 5.10.0-32\n@ begin collects\n{\"record\":{\"interfaces\":[{\"mechanism\":\"clsact\"}]}}\n\
-                    @ end collects 0\n---- a stdout ----\nSKIP TCX: Linux 6.6 and newer\n\
+                    @ end collects 0\n@ begin selftest\n{\"sent\":1,\"counted\":1,\"lost\":0}\n@ end selftest 0\n---- a stdout ----\nSKIP TCX: Linux 6.6 and newer\n\
                     ---- b stdout ----\nSKIP for the test, a witness: Linux 6.0 and newer\n\
                     test result: ok. 4 passed; 0 failed; 0 ignored\n@ done\n";
         let rows = [
@@ -106,10 +111,10 @@ mod tests {
         assert_eq!(
             lines[..4],
             [
-                "| kernel           | loads | attaches by | kernel tests                  | degraded |",
-                "|------------------|-------|-------------|-------------------------------|----------|",
-                "| 5.10 (5.10.0-32) | yes   | clsact      | 2 passed, 0 failed, 2 skipped | no TCX   |",
-                "| 7                | ?     | ?           | NOT RUN TO THEIR END          | ?        |",
+                "| kernel           | loads | attaches by | kernel tests                  | selftest                             | degraded |",
+                "|------------------|-------|-------------|-------------------------------|--------------------------------------|----------|",
+                "| 5.10 (5.10.0-32) | yes   | clsact      | 2 passed, 0 failed, 2 skipped | 1 exact, 0 different, 0 not possible | no TCX   |",
+                "| 7                | ?     | ?           | NOT RUN TO THEIR END          | ?                                    | ?        |",
             ]
         );
         assert!(text.contains("5.10: skipped a: TCX: Linux 6.6 and newer"), "{text}");
