@@ -6,9 +6,10 @@ use collector_tests::{
     events::{self, Totals},
     frames::{TCP, UDP},
     lab::Wire,
+    release,
     traffic::{Connection, Datagrams, Host, headers, send_and_settle, transfer},
 };
-use collector_user::event::{Ended, Event, InitiatorBy};
+use collector_user::event::{Ended, Event, FlowRecord, InitiatorBy};
 
 use crate::assert_balanced;
 
@@ -56,6 +57,30 @@ fn tcp_with_offloads_is_reported_as_its_sockets_count() -> Result<()> {
             let skbs: u64 = events::flows(&finished.events).map(|flow| flow.skbs).sum();
             assert!(skbs < connection.client_info.segs_out / 2, "no offloads: {skbs} buffers");
         }
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn tcp_in_super_packets_beyond_64_kib_is_reported_as_its_sockets_count() -> Result<()> {
+    if release::lacks("BIG TCP", release::BIG_TCP) {
+        return Ok(());
+    }
+    let wire = Wire::new()?;
+    for end in [&wire.a, &wire.b] {
+        end.place.ip(&format!("link set {} gso_max_size 400000 gro_max_size 400000", end.dev))?;
+    }
+    let client = Running::start(&wire.a.place, options())?;
+    let server = Running::start(&wire.b.place, options())?;
+    let connection = transfer(&wire.a, &wire.b, 6, 5001, 4 * FORTH, 0)?;
+    for collector in [client, server] {
+        let finished = collector.stop()?;
+        assert_balanced(&finished);
+        assert_connection(&finished.events, &connection);
+        let sum = |of: fn(&FlowRecord) -> u64| events::flows(&finished.events).map(of).sum::<u64>();
+        let (bytes, skbs) = (sum(|flow| flow.bytes), sum(|flow| flow.skbs));
+        assert!(bytes / skbs > 1 << 16, "{bytes} octets in {skbs} buffers: none need be that long");
     }
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 /// The first version of Linux with TCX.
 pub const TCX: (u32, u32) = (6, 6);
+/// The first version of Linux whose veth takes super-packets of more than 64 KiB (of IPv6: `gso_max_size`).
+pub const BIG_TCP: (u32, u32) = (5, 19);
 
 /// Whether the running kernel is of this version or a newer one.
 ///
