@@ -179,7 +179,7 @@ impl End {
     }
 
     /// The index of the interface of this name.
-    pub(crate) fn index(&self) -> Result<u32> {
+    pub fn index(&self) -> Result<u32> {
         self.place.within(|| {
             let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
             Ok(rustix::net::netdevice::name_to_index(&socket, &self.dev)?)

@@ -74,6 +74,14 @@ fn qemu(
     let mut command = Command::new("timeout");
     command.args(["--kill-after=5", &seconds.to_string(), QEMU, "-accel", accelerator]);
     command.args("-cpu max -smp 2 -m 2048 -M q35 -nodefaults -display none -no-reboot".split(' '));
+    // Two network cards on each of two cables.
+    for (cable, end) in [(0, 1), (0, 2), (1, 1), (1, 2)] {
+        let name = format!("cable{cable}end{end}");
+        command.arg("-netdev").arg(format!("hubport,id={name},hubid={cable}"));
+        command
+            .arg("-device")
+            .arg(format!("virtio-net-pci,netdev={name},mac=02:77:00:00:0{cable}:0{end},romfile="));
+    }
     // The first serial line is the kernel's, the second the tests'.
     command.arg("-serial").arg(format!("file:{}", console(unpacked).display())).args(["-serial", "stdio"]);
     command.arg("-kernel").arg(&unpacked.image).arg("-initrd").arg(initramfs);

@@ -17,6 +17,9 @@ echo "@ kernel $(uname -r)"
 # Ended by the emulator at this point, where it only had to show that it boots.
 [ -n "$probe" ] && poweroff -f
 ip link set lo up
+# The cards; nobody loads them by what the bus says.
+modprobe -q virtio_pci
+modprobe -q virtio_net
 
 step() {
     name=$1
@@ -56,6 +59,7 @@ cd /tests || poweroff -f
 step collects collects
 step selftest ./collector selftest --output json
 step kernel ./kernel "$@"
+step devices ./devices "$@"
 step cli ./cli "$@"
 echo '@ done'
 poweroff -f

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What the kernel tests use and a kernel may have as modules. It loads them itself when they are asked for, by a name
 /// that `modules.alias` knows. What a kernel does not have as a module is built in, or the test says so.
-pub(super) const WANTED: [&str; 44] = [
+pub(super) const WANTED: [&str; 50] = [
     "8021q",
     "act_bpf",
     "act_gact",
@@ -26,12 +26,16 @@ pub(super) const WANTED: [&str; 44] = [
     "macvlan",
     "nf_conntrack",
     "nf_conntrack_netlink",
+    "nf_flow_table",
+    "nf_flow_table_inet",
+    "nf_flow_table_ipv4",
     "nf_nat",
     "nf_tables",
     "nft_chain_nat",
     "nft_counter",
     "nft_ct",
     "nft_fib_inet",
+    "nft_flow_offload",
     "nft_limit",
     "nft_log",
     "nft_masq",
@@ -47,6 +51,8 @@ pub(super) const WANTED: [&str; 44] = [
     "sit",
     "tun",
     "veth",
+    "virtio_net",
+    "virtio_pci",
     "vrf",
     "vxlan",
 ];
