@@ -13,6 +13,7 @@ mod offloaded;
 mod tunnels;
 
 use collector_tests::collector::Finished;
+use collector_user::event::Unseen;
 
 /// The ledger explains every buffer, and nothing was lost.
 ///
@@ -23,4 +24,7 @@ fn assert_balanced(finished: &Finished) {
     let ledger = &finished.status.ledger;
     assert_eq!(ledger.seen, ledger.explained(), "{ledger:?}");
     assert!(ledger.losses().is_empty(), "{:?}", ledger.losses());
+    for interface in &finished.status.interfaces {
+        assert_eq!(interface.unseen.unwrap_or_default(), Unseen::default(), "{interface:?}");
+    }
 }

@@ -51,7 +51,7 @@ fn cases(ends: Ends) -> Vec<Case> {
         pu: index::UNKNOWN,
         interface: INTERFACE,
         flags: role::FAR,
-        _pad: 0,
+        uplink: 0,
     };
     let declared = Role { pu: UNIT, flags: role::FAR | role::OWN, ..behind };
     let (source, destination) = (ends.source, ends.destination);

@@ -119,7 +119,7 @@ fn who_listens_was_called() -> Result<()> {
         pu: index::UNKNOWN,
         interface: INTERFACE,
         flags: role::FAR,
-        _pad: 0,
+        uplink: 0,
     };
     for (ends, local) in [(ENDS_4, "127.0.0.1".parse()?), (ENDS_6, "::1".parse::<IpAddr>()?)] {
         let (_udp, tcp) = sockets(local)?;

@@ -315,6 +315,24 @@ impl PacketSocket {
         Ok(Self { socket, ifindex: end.ifindex })
     }
 
+    /// The same, and it hands its frames to the driver past the queue, where no program sees them.
+    pub fn past_the_queue(end: &End) -> Result<Self> {
+        let socket = Self::new(end)?;
+        let on: libc::c_int = 1;
+        // SAFETY: the value is as long as is said.
+        let set = unsafe {
+            libc::setsockopt(
+                socket.socket.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_QDISC_BYPASS,
+                (&raw const on).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
+        };
+        ensure!(set == 0, "PACKET_QDISC_BYPASS: {}", std::io::Error::last_os_error());
+        Ok(socket)
+    }
+
     /// Sends a frame.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         // SAFETY: integers, for all of which zero is a value.

@@ -14,7 +14,7 @@ use collector_user::{
         ActionType, AttributedBy, ContainerRecord, CounterReport, Counters, DnsRequestReport, EndPoint,
         EndPointType, Ended, FlowRecord, InitiatorBy, InterfaceStatus, Ledger, PacketEvent, PacketReport,
         PingReport, PingType, ResetBy, ServiceType, Stage, Status, TagStore, Time, TraceRecord, Tunnel,
-        UserRecord,
+        Unseen, UserRecord,
     },
     sink::{
         json::{self, Json},
@@ -194,6 +194,7 @@ fn status() -> Status {
         reason: "on a bus".into(),
         hook: "ingress+egress".into(),
         mechanism: "tcx".into(),
+        unseen: Some(Unseen { received: 1, sent: u64::MAX, dropped_behind: 0 }),
     };
     let ledger = Ledger {
         seen: u64::MAX,

@@ -23,10 +23,29 @@ pub struct Control {
     pub first_slot_6: [u32; 2],
     /// What became of every buffer and record: written by this CPU's programs only.
     pub ledger: Ledger,
+    /// What crossed each uplink, by [`Role::uplink`](super::pu::Role::uplink): written likewise. The first entry is of all
+    /// other interfaces.
+    pub crossed: [Crossed; UPLINKS],
 }
 
 // A power of two spares the programs a multiplication.
-layout!(Control, 256, { word: 0, lease: 8, first_slot_4: 16, first_slot_6: 24, ledger: 32 });
+layout!(Control, 512, { word: 0, lease: 8, first_slot_4: 16, first_slot_6: 24, ledger: 32, crossed: 256 });
+
+/// Uplinks of which it is counted what crossed them, and one entry for all other interfaces. A power of two.
+pub const UPLINKS: usize = 8;
+
+/// What the programs saw cross an interface, in and out. Its own counters lie between the two where it hands packets on in
+/// super-packets, whose segments some drivers count; what is more than both was never seen by the programs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Crossed {
+    /// Socket buffers.
+    pub skbs: [u64; 2],
+    /// The wire packets that they stand for.
+    pub packets: [u64; 2],
+}
+
+layout!(Crossed, 32, { skbs: 0, packets: 16 });
 
 impl Control {
     /// The first slot of a CPU that has none: an index beyond any cache, and so is what a hash adds to it.

@@ -33,11 +33,12 @@ pub struct Role {
     pub interface: u16,
     /// Bits of [`role`].
     pub flags: u16,
-    /// Zero.
-    pub _pad: u32,
+    /// Where it is counted what crosses it as a whole: from 1 on, below [`UPLINKS`](super::control::UPLINKS); 0 where it is
+    /// not.
+    pub uplink: u32,
 }
 
-layout!(Role, 16, { ifindex: 0, boundary: 4, pu: 6, interface: 8, flags: 10, _pad: 12 });
+layout!(Role, 16, { ifindex: 0, boundary: 4, pu: 6, interface: 8, flags: 10, uplink: 12 });
 
 /// The bits of [`Role::flags`].
 pub mod role {

@@ -13,7 +13,7 @@ use collector_ebpf::abi::{
 
 use tokio::time::Instant;
 
-use super::{Daemon, DaemonError, missing, numbers::Numbers, tell};
+use super::{Daemon, DaemonError, missing, numbers::Numbers, tell, unseen::Uplinks};
 use crate::{
     config::IfaceGlob,
     error::root_cause,
@@ -38,6 +38,7 @@ pub(super) struct Watched {
     locals: BTreeSet<IpAddr>,
     tunnels: BTreeSet<Tunnel>,
     pub(super) numbers: Numbers,
+    uplinks: Uplinks,
     /// Interfaces still have to be attached.
     pub(super) unfinished: bool,
     /// Those that could not be, and why; tried again when something changes.
@@ -73,6 +74,7 @@ impl Watched {
             locals: BTreeSet::new(),
             tunnels: BTreeSet::new(),
             numbers: Numbers::default(),
+            uplinks: Uplinks::default(),
             unfinished: false,
             refused: BTreeMap::new(),
             said: BTreeSet::new(),
@@ -132,6 +134,7 @@ impl Daemon<'_> {
                     }
                 }
             }
+            self.compare(index).await;
             if is_wanted {
                 missing.extend(self.watched.refused.get(&index).cloned());
             }
@@ -223,6 +226,7 @@ impl Daemon<'_> {
             self.attachments.detach(&mut self.programs, index);
             if let Some(interface) = self.watched.interfaces.remove(&index) {
                 self.watched.numbers.give_back(interface.number);
+                self.watched.uplinks.forget(index);
                 tracing::debug!("{} is gone", interface.name);
             }
             self.controller.remove_role(index)?;
@@ -264,6 +268,12 @@ impl Daemon<'_> {
         {
             role.flags |= flag::INNER;
         }
+        match &mut role {
+            Some(role) if role.flags & flag::UPLINK != 0 => {
+                role.uplink = self.watched.uplinks.place(link.index);
+            }
+            _ => self.watched.uplinks.forget(link.index),
+        }
         Some(Interface { name: link.name.clone(), decision, role, number })
     }
 
@@ -296,6 +306,18 @@ impl Daemon<'_> {
                 link.name
             )
         }))
+    }
+
+    /// From here on an uplink that the programs hang on is compared with what it counts itself.
+    async fn compare(&mut self, index: u32) {
+        if self.attachments.mechanism(index).is_some()
+            && let Some(place) = self.watched.uplinks.is_new(index)
+        {
+            let crossed = self.ledgers.crossed(place);
+            if let Some(counted) = links::counted(&self.netlink.handle, index).await {
+                self.watched.uplinks.begin(index, crossed, counted);
+            }
+        }
     }
 
     fn chosen(&self, name: &str) -> Chosen {
@@ -388,7 +410,15 @@ impl Daemon<'_> {
         }
     }
 
-    pub(super) fn interface_status(&self) -> Vec<InterfaceStatus> {
+    /// The interfaces as they are now, compared with what they count themselves.
+    pub(super) async fn compared_status(&self) -> Vec<InterfaceStatus> {
+        // First that, then what the programs do: what comes in between is seen, and not counted.
+        let links = links::list(&self.netlink.handle).await.unwrap_or_default();
+        self.interface_status(&links)
+    }
+
+    /// The interfaces; those are compared that are among `links`.
+    pub(super) fn interface_status(&self, links: &BTreeMap<u32, Link>) -> Vec<InterfaceStatus> {
         let status = |(index, interface): (&u32, &Interface)| {
             let mechanism = self.attachments.mechanism(*index);
             InterfaceStatus {
@@ -397,6 +427,10 @@ impl Daemon<'_> {
                 reason: interface.decision.reason.clone(),
                 hook: mechanism.map_or("", |_| "ingress+egress").to_owned(),
                 mechanism: mechanism.map(|mechanism| mechanism.to_string()).unwrap_or_default(),
+                unseen: links
+                    .get(index)
+                    .filter(|_| mechanism.is_some())
+                    .and_then(|link| self.watched.uplinks.unseen(*index, &self.ledgers, link.counted)),
             }
         };
         self.watched.interfaces.iter().map(status).collect()

@@ -7,8 +7,14 @@ mod interfaces;
 mod missing;
 mod numbers;
 mod reports;
+mod unseen;
 
-use std::{collections::BTreeSet, future::Future, io, thread, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    io, thread,
+    time::Duration,
+};
 
 use collector_ebpf::abi::pu::index;
 
@@ -188,7 +194,7 @@ pub async fn run(
             return Err(error);
         }
     };
-    started(&Started { interfaces: daemon.interface_status(), missing });
+    started(&Started { interfaces: daemon.interface_status(&BTreeMap::new()), missing });
     let result = daemon.serve(&mut shutdown, changes).await;
     let finished = daemon.finish().await;
     result.and(finished)
@@ -360,7 +366,7 @@ impl<'a> Daemon<'a> {
 
     /// Detaches, and hands over all that was counted.
     async fn finish(&mut self) -> Result<Status, DaemonError> {
-        let interfaces = self.interface_status();
+        let interfaces = self.compared_status().await;
         self.detach_all().await;
         // Twice: a program that was running read the epoch before or after the first swap. And whatever fails, what was
         // drained is told.

@@ -46,7 +46,7 @@ pub use ledger::Ledger;
 pub use packet::{PacketEvent, PacketReport};
 pub use ping::{PingReport, PingType, Stage};
 pub use service::ServiceType;
-pub use status::{InterfaceStatus, Status};
+pub use status::{InterfaceStatus, Status, Unseen};
 pub use tags::{ExtendedMap, TagStore};
 pub use time::Time;
 pub use trace::TraceRecord;

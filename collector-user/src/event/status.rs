@@ -27,4 +27,19 @@ pub struct InterfaceStatus {
     pub hook: String,
     /// How they are attached: `tcx` or `clsact`; empty where they are not.
     pub mechanism: String,
+    /// At an uplink: what crossed it and was not seen, as far as that can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen: Option<Unseen>,
+}
+
+/// Packets by which an interface's own counters differ from what the programs saw cross it since they hang there: more than
+/// the wire packets, or fewer than the socket buffers. In no unit's totals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Unseen {
+    /// Received, and taken by others before the programs.
+    pub received: u64,
+    /// Sent past the queueing discipline, or by others behind it.
+    pub sent: u64,
+    /// Seen on their way out, and not sent: dropped by the queueing discipline or the driver.
+    pub dropped_behind: u64,
 }

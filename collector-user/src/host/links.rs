@@ -57,6 +57,8 @@ pub struct Link {
     pub raw_ip: bool,
     /// It is up.
     pub up: bool,
+    /// Packets that it has received and sent, by its own counters.
+    pub counted: [u64; 2],
     /// Its addresses.
     pub addresses: Vec<Address>,
     /// As a tunnel: what carries its packets. That of wireguard is not known here.
@@ -116,6 +118,12 @@ pub async fn list(handle: &Handle) -> Result<BTreeMap<u32, Link>, HostError> {
     Ok(links)
 }
 
+/// Packets that an interface has received and sent up to now, by its own counters; none where it is gone.
+pub async fn counted(handle: &Handle, index: u32) -> Option<[u64; 2]> {
+    let mut messages = handle.link().get().match_index(index).execute();
+    messages.try_next().await.ok().flatten().map(|message| link(message).counted)
+}
+
 fn link(message: LinkMessage) -> Link {
     let header = message.header;
     let mut link = Link {
@@ -130,6 +138,7 @@ fn link(message: LinkMessage) -> Link {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Controller(master) => link.master = Some(master).filter(|master| *master != 0),
             LinkAttribute::Link(lower) => link.lower = Some(lower).filter(|lower| *lower != 0),
+            LinkAttribute::Stats64(stats) => link.counted = [stats.rx_packets, stats.tx_packets],
             LinkAttribute::LinkNetNsId(_) => link.lower_elsewhere = true,
             LinkAttribute::ParentDevBusName(bus) => link.bus = bus,
             LinkAttribute::LinkInfo(infos) => {

@@ -2,6 +2,7 @@
 
 use aya::maps::MapError;
 use collector_ebpf::abi::{
+    control::Crossed,
     counter::{DirectionCounters, Ledger, PUS_PER_CHUNK, PuCounters},
     flow::{RX, TX},
 };
@@ -43,6 +44,20 @@ impl Ledgers {
     /// How many CPUs there may be.
     pub fn cpus(&self) -> usize {
         self.cpus.len()
+    }
+
+    /// What crossed the uplink with this place since the programs were loaded, over all CPUs.
+    pub fn crossed(&self, place: usize) -> Crossed {
+        let mut sum = Crossed::default();
+        for cpu in (0..self.cpus.len()).filter_map(|cpu| self.cpus.read(cpu)) {
+            let Some(crossed) = cpu.crossed.get(place) else { continue };
+            for (into, from) in [(&mut sum.skbs, crossed.skbs), (&mut sum.packets, crossed.packets)] {
+                for (into, from) in into.iter_mut().zip(from) {
+                    *into += from;
+                }
+            }
+        }
+        sum
     }
 
     /// What became of every packet and record since the programs were loaded, over all CPUs.

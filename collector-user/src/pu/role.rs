@@ -272,7 +272,7 @@ pub fn for_programs(
         Kind::Declared => (role::OWN | far, unit.map_or(index::UNKNOWN, |unit| unit.index), boundary),
         _ => (far, index::UNKNOWN, boundary),
     };
-    Role { ifindex: link.index, boundary, pu, interface: number, flags: flags | raw, _pad: 0 }
+    Role { ifindex: link.index, boundary, pu, interface: number, flags: flags | raw, uplink: 0 }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64};
 use collector_ebpf::{
     abi::{
-        control::Control,
+        control::{Control, Crossed, UPLINKS},
         flow::{RX, TX},
         pu::{Role, role},
     },
@@ -48,7 +48,12 @@ pub(crate) fn run<const EGRESS: bool>(skb: Skb) {
         return;
     }
     // SAFETY: the kernel hands the program a live context.
-    let counted = match role_of_index(unsafe { (*skb).ifindex }) {
+    let role = role_of_index(unsafe { (*skb).ifindex });
+    if let Some(role) = role {
+        // SAFETY: the entry is live; what it counts is this CPU's own.
+        unsafe { cross::<EGRESS>(control, skb, role, 1) };
+    }
+    let counted = match role {
         Some(role) if role.flags & RARE == 0 || is_plain::<EGRESS>(skb, role) => {
             let run = Run { skb, control, word, now };
             match hot4::<EGRESS>(&run, role) {
@@ -84,6 +89,24 @@ pub(crate) fn control() -> Option<*mut Control> {
 pub(crate) unsafe fn word(control: *const Control) -> u64 {
     // SAFETY: the caller's promise. User space writes it by one aligned store; a volatile read is one load.
     unsafe { (&raw const (*control).word).read_volatile() }
+}
+
+/// Counts `times` a buffer that crosses its interface.
+///
+/// # Safety
+///
+/// The entry is live, and this CPU's.
+#[inline(always)]
+pub(crate) unsafe fn cross<const EGRESS: bool>(control: *mut Control, skb: Skb, role: &Role, times: i64) {
+    let direction = if EGRESS { TX } else { RX };
+    // SAFETY: the caller's promise; the index is masked. The kernel hands the program a live context.
+    unsafe {
+        let crossed = (&raw mut (*control).crossed).cast::<Crossed>();
+        let crossed = crossed.add(role.uplink as usize & (UPLINKS - 1));
+        let segments = i64::from((*skb).gso_segs.max(1));
+        *(&raw mut (*crossed).skbs).cast::<u64>().add(direction) += times as u64;
+        *(&raw mut (*crossed).packets).cast::<u64>().add(direction) += (times * segments) as u64;
+    }
 }
 
 /// Roles that need a second look before the steady state may count.

@@ -80,6 +80,9 @@ fn run<const EGRESS: bool>(skb: Skb) -> u32 {
     let Some(role) = read::role_of(skb) else { return 0 };
     if EGRESS && account::may_be_second_pass(skb, role) && read::is_from_ifb(skb) {
         count::ledger(|ledger| ledger.second_pass += 1);
+        // Nor does the interface count it twice.
+        // SAFETY: the entry is live, and this CPU's own.
+        unsafe { account::cross::<EGRESS>(control, skb, role, -1) };
         return 0;
     }
     let Some(packet) = Packet::of_run() else { return 0 };

@@ -3,11 +3,25 @@
 use std::fmt::Write as _;
 
 use super::escape::Escaped;
-use crate::event::Ledger;
+use crate::event::{Ledger, Status, Unseen};
+
+/// A line for each uplink whose own counters say that the programs have not seen all, and the ledger.
+pub(super) fn lines(status: &Status) -> Vec<String> {
+    let unseen = status.interfaces.iter().filter_map(|interface| {
+        let Unseen { received, sent, dropped_behind } =
+            interface.unseen.filter(|unseen| *unseen != Unseen::default())?;
+        let name = Escaped(&interface.name);
+        let words = [(received, "received"), (sent, "sent"), (dropped_behind, "not sent after all")];
+        let words = words.into_iter().filter(|(count, _)| *count > 0);
+        let words: Vec<_> = words.map(|(count, word)| format!("{count} {word}")).collect();
+        Some(format!("unseen at {name}: {}", words.join(", ")))
+    });
+    unseen.chain([line(&status.ledger)]).collect()
+}
 
 /// `ledger: seen 10 = flows 8 + unparsed 2 (arp 2); nothing lost`, or what was lost, by name. Of the packets' fates
 /// only those are named that happened to one.
-pub(super) fn line(ledger: &Ledger) -> String {
+fn line(ledger: &Ledger) -> String {
     let mut line = format!("ledger: seen {} = flows {}", ledger.seen, ledger.flows);
     let unparsed: u64 = ledger.unparsed.values().sum();
     for (name, count) in [
@@ -49,8 +63,20 @@ fn list<'a>(counts: impl Iterator<Item = (&'a String, u64)>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::line;
-    use crate::event::Ledger;
+    use super::{line, lines};
+    use crate::event::{InterfaceStatus, Ledger, Status, Unseen};
+
+    #[test]
+    fn what_was_not_seen_stands_before_the_ledger() {
+        let interface =
+            |name: &str, unseen| InterfaceStatus { name: name.into(), unseen, ..InterfaceStatus::default() };
+        let some = Unseen { sent: 300, dropped_behind: 2, ..Unseen::default() };
+        let interfaces =
+            vec![interface("a", None), interface("b", Some(Unseen::default())), interface("c", Some(some))];
+        let lines = lines(&Status { interfaces, ledger: Ledger::default() });
+        let want = ["unseen at c: 300 sent, 2 not sent after all", "ledger: seen 0 = flows 0; nothing lost"];
+        assert_eq!(lines, want);
+    }
 
     #[test]
     fn nothing_was_lost() {

@@ -42,7 +42,7 @@ impl Text {
             Event::Counter(report) => lines.counter(report).into_iter().collect(),
             Event::Dns(request) => vec![lines.dns(request)],
             Event::Ping(report) => vec![lines.ping(report)],
-            Event::Status(status) => vec![ledger::line(&status.ledger)],
+            Event::Status(status) => ledger::lines(status),
         }
     }
 }
