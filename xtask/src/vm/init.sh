@@ -6,6 +6,9 @@ export PATH=/bin:/sbin:/applets HOME=/ LC_ALL=C
 /sbin/busybox --install -s /applets
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
+ln -s /proc/self/fd /dev/fd
+ln -s fd/1 /dev/stdout
+ln -s fd/2 /dev/stderr
 mount -t tmpfs run /run
 mount -t bpf bpf /sys/fs/bpf
 mount -t tracefs tracefs /sys/kernel/tracing
