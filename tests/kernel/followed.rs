@@ -210,7 +210,7 @@ fn what_cannot_be_watched_is_named_once() -> Result<()> {
     collector.wait_to_say(
         "w\\xff1 is not watched: its name is no UTF-8; give it another: ip link set NAME name OTHER",
     )?;
-    host.ip("link set before up")?;
+    host.ip("link set before mtu 1400")?;
     host.ip("link set before name after")?;
     let said = collector.wait_to_say(&format!("after is {UNKNOWN}"))?;
     assert!(!said.iter().any(|sentence| sentence.contains("not watched")), "again: {said:?}");
