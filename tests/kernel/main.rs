@@ -18,6 +18,8 @@ mod segments;
 mod fragments;
 // Caches and tables: swaps, collisions, tables that are full, flows beyond the budget.
 mod tables;
+// More flows than anything has room for: nothing of the totals is lost, and all else by name.
+mod overload;
 // Beginnings and ends of connections in the ring.
 mod connections;
 // Datagrams and connections over a wire are reported exactly.

@@ -4,11 +4,11 @@ use crate::{
     error::Error,
     lint, object, say,
     setup::{self, Way},
-    test,
+    test, vm,
     workspace::Workspace,
 };
 
-/// Lint, the object by every compiler that can be had, then all tests; the first failure ends it.
+/// Lint, the object by every compiler that can be had, all tests, then some of them in guests; the first failure ends it.
 pub(crate) fn run(workspace: &Workspace) -> Result<(), Error> {
     say::step("ci", || {
         lint::run(workspace)?;
@@ -16,7 +16,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Error> {
         let name = format!("object by the {} compiler", toolchain.way);
         say::step(&name, || object::build(workspace, &toolchain))?;
         second_compiler(workspace, toolchain.way)?;
-        test::all(workspace, &[])
+        test::all(workspace, &[])?;
+        vm::ci(workspace)
     })
 }
 
