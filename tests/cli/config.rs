@@ -82,6 +82,21 @@ fn an_output_that_cannot_be_opened_is_1_before_anything_is_attached() {
 }
 
 #[test]
+fn an_output_to_the_file_of_standard_error_is_2() {
+    let target = TempFile::new("");
+    let file = TempFile::new(&format!("[[output]]\ntype = \"json\"\nto = \"{}\"\n", target.path()));
+    let errors = std::fs::File::options().append(true).open(target.path()).expect("it was made");
+    let status = Command::new(COLLECTOR)
+        .args(["run", "--config", file.path()])
+        .stderr(errors)
+        .status()
+        .expect("the collector starts");
+    assert_eq!(status.code(), Some(2));
+    let said = std::fs::read_to_string(target.path()).expect("it is text");
+    assert!(said.contains("that is standard error, where the log is written"), "{said}");
+}
+
+#[test]
 fn one_place_by_two_names_is_2_before_anything_is_attached() {
     let target = TempFile::new("");
     let name = target.0.file_name().and_then(|name| name.to_str()).expect("a plain name");

@@ -4,6 +4,7 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use collector_tests::{
     Result,
     collector::{Running, options},
+    command,
     events::{self, Totals},
     frames::UDP,
     lab::{End, Wire},
@@ -170,6 +171,45 @@ fn filters_that_somebody_takes_away_are_attached_again_and_the_ledger_says_so() 
         Totals { packets: 2 * COUNT, bytes: 2 * COUNT * 142, count: 2, ..Totals::default() }
     );
     assert_eq!(finished.status.ledger.taken_off, 2);
+    assert!(!filters(&wire.b)?.contains("tc_"), "{}", filters(&wire.b)?);
+    assert!(!qdiscs(&wire.b)?.contains("clsact"), "it was ours to the end");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_somebody_puts_in_our_filters_place_stays() -> Result<()> {
+    let wire = Wire::new()?;
+    let dev = &wire.b.dev;
+    // Then ours have the handles that the kernel allots, as others'.
+    wire.b.place.run(&format!("tc qdisc add dev {dev} clsact"))?;
+    let clsact = Options { attach: Choice::Only(Mechanism::Clsact), ..options() };
+    let collector = Running::start(&wire.b.place, clsact)?;
+    let replace = format!(
+        "tc filter replace dev {dev} ingress pref 1 handle 1 protocol all bpf bytecode '1,6 0 0 4294967295,' classid 1:1"
+    );
+    wire.b.place.within(|| command::run("sh", &["-c", &replace]))?;
+    collector.wait_to_say(&format!(
+        "{dev}: somebody had taken our filters away, and they are there again; packets in between were not counted"
+    ))?;
+    let foreign = |shown: &str| shown.contains("bytecode") || shown.contains("flowid 1:1");
+    let shown = filters(&wire.b)?;
+    assert!(foreign(&shown) && shown.contains("tc_ingress") && shown.contains("tc_egress"), "{shown}");
+    collector.stop()?;
+    let left = filters(&wire.b)?;
+    assert!(foreign(&left) && !left.contains("tc_"), "{left}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn an_ingress_qdisc_is_no_clsact() -> Result<()> {
+    let wire = Wire::new()?;
+    wire.b.place.run(&format!("tc qdisc add dev {} ingress", wire.b.dev))?;
+    let clsact = Options { attach: Choice::Only(Mechanism::Clsact), ..options() };
+    let error =
+        Running::start(&wire.b.place, clsact).err().map(|error| format!("{error:#}")).unwrap_or_default();
+    assert!(error.contains("of kind `ingress`"), "{error}");
     assert!(!filters(&wire.b)?.contains("tc_"), "{}", filters(&wire.b)?);
     Ok(())
 }

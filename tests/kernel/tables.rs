@@ -284,13 +284,20 @@ fn a_flood_of_one_units_news_costs_another_none() -> Result<()> {
     assert_eq!((of(UNIT), of(OTHER)), (own, OTHERS));
     // Read to its end: what the records' numbers passed over is what found no room.
     assert_eq!((datapath.sequences.skipped, datapath.sequences.repeated), (ledger.reserve_failed, 0));
+    // What was read is nothing that waits, whatever others write before the unit does again, and nobody reads.
+    flood(&mut datapath, OTHER, 10_001..=12_000)?;
+    let others = datapath.unit(OTHER)?.reserve_failed;
+    assert!(others > 0);
+    flood(&mut datapath, UNIT, 12_001..=12_050)?;
+    assert_eq!(datapath.unit(UNIT)?.reserve_failed, FLOWS - own);
+    assert_eq!(datapath.news()?.len() as u64, 2000 - others + 50);
     // What was read makes room.
     flood(&mut datapath, UNIT, FLOWS + OTHERS + 1..=FLOWS + OTHERS + own)?;
     assert_eq!(datapath.unit(UNIT)?.reserve_failed, FLOWS - own);
     assert_eq!(datapath.news()?.len() as u64, own);
     // Packets are counted whatever becomes of the news of them.
     let all = datapath.drain()?;
-    assert_eq!(all.len() as u64, FLOWS + OTHERS + own);
+    assert_eq!(all.len() as u64, FLOWS + OTHERS + 2050 + own);
     assert!(all.values().all(|counted| counted.packets == [0, 1] && counted.begun == 1));
     Ok(())
 }

@@ -44,7 +44,7 @@ pub struct PuCounters {
     pub waiting: Waiting,
 }
 
-layout!(PuCounters, 144, {
+layout!(PuCounters, 152, {
     flowless: 0, local: 48, flows: 96, rate_limited: 104, budget: 112, refilled: 116, reserve_failed: 120, waiting: 128,
 });
 
@@ -89,13 +89,15 @@ impl Budget {
 pub struct Waiting {
     /// The position, in octets ever written.
     pub from: u64,
+    /// Where the ring stood when the last of them was written: once that has been read, all have.
+    pub last: u64,
     /// Records before it.
     pub before: u32,
     /// Records from there on.
     pub since: u32,
 }
 
-layout!(Waiting, 16, { from: 0, before: 8, since: 12 });
+layout!(Waiting, 24, { from: 0, last: 8, before: 16, since: 20 });
 
 /// Processing units in one chunk of counters; chunks are inner maps, so this is fixed.
 pub const PUS_PER_CHUNK: u32 = 256;

@@ -24,7 +24,7 @@ pub mod report;
 use layout::Layout;
 
 /// The version of this contract. User space refuses an object that was built for another one.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// The layout of every type of the contract, in the order of the files.
 pub fn layouts() -> [&'static Layout; 18] {

@@ -1,7 +1,7 @@
 //! Flows over their life: what was drained is added, and a record falls due when a flow ends, is cut off, or has lived
 //! another interval. A record holds what was counted since the one before, so that sums over records are totals.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, mem};
 
 use collector_ebpf::{
     abi::{
@@ -59,6 +59,8 @@ pub struct Flow {
     ended_at: u64,
     /// Its end stands in a record.
     end_told: bool,
+    /// That its unit is a guess stands in a record.
+    guess_told: bool,
     /// The programs have reported the first packet.
     first_is_exact: bool,
     /// When its next record falls due while it lives.
@@ -85,6 +87,7 @@ impl Flow {
             reset_by: ResetBy::Nobody,
             ended_at: 0,
             end_told: false,
+            guess_told: false,
             first_is_exact: false,
             due: first.saturating_add(report),
             open: Open::default(),
@@ -297,7 +300,13 @@ impl Flows {
         if flow.changes_hands(delta) && flow.pending() {
             // The counters have given it to the unit of before.
             flow.book(&delta.id, &mut self.credits, &host_end);
+            // Its end, if it had one, is told once, with what comes now.
+            let end = (
+                mem::replace(&mut flow.ended, Ended::Live),
+                mem::replace(&mut flow.reset_by, ResetBy::Nobody),
+            );
             emit(&delta.id, flow);
+            (flow.ended, flow.reset_by) = end;
             flow.clear();
         }
         flow.add(delta, first, last, &host_end);
@@ -366,11 +375,15 @@ impl Flows {
         let mut over = Vec::new();
         let mut room = lives.at_once;
         self.known.retain(|id, flow| {
-            // A decided unit is given what it is owed at once. The host's end is known no sooner than the answer.
+            // A decided unit is given what it is owed at once. The host's end is known no sooner than the answer. What is
+            // guessed for longer is said to be the guess's, in a record, and from then on booked with its records alone: who
+            // is found to own it later owns what comes from there on.
             let at_uplink = id.boundary < FIRST_BOUNDARY;
-            if at_uplink && !flow.is_provisional() || now.saturating_sub(flow.first) >= lives.undecided {
+            let is_old = now.saturating_sub(flow.first) >= lives.undecided;
+            if !flow.is_provisional() && (at_uplink || is_old) {
                 flow.book(id, credits, &host_end);
             }
+            let guess_is_news = flow.is_provisional() && is_old && !flow.guess_told;
             if room == 0 {
                 return true;
             }
@@ -381,7 +394,7 @@ impl Flows {
                 flow.end(if is_unanswered(id, flow) { Ended::Unanswered } else { Ended::Timeout }, None, now);
             }
             let end_is_news = (ended || timed_out && id.protocol == TCP) && !flow.end_told;
-            if end_is_news || flow.pending() && (ended || timed_out || now >= flow.due) {
+            if end_is_news || flow.pending() && (guess_is_news || ended || timed_out || now >= flow.due) {
                 if ended {
                     flow.refine_end();
                 }
@@ -390,6 +403,7 @@ impl Flows {
                 emit(id, flow);
                 room -= 1;
                 flow.end_told |= ended || timed_out;
+                flow.guess_told |= flow.is_provisional();
                 flow.clear();
                 flow.due = now.saturating_add(lives.report);
             }

@@ -53,6 +53,16 @@ pub(super) enum OutputError {
         /// What the system said.
         source: io::Error,
     },
+    /// It goes where standard error goes.
+    #[error(
+        "the {name} output cannot write to {to}: that is standard error, where the log is written: expected another `to`"
+    )]
+    SharedWithLog {
+        /// The output.
+        name: String,
+        /// Where it goes.
+        to: Destination,
+    },
     /// It goes where another output goes, which has another name for it.
     #[error(
         "the {name} output cannot write to {to}: that is {first_to}, where the {first} output writes: \
@@ -212,6 +222,12 @@ impl Opened {
             Self::Journal(_) | Self::Syslog(_) => Ok(None),
         };
         if let Some(place) = place.map_err(failed)? {
+            // The collector speaks there itself. A standard error that is closed is nowhere.
+            if matches!(opened, Self::File(_))
+                && Place::of(io::stderr()).is_ok_and(|log| log.as_ref() == Some(&place))
+            {
+                return Err(OutputError::SharedWithLog { name: output.name.clone(), to: output.to.clone() });
+            }
             places.take(place, output)?;
         }
         Ok(opened)

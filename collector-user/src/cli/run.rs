@@ -63,7 +63,7 @@ impl RunError {
         ExitCode::from(match self {
             Self::Config(_)
             | Self::Daemon(DaemonError::NoSuchInterface { .. } | DaemonError::Units(_))
-            | Self::Output(OutputError::SharedPlace { .. }) => 2,
+            | Self::Output(OutputError::SharedPlace { .. } | OutputError::SharedWithLog { .. }) => 2,
             _ => 1,
         })
     }

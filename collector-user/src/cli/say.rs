@@ -130,7 +130,7 @@ impl Voice {
 
 fn in_form(format: LogFormat, level: &'static str, text: &str) -> String {
     match format {
-        LogFormat::Text => format!("{text}\n"),
+        LogFormat::Text => quiet(text) + "\n",
         LogFormat::Json => json(clock::wall(), level, text),
     }
 }
@@ -150,14 +150,20 @@ fn json(timestamp: Time, level: &'static str, message: &str) -> String {
     serde_json::to_string(&line).unwrap_or_default() + "\n"
 }
 
+/// Names of interfaces may hold any octets; none of them moves the reader's terminal.
+fn quiet(text: &str) -> String {
+    let mut quiet = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() { quiet.extend(character.escape_default()) } else { quiet.push(character) }
+    }
+    quiet
+}
+
 fn attached(interfaces: &[InterfaceStatus]) -> String {
     let attached: Vec<String> = interfaces
         .iter()
         .filter(|interface| !interface.mechanism.is_empty())
-        // A name may hold any octets; none of them moves the reader's terminal.
-        .map(|interface| {
-            format!("{} ({}) by {}", interface.name.escape_debug(), interface.role, interface.mechanism)
-        })
+        .map(|interface| format!("{} ({}) by {}", interface.name, interface.role, interface.mechanism))
         .collect();
     if attached.is_empty() {
         return "attached to nothing yet: no interface matches".to_owned();
@@ -167,8 +173,19 @@ fn attached(interfaces: &[InterfaceStatus]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{attached, json};
-    use crate::event::{InterfaceStatus, Time};
+    use super::{attached, in_form, json};
+    use crate::{
+        config::LogFormat,
+        event::{InterfaceStatus, Time},
+    };
+
+    #[test]
+    fn no_name_moves_the_terminal() {
+        assert_eq!(
+            in_form(LogFormat::Text, "INFO", "a\u{1b}[31m\u{7f}\tb \u{e9}"),
+            "a\\u{1b}[31m\\u{7f}\\tb \u{e9}\n"
+        );
+    }
 
     #[test]
     fn the_first_word_is_attached() {

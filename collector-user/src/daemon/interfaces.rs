@@ -183,17 +183,22 @@ impl Daemon<'_> {
     /// Hangs the programs anew where somebody took their filters away: a clsact qdisc is for whoever comes to remove. What
     /// crossed the interface meanwhile is not counted.
     pub(super) async fn restore(&mut self, interfaces: impl IntoIterator<Item = u32>) {
-        let Some(programs) = self.programs.ids() else { return };
         let mut bare = Vec::new();
+        let mut again = false;
         for index in interfaces {
-            if self.attachments.mechanism(index) == Some(Mechanism::Clsact)
-                && filters::are_there(&self.netlink.handle, index, programs).await == Some(false)
-            {
-                self.attachments.detach(&mut self.programs, index);
+            // What could not be attached may find its place now.
+            again |= self.watched.refused.remove(&index).is_some();
+            if self.attachments.mechanism(index) != Some(Mechanism::Clsact) {
+                continue;
+            }
+            let Some(programs) = self.programs.ids() else { return };
+            let present = filters::present(&self.netlink.handle, index, programs).await;
+            if let Some(present) = present.filter(|present| *present != [true; 2]) {
+                self.detach_those(index, present).await;
                 bare.push(index);
             }
         }
-        if bare.is_empty() {
+        if bare.is_empty() && !again {
             return;
         }
         self.look_again().await;
@@ -215,7 +220,9 @@ impl Daemon<'_> {
 
     /// The same for every interface: who told of it may not have been heard.
     pub(super) async fn restore_all(&mut self) {
-        self.restore(self.attachments.interfaces()).await;
+        let refused = self.watched.refused.keys().copied();
+        let all: BTreeSet<u32> = self.attachments.interfaces().into_iter().chain(refused).collect();
+        self.restore(all).await;
     }
 
     /// Forgets interfaces that are no more; their links went with them.
@@ -223,7 +230,7 @@ impl Daemon<'_> {
         let known = self.watched.interfaces.keys().copied();
         let gone: Vec<u32> = known.filter(|index| !links.contains_key(index)).collect();
         for index in gone {
-            self.attachments.detach(&mut self.programs, index);
+            self.attachments.detach(&mut self.programs, index, [true; 2]);
             if let Some(interface) = self.watched.interfaces.remove(&index) {
                 self.watched.numbers.give_back(interface.number);
                 self.watched.uplinks.forget(index);
@@ -259,6 +266,10 @@ impl Daemon<'_> {
         let decision = role::decide(link, links, Said { unit, chosen: self.chosen(&link.name) });
         let known = self.watched.interfaces.get(&link.index).map(|interface| interface.number);
         let number = self.watched.numbers.give(known, role::is_far(link, &decision, unit))?;
+        // At once: what fails later shall not leave one that was given back.
+        if let Some(interface) = self.watched.interfaces.get_mut(&link.index) {
+            interface.number = number;
+        }
         let mut role = decision
             .is_attached()
             .then(|| role::for_programs(link, &decision, unit, Numbers::boundary(number), number));
@@ -399,7 +410,17 @@ impl Daemon<'_> {
     }
 
     async fn detach(&mut self, index: u32) {
-        if self.attachments.detach(&mut self.programs, index) == Left::Qdisc {
+        let present = match (self.attachments.mechanism(index), self.programs.ids()) {
+            (Some(Mechanism::Clsact), Some(programs)) => {
+                filters::present(&self.netlink.handle, index, programs).await.unwrap_or([true; 2])
+            }
+            _ => [true; 2],
+        };
+        self.detach_those(index, present).await;
+    }
+
+    async fn detach_those(&mut self, index: u32, present: [bool; 2]) {
+        if self.attachments.detach(&mut self.programs, index, present) == Left::Qdisc {
             filters::remove_qdisc(&self.netlink.handle, index).await;
         }
     }

@@ -240,7 +240,8 @@ impl<'a> Daemon<'a> {
     ) -> Result<Self, DaemonError> {
         let hz = requirements::ticks_per_second()?;
         let Loaded { programs, control, flows, mut counters, ledgers, networks, events, faults, .. } = loaded;
-        let cpus = ledgers.cpus();
+        // Where programs interrupt one another, two may take one number.
+        let cpus = if requirements::is_preempt_rt() { 0 } else { ledgers.cpus() };
         counters.ensure(units.last_index())?;
         let mut controller = Controller::new(control, hz)?;
         for (range, index) in units.ranges() {
@@ -352,13 +353,16 @@ impl<'a> Daemon<'a> {
             );
             return self.look_again().await;
         };
-        if changes.contains(&Change::Links) {
+        if changes.iter().any(|change| matches!(change, Change::Links | Change::Any)) {
             self.watched.refused.clear();
             self.look_again().await;
         }
+        if changes.contains(&Change::Any) {
+            return self.restore_all().await;
+        }
         let of_filters = |change: &Change| match change {
             Change::Filters(index) => Some(*index),
-            Change::Links => None,
+            Change::Links | Change::Any => None,
         };
         let interfaces: BTreeSet<u32> = changes.iter().filter_map(of_filters).collect();
         self.restore(interfaces).await;
@@ -366,6 +370,7 @@ impl<'a> Daemon<'a> {
 
     /// Detaches, and hands over all that was counted.
     async fn finish(&mut self) -> Result<Status, DaemonError> {
+        self.netlink.stop_listening();
         let interfaces = self.compared_status().await;
         self.detach_all().await;
         // Twice: a program that was running read the epoch before or after the first swap. And whatever fails, what was

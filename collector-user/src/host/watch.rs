@@ -13,8 +13,10 @@ use crate::host::links::HostError;
 pub enum Change {
     /// Interfaces or addresses.
     Links,
-    /// A filter or a queueing discipline of the interface with this index is gone.
+    /// A filter or a queueing discipline of the interface with this index came or went.
     Filters(u32),
+    /// More than could be told: anything.
+    Any,
 }
 
 /// A netlink connection for questions, and one for changes. Both end when this is dropped.
@@ -22,6 +24,14 @@ pub struct Netlink {
     /// For questions.
     pub handle: Handle,
     tasks: [AbortHandle; 2],
+}
+
+impl Netlink {
+    /// Changes are of no more interest: whoever makes some shall not be told of them.
+    pub fn stop_listening(&self) {
+        let [_, changes] = &self.tasks;
+        changes.abort();
+    }
 }
 
 impl Drop for Netlink {
@@ -49,15 +59,16 @@ pub fn open() -> Result<(Netlink, impl Stream<Item = Change> + Unpin + use<>), H
     Ok((Netlink { handle, tasks }, messages.filter_map(|(message, _)| ready(change(&message.payload)))))
 }
 
-/// What a message means; none where filters come, as ours do.
+/// What a message means, if anything. One filter may be put in another's place.
 fn change(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
-    let NetlinkPayload::InnerMessage(message) = payload else { return Some(Change::Links) };
+    let NetlinkPayload::InnerMessage(message) = payload else { return Some(Change::Any) };
     match message {
-        RouteNetlinkMessage::DelTrafficFilter(gone) | RouteNetlinkMessage::DelQueueDiscipline(gone) => {
-            u32::try_from(gone.header.index).ok().map(Change::Filters)
+        RouteNetlinkMessage::NewTrafficFilter(filter)
+        | RouteNetlinkMessage::DelTrafficFilter(filter)
+        | RouteNetlinkMessage::DelQueueDiscipline(filter) => {
+            u32::try_from(filter.header.index).ok().map(Change::Filters)
         }
-        RouteNetlinkMessage::NewTrafficFilter(_)
-        | RouteNetlinkMessage::NewQueueDiscipline(_)
+        RouteNetlinkMessage::NewQueueDiscipline(_)
         | RouteNetlinkMessage::NewTrafficChain(_)
         | RouteNetlinkMessage::DelTrafficChain(_)
         | RouteNetlinkMessage::NewTrafficClass(_)

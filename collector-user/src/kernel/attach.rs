@@ -3,7 +3,7 @@
 //! Nothing of others is touched: a TCX link takes its place before them, a filter has a preference of its own, and a
 //! clsact qdisc that stood there before stays.
 
-use std::{collections::BTreeMap, fmt, io};
+use std::{collections::BTreeMap, fmt, io, mem};
 
 use aya::programs::{
     LinkOrder, ProgramError, TcAttachType,
@@ -128,6 +128,13 @@ impl Attachments {
         };
         let qdisc = match mechanism {
             Mechanism::Tcx => false,
+            Mechanism::Clsact if place.has_ingress => {
+                let why = io::Error::other(
+                    "it has a queueing discipline of kind `ingress`, which stands where clsact would, and has no egress: \
+                     whoever made it can do all the same with clsact",
+                );
+                return Err(failed(INGRESS, false, ProgramError::IOError(why)));
+            }
             Mechanism::Clsact => {
                 let added =
                     add_clsact(name).map_err(|source| failed(INGRESS, false, ProgramError::from(source)))?;
@@ -161,11 +168,19 @@ impl Attachments {
         }
     }
 
-    /// Takes both programs off an interface. What is gone already is fine.
-    pub fn detach(&mut self, programs: &mut Programs, ifindex: u32) -> Left {
+    /// Takes the programs off an interface: on the ingress and on the egress hook where they are `present` still. In the
+    /// place of a filter that somebody took away may stand another one by now, which is not ours to remove.
+    pub fn detach(&mut self, programs: &mut Programs, ifindex: u32, present: [bool; 2]) -> Left {
         let Some(links) = self.links.remove(&ifindex) else { return Left::Nothing };
-        for (program, link) in [(INGRESS, links.ingress), (EGRESS, links.egress)] {
-            let result = programs.classifier(program).map(|program| program.detach(link));
+        let [ingress, egress] = present;
+        for (program, link, present) in [(INGRESS, links.ingress, ingress), (EGRESS, links.egress, egress)] {
+            let result = programs.classifier(program).map(|program| {
+                if present {
+                    return program.detach(link);
+                }
+                // Dropped, it would be detached.
+                program.take_link(link).map(mem::forget)
+            });
             if let Ok(Err(error)) = result {
                 tracing::debug!(program, interface = links.name, %error, "was detached before");
             }

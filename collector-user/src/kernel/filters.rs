@@ -67,6 +67,8 @@ pub struct Place {
     /// The clsact qdisc there was made for filters of ours: by a collector that was killed a moment ago, or by one that
     /// runs beside this one. The last of them takes it along.
     pub qdisc_is_ours: bool,
+    /// A qdisc of kind `ingress` stands where clsact would: with it, what is attached to the egress hook runs on what comes in.
+    pub has_ingress: bool,
 }
 
 /// Where there is room. Where the kernel does not list the filters, before all of them.
@@ -77,7 +79,20 @@ pub async fn free_place(handle: &Handle, ifindex: u32) -> Place {
         let seen = |filter| (preference(filter), ours(filter, name).map(|(handle, _)| handle));
         taken.extend(filters.iter().flatten().map(seen));
     }
-    place_among(&taken)
+    Place { has_ingress: has_ingress(handle, ifindex).await, ..place_among(&taken) }
+}
+
+/// Whether an interface has a qdisc of kind `ingress`; `false` where the kernel does not say.
+async fn has_ingress(handle: &Handle, ifindex: u32) -> bool {
+    let mut messages = std::pin::pin!(handle.qdisc().get().index(ifindex as i32).execute());
+    while let Ok(Some(message)) = messages.try_next().await {
+        let is_ingress =
+            |attribute: &TcAttribute| matches!(attribute, TcAttribute::Kind(kind) if kind == "ingress");
+        if message.header.index == ifindex as i32 && message.attributes.iter().any(is_ingress) {
+            return true;
+        }
+    }
+    false
 }
 
 /// `taken`: the preference of each filter, and the handle of those that are ours.
@@ -88,19 +103,19 @@ fn place_among(taken: &[(u16, Option<TcHandle>)]) -> Place {
         preference,
         behind_others: taken.iter().any(|(other, ours)| *other < preference && ours.is_none()),
         qdisc_is_ours: taken.iter().any(|(_, ours)| *ours == Some(OWN_QDISC)),
+        has_ingress: false,
     }
 }
 
-/// Whether the filters with these programs, for the ingress and the egress hook, hang on an interface; `None` where the
+/// Which of the filters with these programs hang on an interface, on the ingress and on the egress hook; `None` where the
 /// kernel does not say.
-pub async fn are_there(handle: &Handle, ifindex: u32, programs: [u32; 2]) -> Option<bool> {
-    for ((hook, name), program) in HOOKS.into_iter().zip(programs) {
+pub async fn present(handle: &Handle, ifindex: u32, programs: [u32; 2]) -> Option<[bool; 2]> {
+    let mut present = [false; 2];
+    for ((hook, name), (program, present)) in HOOKS.into_iter().zip(programs.into_iter().zip(&mut present)) {
         let filters = filters(handle, ifindex, hook).await.ok()?;
-        if !filters.iter().any(|filter| ours(filter, name).is_some_and(|(_, id)| id == program)) {
-            return Some(false);
-        }
+        *present = filters.iter().any(|filter| ours(filter, name).is_some_and(|(_, id)| id == program));
     }
-    Some(true)
+    Some(present)
 }
 
 /// Whether no filter hangs on either hook of an interface's clsact qdisc; `false` where the kernel does not say.
@@ -204,7 +219,7 @@ mod tests {
             (&[(1, Some(allotted)), (2, None)], 3, true, false),
             (&[(1, None), (3, Some(OWN_QDISC))], 2, true, true),
         ] {
-            let want = Place { preference, behind_others, qdisc_is_ours };
+            let want = Place { preference, behind_others, qdisc_is_ours, has_ingress: false };
             assert_eq!(place_among(taken), want, "{taken:?}");
         }
     }

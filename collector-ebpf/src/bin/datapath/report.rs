@@ -84,7 +84,8 @@ const NOTHING: FlowEvent = FlowEvent {
     cpu: 0,
 };
 
-/// What numbers the next record of this CPU: softirqs are off, and nothing else writes one meanwhile.
+/// What numbers the next record of this CPU: softirqs are off, and nothing else writes one meanwhile. (On a kernel
+/// with `PREEMPT_RT` another may; user space follows no numbers there.)
 #[inline(always)]
 fn sequence() -> u32 {
     let mut sequence = 0;

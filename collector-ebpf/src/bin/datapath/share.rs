@@ -21,14 +21,15 @@ const RECORD: u64 = size_of::<FlowEvent>() as u64 + 8;
 #[inline(never)]
 pub(crate) fn has_room(pu: u16) -> u32 {
     let Some(unit) = count::unit(pu) else { return 1 };
-    let ring = (&raw const EVENTS).cast_mut().cast::<c_void>();
-    // SAFETY: the ring is a map of this object.
-    let position = |of: u32| unsafe { bpf_ringbuf_query(ring, u64::from(of)) };
     let (written, read) = (position(BPF_RB_PROD_POS), position(BPF_RB_CONS_POS));
     // SAFETY: this CPU's own entry.
     unsafe {
         let waiting = &raw mut (*unit).waiting;
-        if read >= (*waiting).from {
+        if read >= (*waiting).last {
+            (*waiting).before = 0;
+            (*waiting).since = 0;
+            (*waiting).from = written;
+        } else if read >= (*waiting).from {
             (*waiting).before = (*waiting).since;
             (*waiting).since = 0;
             (*waiting).from = written;
@@ -45,8 +46,20 @@ pub(crate) fn has_room(pu: u16) -> u32 {
 pub(crate) fn took(pu: u16) {
     if let Some(unit) = count::unit(pu) {
         // SAFETY: this CPU's own entry.
-        unsafe { (*unit).waiting.since += 1 };
+        unsafe {
+            (*unit).waiting.since += 1;
+            // Other CPUs may have written behind it: never less than its end.
+            (*unit).waiting.last = position(BPF_RB_PROD_POS);
+        }
     }
+}
+
+/// A position in the ring, in octets ever written or read.
+#[inline(always)]
+fn position(of: u32) -> u64 {
+    let ring = (&raw const EVENTS).cast_mut().cast::<c_void>();
+    // SAFETY: the ring is a map of this object.
+    unsafe { bpf_ringbuf_query(ring, u64::from(of)) }
 }
 
 /// There was no room for a record of the unit's.

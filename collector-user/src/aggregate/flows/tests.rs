@@ -310,13 +310,55 @@ fn what_nobody_answers_is_booked_as_it_was_guessed() {
     let mut flows = Flows::new(Lives::default(), 100);
     let id = id(UDP, 8080);
     flows.add(&guess(id, 3, 1), SECOND, SECOND, nobody, never);
-    flows.settle(4 * SECOND, 4 * SECOND, nobody, never);
-    assert_eq!(received(&flows, 1), 3);
-    // What is guessed later waits no more; what is cut off does not wait at all.
+    let mut told = Vec::new();
+    flows.settle(4 * SECOND, 4 * SECOND, nobody, |_, flow| told.push((flow.pu, flow.packets[0])));
+    assert_eq!((received(&flows, 1), told), (3, vec![(1, 3)]), "and a record says so");
+    // What is guessed later waits for its record; what is cut off does not wait at all.
     flows.add(&guess(id, 2, 1), 5 * SECOND, 5 * SECOND, nobody, never);
+    flows.settle(5 * SECOND, 5 * SECOND, nobody, never);
+    assert_eq!(received(&flows, 1), 3);
     flows.cut_off(nobody, |_, _| {});
     assert_eq!(received(&flows, 1), 5);
     assert_eq!(received(&flows, 2), 0);
+}
+
+#[test]
+fn what_is_decided_late_is_its_owners_from_there_on_in_records_and_counters() {
+    let mut flows = Flows::new(Lives { report: 60 * SECOND, ..Lives::default() }, 100);
+    let id = id(UDP, 8080);
+    let mut told = Vec::new();
+    // Nobody answers for long, then somebody does: what came since the guess's record is that one's.
+    for (now, delta) in [
+        (1, Some(guess(id, 7, 4))),
+        (4, None),
+        (5, Some(guess(id, 2, 4))),
+        (6, Some(FlowDelta { pu: 1, how: 0, ..delta(id, [1, 2], 0) })),
+    ] {
+        let now = now * SECOND;
+        if let Some(delta) = delta {
+            flows.add(&delta, now, now, nobody, |_, flow| told.push((flow.pu, flow.packets)));
+        }
+        flows.settle(now, now, nobody, |_, flow| told.push((flow.pu, flow.packets)));
+    }
+    flows.cut_off(nobody, |_, flow| told.push((flow.pu, flow.packets)));
+    assert_eq!(told, [(4, [7, 0]), (1, [3, 2])]);
+    assert_eq!((received(&flows, 4), received(&flows, 1)), (7, 3));
+}
+
+#[test]
+fn an_end_is_told_once_by_whoever_has_the_flow_then() {
+    let mut flows = Flows::new(Lives::default(), 10);
+    let id = id(TCP, 40_000);
+    flows.learn(&news(id, kind::START, SECOND), nobody, never);
+    flows.learn(&news(id, kind::END_FIN, 2 * SECOND), nobody, never);
+    let mut told = Vec::new();
+    for pu in [1, 101] {
+        let delta = FlowDelta { pu, ..delta(id, [1, 1], 0) };
+        flows.add(&delta, SECOND, SECOND, nobody, |_, flow| told.push((flow.pu, flow.ended)));
+    }
+    flows.settle(3 * SECOND, 3 * SECOND, nobody, |_, flow| told.push((flow.pu, flow.ended)));
+    flows.cut_off(nobody, never);
+    assert_eq!(told, [(1, Ended::Live), (101, Ended::Fin)]);
 }
 
 #[test]
