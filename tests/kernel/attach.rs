@@ -1,5 +1,7 @@
 //! Each mechanism counts the same, and leaves nothing of ours and all of others'.
 
+use std::collections::BTreeSet;
+
 use aya::programs::{SchedClassifier, TcAttachType};
 use collector_tests::{
     Result,
@@ -15,6 +17,8 @@ use collector_user::{
     daemon::Options,
     kernel::attach::{Choice, Mechanism},
 };
+
+use serde_json::Value;
 
 use crate::assert_balanced;
 
@@ -146,7 +150,7 @@ fn filters_that_somebody_takes_away_are_attached_again_and_the_ledger_says_so() 
     send_and_settle(&wire.a, 40_000, &host, &[datagrams])?;
     let dev = &wire.b.dev;
     let again = format!(
-        "{dev}: somebody had taken our filters away, and they are there again; packets in between were not counted"
+        "{dev}: somebody had taken our programs away, and they are there again; packets in between were not counted"
     );
     // All that there is; then those of one hook; and in between somebody else's, which is no matter.
     for command in [
@@ -190,7 +194,7 @@ fn what_somebody_puts_in_our_filters_place_stays() -> Result<()> {
     );
     wire.b.place.within(|| command::run("sh", &["-c", &replace]))?;
     collector.wait_to_say(&format!(
-        "{dev}: somebody had taken our filters away, and they are there again; packets in between were not counted"
+        "{dev}: somebody had taken our programs away, and they are there again; packets in between were not counted"
     ))?;
     let foreign = |shown: &str| shown.contains("bytecode") || shown.contains("flowid 1:1");
     let shown = filters(&wire.b)?;
@@ -199,6 +203,51 @@ fn what_somebody_puts_in_our_filters_place_stays() -> Result<()> {
     let left = filters(&wire.b)?;
     assert!(foreign(&left) && !left.contains("tc_"), "{left}");
     Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_link_that_somebody_takes_off_is_made_anew() -> Result<()> {
+    if release::lacks("TCX", release::TCX) {
+        return Ok(());
+    }
+    let wire = Wire::new()?;
+    let collector = Running::start(&wire.b.place, options())?;
+    let links = links(&wire.b)?;
+    assert_eq!(links.len(), 2);
+    for link in links {
+        command::line(&format!("bpftool link detach id {link}"))?;
+    }
+    assert!(tcx(&wire.b)?.is_empty(), "both are off");
+    // Nobody is told; that is looked at once a minute, and whenever something else changes there.
+    let dev = &wire.b.dev;
+    wire.b.place.run(&format!("tc qdisc add dev {dev} clsact"))?;
+    wire.b.place.run(&format!(
+        "tc filter add dev {dev} egress pref 10 protocol ip u32 match ip src 203.0.113.1/32 flowid 1:1"
+    ))?;
+    collector.wait_to_say(&format!(
+        "{dev}: somebody had taken our programs away, and they are there again; packets in between were not counted"
+    ))?;
+    assert_eq!(tcx(&wire.b)?, ["tc_ingress", "tc_egress"]);
+    assert_eq!(collector.stop()?.status.ledger.taken_off, 1);
+    Ok(())
+}
+
+/// The numbers of the links of the programs that hang on an interface by TCX.
+fn links(end: &End) -> Result<Vec<u64>> {
+    let programs: BTreeSet<u64> = end.place.within(|| {
+        let hooks = [TcAttachType::Ingress, TcAttachType::Egress];
+        let found =
+            hooks.map(|hook| SchedClassifier::query_tcx(&end.dev, hook).map(|(_, programs)| programs));
+        let mut ids = BTreeSet::new();
+        for programs in found {
+            ids.extend(programs?.iter().map(|program| u64::from(program.id())));
+        }
+        Ok(ids)
+    })?;
+    let shown: Vec<Value> = serde_json::from_str(&command::line("bpftool -j link")?)?;
+    let is_theirs = |link: &&Value| link["prog_id"].as_u64().is_some_and(|id| programs.contains(&id));
+    Ok(shown.iter().filter(is_theirs).filter_map(|link| link["id"].as_u64()).collect())
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn what_crosses_while_somebody_has_taken_the_filters_away_is_named() -> Result<(
     let datagrams = Datagrams { to: host.address(4, PORT), count: COUNT, size: 100 };
     let dev = &wire.b.dev;
     let again = format!(
-        "{dev}: somebody had taken our filters away, and they are there again; packets in between were not counted"
+        "{dev}: somebody had taken our programs away, and they are there again; packets in between were not counted"
     );
     thread::scope(|scope| {
         let sender = scope.spawn(|| send_and_settle(&wire.a, 40_000, &host, &[datagrams]));

@@ -23,7 +23,7 @@ use crate::{
         names,
     },
     kernel::{
-        attach::{AttachError, Left, Mechanism},
+        attach::{self, AttachError, Left, Mechanism},
         filters,
     },
     pu::{
@@ -180,21 +180,26 @@ impl Daemon<'_> {
         self.watched.said = missing.into_iter().collect();
     }
 
-    /// Hangs the programs anew where somebody took their filters away: a clsact qdisc is for whoever comes to remove. What
-    /// crossed the interface meanwhile is not counted.
+    /// Hangs the programs anew where somebody took them away: a clsact qdisc is for whoever comes to remove. What crossed the interface meanwhile is not counted.
     pub(super) async fn restore(&mut self, interfaces: impl IntoIterator<Item = u32>) {
         let mut bare = Vec::new();
         let mut again = false;
         for index in interfaces {
             // What could not be attached may find its place now.
             again |= self.watched.refused.remove(&index).is_some();
-            if self.attachments.mechanism(index) != Some(Mechanism::Clsact) {
+            let Some(mechanism) = self.attachments.mechanism(index) else { continue };
+            let (Some(interface), Some(programs)) =
+                (self.watched.interfaces.get(&index), self.programs.ids())
+            else {
                 continue;
-            }
-            let Some(programs) = self.programs.ids() else { return };
-            let present = filters::present(&self.netlink.handle, index, programs).await;
+            };
+            let present = match mechanism {
+                Mechanism::Clsact => filters::present(&self.netlink.handle, index, programs).await,
+                Mechanism::Tcx => attach::tcx_present(&interface.name, programs),
+            };
             if let Some(present) = present.filter(|present| *present != [true; 2]) {
-                self.detach_those(index, present).await;
+                // A link is ours alone, wherever it is.
+                self.detach_those(index, if mechanism == Mechanism::Tcx { [true; 2] } else { present }).await;
                 bare.push(index);
             }
         }
@@ -208,11 +213,11 @@ impl Daemon<'_> {
             self.taken_off += 1;
             match self.attachments.mechanism(index) {
                 Some(_) => tracing::warn!(
-                    "{name}: somebody had taken our filters away, and they are there again; packets in between were not \
+                    "{name}: somebody had taken our programs away, and they are there again; packets in between were not \
                      counted"
                 ),
                 None => {
-                    tracing::error!("{name}: somebody has taken our filters away; nothing is counted there");
+                    tracing::error!("{name}: somebody has taken our programs away; nothing is counted there");
                 }
             }
         }

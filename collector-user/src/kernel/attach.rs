@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, fmt, io, mem};
 
 use aya::programs::{
-    LinkOrder, ProgramError, TcAttachType,
+    LinkOrder, ProgramError, SchedClassifier, TcAttachType,
     tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact},
 };
 
@@ -197,6 +197,17 @@ impl Attachments {
     pub fn mechanism(&self, ifindex: u32) -> Option<Mechanism> {
         self.links.get(&ifindex).map(|links| links.mechanism)
     }
+}
+
+/// Which of the programs hang on an interface by TCX, on the ingress and on the egress hook; `None` where the kernel does not
+/// say. Whoever may can take a link off, which nobody is told of.
+pub fn tcx_present(interface: &str, programs: [u32; 2]) -> Option<[bool; 2]> {
+    let is_there = |hook, program| {
+        let (_, found) = SchedClassifier::query_tcx(interface, hook).ok()?;
+        Some(found.iter().any(|info| info.id() == program))
+    };
+    let [ingress, egress] = programs;
+    Some([is_there(TcAttachType::Ingress, ingress)?, is_there(TcAttachType::Egress, egress)?])
 }
 
 fn one(
