@@ -16,6 +16,8 @@ use netlink_packet_route::{
 };
 use rtnetlink::Handle;
 
+use crate::host::ethtool;
+
 /// A question to netlink that went unanswered.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -93,7 +95,11 @@ pub async fn list(handle: &Handle) -> Result<BTreeMap<u32, Link>, HostError> {
     let mut links = BTreeMap::new();
     let mut messages = handle.link().get().execute();
     while let Some(message) = messages.try_next().await.map_err(fail("interfaces"))? {
-        let link = link(message);
+        let mut link = link(message);
+        // Drivers of software have a kind.
+        if link.bus.is_empty() && link.kind.is_empty() && !link.loopback {
+            link.bus = ethtool::bus(&link.name).unwrap_or_default();
+        }
         links.insert(link.index, link);
     }
     let mut messages = handle.address().get().execute();
