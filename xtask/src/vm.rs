@@ -68,8 +68,8 @@ pub(crate) struct Vm {
 
 impl Vm {
     /// What a change has to pass in guests: the oldest kernel and the newest, the programs on single frames, the devices that
-    /// no host has, the self-test. Not the tunnels without ports: Linux 5.10 hands on what they receive in another form, which
-    /// is not in their flows yet.
+    /// no host has, the self-test. Not the tunnels without ports: what an ipip device receives is in no flow on Linux
+    /// 5.10 yet.
     fn of_ci() -> Self {
         let args = ["programs::", "stacked::", "offloaded::", "verified::"].map(str::to_owned).to_vec();
         Self { kernel: Choice(vec![Kernel::V5_10, Kernel::V7]), record: false, limit: 1200, args }
