@@ -12,19 +12,4 @@ mod offloaded;
 // Tunnels without ports.
 mod tunnels;
 
-use collector_tests::collector::Finished;
-use collector_user::event::Unseen;
-
-/// The ledger explains every buffer, and nothing was lost.
-///
-/// # Panics
-///
-/// It does not, or something was.
-fn assert_balanced(finished: &Finished) {
-    let ledger = &finished.status.ledger;
-    assert_eq!(ledger.seen, ledger.explained(), "{ledger:?}");
-    assert!(ledger.losses().is_empty(), "{:?}", ledger.losses());
-    for interface in &finished.status.interfaces {
-        assert_eq!(interface.unseen.unwrap_or_default(), Unseen::default(), "{interface:?}");
-    }
-}
+use collector_tests::books::assert_balanced;

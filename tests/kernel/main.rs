@@ -61,15 +61,4 @@ mod attach;
 // The library's example: a collector of one's own gets real events.
 mod library;
 
-use collector_tests::collector::Finished;
-use collector_user::event::Unseen;
-
-/// The ledger explains every buffer, and nothing was lost, nor passed unseen.
-fn assert_balanced(finished: &Finished) {
-    let ledger = &finished.status.ledger;
-    assert_eq!(ledger.seen, ledger.explained(), "{ledger:?}");
-    assert!(ledger.losses().is_empty(), "{:?}", ledger.losses());
-    for interface in &finished.status.interfaces {
-        assert_eq!(interface.unseen.unwrap_or_default(), Unseen::default(), "{interface:?}");
-    }
-}
+use collector_tests::books::assert_balanced;

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use collector_user::event::{Event, FlowRecord};
+use collector_user::event::{Event, FlowRecord, Unseen};
 
 use crate::{
     collector::Finished,
@@ -136,6 +136,20 @@ fn flows(events: &[Event]) -> BTreeMap<Flow, Totals> {
         sum.count += record.count;
     }
     flows
+}
+
+/// The ledger explains every buffer, and nothing was lost, nor passed unseen.
+///
+/// # Panics
+///
+/// It does not, or something was.
+pub fn assert_balanced(finished: &Finished) {
+    let ledger = &finished.status.ledger;
+    assert_eq!(ledger.seen, ledger.explained(), "{ledger:?}");
+    assert!(ledger.losses().is_empty(), "{:?}", ledger.losses());
+    for interface in &finished.status.interfaces {
+        assert_eq!(interface.unseen.unwrap_or_default(), Unseen::default(), "{interface:?}");
+    }
 }
 
 /// What the units that are counted at uplinks have counted is what crossed those.

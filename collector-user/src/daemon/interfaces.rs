@@ -23,7 +23,7 @@ use crate::{
         names,
     },
     kernel::{
-        attach::{self, AttachError, Left, Mechanism},
+        attach::{AttachError, Left, Mechanism},
         filters,
     },
     pu::{
@@ -34,7 +34,7 @@ use crate::{
 
 /// What is known of the interfaces.
 pub(super) struct Watched {
-    interfaces: BTreeMap<u32, Interface>,
+    pub(super) interfaces: BTreeMap<u32, Interface>,
     locals: BTreeSet<IpAddr>,
     tunnels: BTreeSet<Tunnel>,
     pub(super) numbers: Numbers,
@@ -51,8 +51,8 @@ pub(super) struct Watched {
 /// interfaces, and the drain, the signals and the first line on standard error do not wait for all of them.
 const STRETCH: Duration = Duration::from_millis(200);
 
-struct Interface {
-    name: String,
+pub(super) struct Interface {
+    pub(super) name: String,
     decision: Decision,
     /// What the programs are told of it, attached or not.
     role: Option<Role>,
@@ -111,6 +111,8 @@ impl Daemon<'_> {
         let kind = |index| described.get(&index).map(|interface| interface.decision.kind);
         missing.extend(missing::counted_twice(kind, &links));
         let mut news = Vec::new();
+        // Asked for once, and only where something is attached.
+        let mut ingress = None;
         for (index, interface) in described {
             let Some(link) = links.get(&index) else { continue };
             let is_wanted = interface.decision.is_attached();
@@ -125,7 +127,10 @@ impl Daemon<'_> {
             if wanted && begun.elapsed() > STRETCH {
                 waiting += 1;
             } else if wanted {
-                match self.attach(link).await {
+                if ingress.is_none() {
+                    ingress = Some(filters::with_ingress(&self.netlink.handle).await);
+                }
+                match self.attach(link, ingress.as_ref().unwrap_or(&BTreeSet::new())).await {
                     Ok(sentence) => missing.extend(sentence),
                     Err(error) => {
                         let why = format!("{error}: {}", root_cause(&error));
@@ -178,56 +183,6 @@ impl Daemon<'_> {
             tracing::warn!("{sentence}");
         }
         self.watched.said = missing.into_iter().collect();
-    }
-
-    /// Hangs the programs anew where somebody took them away: a clsact qdisc is for whoever comes to remove. What crossed the interface meanwhile is not counted.
-    pub(super) async fn restore(&mut self, interfaces: impl IntoIterator<Item = u32>) {
-        let mut bare = Vec::new();
-        let mut again = false;
-        for index in interfaces {
-            // What could not be attached may find its place now.
-            again |= self.watched.refused.remove(&index).is_some();
-            let Some(mechanism) = self.attachments.mechanism(index) else { continue };
-            let (Some(interface), Some(programs)) =
-                (self.watched.interfaces.get(&index), self.programs.ids())
-            else {
-                continue;
-            };
-            let present = match mechanism {
-                Mechanism::Clsact => filters::present(&self.netlink.handle, index, programs).await,
-                Mechanism::Tcx => attach::tcx_present(&interface.name, programs),
-            };
-            if let Some(present) = present.filter(|present| *present != [true; 2]) {
-                // A link is ours alone, wherever it is.
-                self.detach_those(index, if mechanism == Mechanism::Tcx { [true; 2] } else { present }).await;
-                bare.push(index);
-            }
-        }
-        if bare.is_empty() && !again {
-            return;
-        }
-        self.look_again().await;
-        for index in bare {
-            // It may have gone as a whole.
-            let Some(Interface { name, .. }) = self.watched.interfaces.get(&index) else { continue };
-            self.taken_off += 1;
-            match self.attachments.mechanism(index) {
-                Some(_) => tracing::warn!(
-                    "{name}: somebody had taken our programs away, and they are there again; packets in between were not \
-                     counted"
-                ),
-                None => {
-                    tracing::error!("{name}: somebody has taken our programs away; nothing is counted there");
-                }
-            }
-        }
-    }
-
-    /// The same for every interface: who told of it may not have been heard.
-    pub(super) async fn restore_all(&mut self) {
-        let refused = self.watched.refused.keys().copied();
-        let all: BTreeSet<u32> = self.attachments.interfaces().into_iter().chain(refused).collect();
-        self.restore(all).await;
     }
 
     /// Forgets interfaces that are no more; their links went with them.
@@ -307,8 +262,8 @@ impl Daemon<'_> {
     }
 
     /// Attaches; a sentence where that is worth less than it could be.
-    async fn attach(&mut self, link: &Link) -> Result<Option<String>, AttachError> {
-        let place = filters::free_place(&self.netlink.handle, link.index).await;
+    async fn attach(&mut self, link: &Link, ingress: &BTreeSet<u32>) -> Result<Option<String>, AttachError> {
+        let place = filters::free_place(&self.netlink.handle, link.index, ingress).await;
         let Self { attachments, programs, options, .. } = self;
         let result = attachments.attach(programs, link.index, &link.name, options.attach, place);
         if result.as_ref().is_err_and(|error| error.qdisc) {
@@ -424,7 +379,8 @@ impl Daemon<'_> {
         self.detach_those(index, present).await;
     }
 
-    async fn detach_those(&mut self, index: u32, present: [bool; 2]) {
+    /// Takes the programs off an interface, on the hooks where they are `present` still.
+    pub(super) async fn detach_those(&mut self, index: u32, present: [bool; 2]) {
         if self.attachments.detach(&mut self.programs, index, present) == Left::Qdisc {
             filters::remove_qdisc(&self.netlink.handle, index).await;
         }

@@ -7,6 +7,7 @@ mod interfaces;
 mod missing;
 mod numbers;
 mod reports;
+mod restore;
 mod unseen;
 
 use std::{

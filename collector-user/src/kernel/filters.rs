@@ -4,6 +4,8 @@
 //! name is ours and the lease of its program has run out: a collector that lives renews it. Leftovers are removed, and
 //! nothing else is.
 
+use std::collections::BTreeSet;
+
 use aya::{
     maps::{Array, Map, MapData, MapInfo},
     programs::{
@@ -71,28 +73,30 @@ pub struct Place {
     pub has_ingress: bool,
 }
 
-/// Where there is room. Where the kernel does not list the filters, before all of them.
-pub async fn free_place(handle: &Handle, ifindex: u32) -> Place {
+/// Where there is room. Where the kernel does not list the filters, before all of them. Of `ingress` see [`with_ingress`].
+pub async fn free_place(handle: &Handle, ifindex: u32, ingress: &BTreeSet<u32>) -> Place {
     let mut taken = Vec::new();
     for (hook, name) in HOOKS {
         let filters = filters(handle, ifindex, hook).await;
         let seen = |filter| (preference(filter), ours(filter, name).map(|(handle, _)| handle));
         taken.extend(filters.iter().flatten().map(seen));
     }
-    Place { has_ingress: has_ingress(handle, ifindex).await, ..place_among(&taken) }
+    Place { has_ingress: ingress.contains(&ifindex), ..place_among(&taken) }
 }
 
-/// Whether an interface has a qdisc of kind `ingress`; `false` where the kernel does not say.
-async fn has_ingress(handle: &Handle, ifindex: u32) -> bool {
-    let mut messages = std::pin::pin!(handle.qdisc().get().index(ifindex as i32).execute());
+/// The indexes of the interfaces with a qdisc of kind `ingress`; none where the kernel does not say. It lists the qdiscs of
+/// all interfaces whichever is asked about, so that this is for whoever attaches to many.
+pub async fn with_ingress(handle: &Handle) -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
+    let mut messages = std::pin::pin!(handle.qdisc().get().execute());
     while let Ok(Some(message)) = messages.try_next().await {
         let is_ingress =
             |attribute: &TcAttribute| matches!(attribute, TcAttribute::Kind(kind) if kind == "ingress");
-        if message.header.index == ifindex as i32 && message.attributes.iter().any(is_ingress) {
-            return true;
+        if message.attributes.iter().any(is_ingress) {
+            found.extend(u32::try_from(message.header.index));
         }
     }
-    false
+    found
 }
 
 /// `taken`: the preference of each filter, and the handle of those that are ours.
