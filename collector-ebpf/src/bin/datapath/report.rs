@@ -20,8 +20,11 @@ pub(crate) fn flow<K: Key>(packet: &Packet, who: u32) -> u32 {
         return 0;
     }
     let (cpu, sequence) = (cpu(), sequence());
-    let has_room = share::has_room(pu) != 0;
-    let Some(mut entry) = (if has_room { EVENTS.reserve(0) } else { None }) else {
+    if share::take(pu) == 0 {
+        count::ledger(|ledger| ledger.reserve_failed += 1);
+        return 0;
+    }
+    let Some(mut entry) = EVENTS.reserve(0) else {
         count::ledger(|ledger| ledger.reserve_failed += 1);
         share::lost(pu);
         return 0;
@@ -48,7 +51,6 @@ pub(crate) fn flow<K: Key>(packet: &Packet, who: u32) -> u32 {
     });
     entry.submit(0);
     count::ledger(|ledger| ledger.reported += 1);
-    share::took(pu);
     0
 }
 

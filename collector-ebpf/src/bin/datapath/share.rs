@@ -17,9 +17,9 @@ use crate::{count, maps::EVENTS, settings::RING_SIZE};
 /// Octets of a record in the ring, which puts a header of eight before each.
 const RECORD: u64 = size_of::<FlowEvent>() as u64 + 8;
 
-/// 1 if the unit may write another record.
+/// 1 if the unit may write another record, which counts as written then: [`lost`] gives it back.
 #[inline(never)]
-pub(crate) fn has_room(pu: u16) -> u32 {
+pub(crate) fn take(pu: u16) -> u32 {
     let Some(unit) = count::unit(pu) else { return 1 };
     let (written, read) = (position(BPF_RB_PROD_POS), position(BPF_RB_CONS_POS));
     // SAFETY: this CPU's own entry.
@@ -37,21 +37,28 @@ pub(crate) fn has_room(pu: u16) -> u32 {
         let own = (u64::from((*waiting).before) + u64::from((*waiting).since)) * RECORD;
         // Both positions grow meanwhile, on other CPUs.
         let free = u64::from(RING_SIZE.load()).saturating_sub(written.saturating_sub(read));
-        u32::from(2 * own <= free)
+        if 2 * own > free {
+            (*unit).reserve_failed += 1;
+            return 0;
+        }
+        (*waiting).since += 1;
+        // Its end, if no other CPU writes before it in this moment: at most a record of each is forgotten too early.
+        (*waiting).last = written + RECORD;
     }
+    1
 }
 
-/// The unit has written a record.
-#[inline(always)]
-pub(crate) fn took(pu: u16) {
+/// There was no room in the ring for a record that the unit might write.
+#[inline(never)]
+pub(crate) fn lost(pu: u16) -> u32 {
     if let Some(unit) = count::unit(pu) {
         // SAFETY: this CPU's own entry.
         unsafe {
-            (*unit).waiting.since += 1;
-            // Other CPUs may have written behind it: never less than its end.
-            (*unit).waiting.last = position(BPF_RB_PROD_POS);
+            (*unit).waiting.since = (*unit).waiting.since.saturating_sub(1);
+            (*unit).reserve_failed += 1;
         }
     }
+    0
 }
 
 /// A position in the ring, in octets ever written or read.
@@ -60,13 +67,4 @@ fn position(of: u32) -> u64 {
     let ring = (&raw const EVENTS).cast_mut().cast::<c_void>();
     // SAFETY: the ring is a map of this object.
     unsafe { bpf_ringbuf_query(ring, u64::from(of)) }
-}
-
-/// There was no room for a record of the unit's.
-#[inline(always)]
-pub(crate) fn lost(pu: u16) {
-    if let Some(unit) = count::unit(pu) {
-        // SAFETY: this CPU's own entry.
-        unsafe { (*unit).reserve_failed += 1 };
-    }
 }
