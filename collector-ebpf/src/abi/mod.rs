@@ -18,16 +18,17 @@ pub mod counter;
 pub mod flow;
 pub mod layout;
 pub mod network;
+pub mod packet;
 pub mod pu;
 pub mod report;
 
 use layout::Layout;
 
 /// The version of this contract. User space refuses an object that was built for another one.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 /// The layout of every type of the contract, in the order of the files.
-pub fn layouts() -> [&'static Layout; 18] {
+pub fn layouts() -> [&'static Layout; 19] {
     [
         &control::Control::LAYOUT,
         &control::Anchor::LAYOUT,
@@ -45,6 +46,7 @@ pub fn layouts() -> [&'static Layout; 18] {
         &flow::TableKey6::LAYOUT,
         &flow::TableCounts::LAYOUT,
         &flow::Identity::LAYOUT,
+        &packet::PacketRecord::LAYOUT,
         &pu::Role::LAYOUT,
         &report::FlowEvent::LAYOUT,
     ]
