@@ -80,6 +80,9 @@ fn a_units_packets_are_reported_exactly_in_the_directions_asked_for() -> Result<
         let finished = collector.stop()?;
         assert_all_reported(&finished);
         let reports = reports(&finished);
+        // In the order in which they were seen on the one CPU that the other host sends from.
+        let come = reports.iter().filter(|report| report.destination_port == PORT);
+        assert!(come.is_sorted_by_key(|report| report.ts));
         // The unit's own counters: all that it received and sent, the questions of the end among it.
         let [received, _, sent, _] = events::unit(&finished.events, "web");
         let of = |event| reports.iter().filter(|report| report.event == event).count() as u64;
@@ -118,6 +121,7 @@ fn a_units_packets_are_reported_exactly_in_the_directions_asked_for() -> Result<
                         source_port: 40_000,
                         trireme_packet: true,
                         payload: payload.clone(),
+                        ts: report.ts,
                         ..PacketReport::default()
                     }
                 );

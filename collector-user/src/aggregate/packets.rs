@@ -28,7 +28,7 @@ use crate::{
 ///
 /// Its octets are read by the same parser that the programs have. Where they end too early for that, or make no sense,
 /// what the IP header says is told all the same.
-pub fn report(packet: &Packet, snaplen: usize, units: &Registry) -> PacketReport {
+pub fn report(packet: &Packet, snaplen: usize, units: &Registry, moment: &Moment) -> PacketReport {
     let Packet { record, octets } = packet;
     let read = Read::of(record, octets);
     let unit = units.get(record.pu);
@@ -52,6 +52,7 @@ pub fn report(packet: &Packet, snaplen: usize, units: &Registry) -> PacketReport
         source_port: read.source_port,
         trireme_packet: is_named(record.pu),
         payload,
+        ts: moment.wall_of_boot(record.boot_ns),
     }
 }
 
@@ -269,7 +270,7 @@ mod tests {
     use crate::{
         clock::Moment,
         drain::decode::Packet,
-        event::{LinkType, PacketEvent, PacketReport},
+        event::{LinkType, PacketEvent, PacketReport, Time},
         pu::registry::{Declared, Registry},
     };
 
@@ -321,14 +322,19 @@ mod tests {
     }
 
     fn of(octets: Vec<u8>, record: PacketRecord) -> PacketReport {
-        report(&seen(octets, record), 64, &units())
+        report(&seen(octets, record), 64, &units(), &MOMENT)
     }
 
     #[test]
     fn all_that_a_packet_says_stands_in_its_report() {
         let packet = [ipv4(6, 140), tcp(), vec![7; 100]].concat();
-        let record =
-            PacketRecord { mark: 9, pu: index::FIRST, event: event::TRANSMITTED, ..PacketRecord::default() };
+        let record = PacketRecord {
+            boot_ns: 107,
+            mark: 9,
+            pu: index::FIRST,
+            event: event::TRANSMITTED,
+            ..PacketRecord::default()
+        };
         let expected = PacketReport {
             tcp_flags: 0x12,
             claims: vec!["a=b".into()],
@@ -345,6 +351,7 @@ mod tests {
             source_port: 40_000,
             trireme_packet: true,
             payload: Bytes::copy_from_slice(&packet[..64]),
+            ts: Time::from_unix_nanos(1_000_107),
             ..PacketReport::default()
         };
         assert_eq!(of(frame(0x0800, &packet), record), expected);
@@ -447,7 +454,7 @@ mod tests {
         assert_eq!(whole.time.as_unix_nanos(), 1_000_107);
         let cut = captured(&seen, 16, "".into(), &units(), &MOMENT).unwrap();
         assert_eq!((&cut.bytes[..], cut.length), (&whole.bytes[..16], 38));
-        let told = report(&seen, 64, &units());
+        let told = report(&seen, 64, &units(), &MOMENT);
         assert_eq!(told.payload, packet, "the report begins behind it");
     }
 

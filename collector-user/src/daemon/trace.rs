@@ -198,7 +198,7 @@ impl Daemon<'_> {
                 capture.capture(&captured);
             }
         }
-        self.collector.collect_packet_event(&report(&packet, snaplen, &self.units));
+        self.collector.collect_packet_event(&report(&packet, snaplen, &self.units, &self.moment));
     }
 
     /// Tells of the packets that are there now.
