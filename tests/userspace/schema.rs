@@ -164,6 +164,7 @@ fn packet() -> PacketReport {
         source_port: 5353,
         trireme_packet: true,
         payload: Bytes::from_static(&[0x45, 0x00, 0xFF]),
+        ts: Time::from_unix_nanos(1),
     }
 }
 

@@ -18,16 +18,18 @@ pub mod counter;
 pub mod flow;
 pub mod layout;
 pub mod network;
+pub mod packet;
 pub mod pu;
 pub mod report;
+pub mod trace;
 
 use layout::Layout;
 
 /// The version of this contract. User space refuses an object that was built for another one.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 /// The layout of every type of the contract, in the order of the files.
-pub fn layouts() -> [&'static Layout; 18] {
+pub fn layouts() -> [&'static Layout; 20] {
     [
         &control::Control::LAYOUT,
         &control::Anchor::LAYOUT,
@@ -45,7 +47,9 @@ pub fn layouts() -> [&'static Layout; 18] {
         &flow::TableKey6::LAYOUT,
         &flow::TableCounts::LAYOUT,
         &flow::Identity::LAYOUT,
+        &packet::PacketRecord::LAYOUT,
         &pu::Role::LAYOUT,
         &report::FlowEvent::LAYOUT,
+        &trace::Trace::LAYOUT,
     ]
 }

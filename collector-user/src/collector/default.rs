@@ -114,6 +114,7 @@ impl EventCollector for DefaultCollector {
             encrypt = report.encrypt,
             trireme_packet = report.trireme_packet,
             claims = ?report.claims,
+            ts = %report.ts,
         );
     }
 

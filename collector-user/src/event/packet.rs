@@ -6,7 +6,7 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Text, vocabulary::vocabulary};
+use super::{Text, Time, vocabulary::vocabulary};
 
 vocabulary! {
     /// What happened to a packet.
@@ -65,13 +65,15 @@ pub struct PacketReport {
     #[serde(with = "super::hex")]
     #[schemars(schema_with = "super::hex::schema")]
     pub payload: Bytes,
+    /// When it was seen.
+    pub ts: Time,
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
 
-    use super::{PacketEvent, PacketReport};
+    use super::{PacketEvent, PacketReport, Time};
 
     #[test]
     fn all_fields_round_trip() {
@@ -93,6 +95,7 @@ mod tests {
             source_port: 5353,
             trireme_packet: true,
             payload: Bytes::from_static(&[0x45, 0x00, 0xff]),
+            ts: Time::from_unix_nanos(1),
         };
         let text = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<PacketReport>(&text).unwrap(), report);

@@ -22,4 +22,5 @@ mod maps;
 pub mod memory;
 pub mod networks;
 pub mod object;
+pub mod perf;
 pub mod requirements;

@@ -16,14 +16,16 @@ use collector_ebpf::abi::{
     counter::{PUS_PER_CHUNK, PuCounters},
     flow::{Slot4, Slot6, TableKey4, TableKey6},
     pu::Role,
+    trace::Trace,
 };
 
 use crate::kernel::{
     cpus::{self, give_slots, slots_of_one},
     error::KernelError,
-    maps::{data, mapped, outer, shared, tables, typed},
+    maps::{data, mapped, outer, packets, shared, tables, typed},
     memory::SharedArray,
     networks::Networks,
+    perf::PacketMap,
     requirements::{
         check_kernel, check_object, check_privileges, is_preempt_rt, kernel_version, ticks_per_second,
     },
@@ -58,6 +60,9 @@ pub struct Settings {
     pub fragment_seconds: u32,
     /// Octets of the ring of events; a power of two of at least a page.
     pub ring: u32,
+    /// Octets of the buffer for single packets on each CPU; a power of two of at least a page. There is none as long as
+    /// nobody asks for packets.
+    pub packets: u32,
     /// The bits of `skb->mark` that hold a processing unit's mark; contiguous, or 0 for none.
     pub mark_mask: u32,
     /// The CPUs that have slots; all that are online where nothing is said. A packet on another one is counted in the
@@ -81,6 +86,8 @@ impl Default for Settings {
             // As long as Linux waits for the rest of a datagram (net.ipv4.ipfrag_time).
             fragment_seconds: 30,
             ring: 1 << 22,
+            // With the page that perf adds, what the kernel lets a user lock on each CPU (perf_event_mlock_kb).
+            packets: 1 << 19,
             mark_mask: 0xFFFC_0000,
             slots_on: None,
             reference_programs: false,
@@ -104,6 +111,8 @@ pub struct Loaded {
     pub networks: Networks,
     /// Flows that begin and end.
     pub events: RingBuf<MapData>,
+    /// Single packets.
+    pub packets: PacketMap,
     /// Rare faults that the programs tell in words.
     pub faults: EbpfLogger<&'static dyn log::Log>,
     /// What the programs of the bench walk over, where they were asked for.
@@ -144,6 +153,8 @@ pub struct ControlMaps {
     pub tunnels: HashMap<MapData, u32, u32>,
     /// Declared ranges.
     pub cidrs: LpmTrie<MapData, [u8; 16], u32>,
+    /// Whose packets are reported.
+    pub traced: HashMap<MapData, u32, Trace>,
     /// The outer map of the IPv4 tables: writing it waits for every program that runs.
     pub tables_4: ArrayOfMaps<MapData>,
 }
@@ -230,7 +241,8 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         .map_max_entries("NEW6", settings.identities_6 / 2)
         .map_max_entries("LIVE4", settings.identities_4)
         .map_max_entries("LIVE6", settings.identities_6)
-        .map_max_entries("EVENTS", settings.ring);
+        .map_max_entries("EVENTS", settings.ring)
+        .map_max_entries("PACKETS", possible);
     for (name, factor) in HASH_FACTORS.into_iter().zip(&factors) {
         loader.override_global(name, factor, true);
     }
@@ -263,6 +275,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         locals: typed(&mut ebpf, "LOCALS")?,
         tunnels: typed(&mut ebpf, "TUNNELS")?,
         cidrs: typed(&mut ebpf, "CIDRS")?,
+        traced: typed(&mut ebpf, "TRACED")?,
         tables_4: outer_4,
     };
     let counters = CounterMaps { units: outer(&mut ebpf, "PUS")?, chunks: Vec::new() };
@@ -270,11 +283,12 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     give_slots(&control.control, with_slots, slots_4, slots_6);
     let networks = Networks::new(typed(&mut ebpf, "NETWORKS")?, typed(&mut ebpf, "NETWORKS_MADE")?);
     let events = typed(&mut ebpf, "EVENTS")?;
+    let packets = packets(&mut ebpf, "PACKETS")?;
     let faults = EbpfLogger::init(&mut ebpf)?;
     let anchored = shared(&mut ebpf, "ANCHOR", 1)?;
     let reference = settings.reference_programs.then(|| reference_maps(&mut ebpf)).transpose()?;
     let programs = Programs { ebpf, anchored };
-    Ok(Loaded { programs, control, flows, counters, ledgers, networks, events, faults, reference })
+    Ok(Loaded { programs, control, flows, counters, ledgers, networks, events, packets, faults, reference })
 }
 
 /// The program that counts what comes in.

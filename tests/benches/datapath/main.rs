@@ -3,6 +3,7 @@
 //! - [`hot`]: one flow, which holds its slot.
 //! - [`flows`]: many flows, whose packets come mixed.
 //! - [`first`]: the first packet of a flow, with everything on.
+//! - [`traced`]: one flow, whose packets are reported.
 //!
 //! Each program is run by `BPF_PROG_TEST_RUN`, beside two of the same object: an empty one, which is what running a
 //! program costs at all and is subtracted, and `floor`, the usual way to count flows. Programs take turns within a round,
@@ -12,6 +13,7 @@
 mod first;
 mod flows;
 mod hot;
+mod traced;
 mod walk;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -30,9 +32,12 @@ use collector_user::kernel::object::Settings;
 fn main() -> Result<()> {
     let options = Options::parse(std::env::args().skip(1))?;
     pin(0)?;
-    for (part, run) in
-        [("hot", hot::run as fn(usize) -> Result<()>), ("flows", flows::run), ("first", first::run)]
-    {
+    for (part, run) in [
+        ("hot", hot::run as fn(usize) -> Result<()>),
+        ("flows", flows::run),
+        ("first", first::run),
+        ("traced", traced::run),
+    ] {
         if options.wants(part) {
             run(options.rounds)?;
         }
