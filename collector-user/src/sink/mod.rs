@@ -4,13 +4,18 @@
 //! [`json`] and [`text`]; the log of others ([`log`](mod@log): standard error, the systemd journal, syslog); and any
 //! collector ([`Behind`]). A sink that is slow, fails or panics loses its own events, counted, and never holds up the one
 //! who hands them over.
+//!
+//! Packets as they were seen are no events: they go to a file of a form of its own, [`pcapng`], by [`capture`](mod@capture).
 
 mod behind;
 pub(crate) mod bounded;
+pub mod capture;
 mod error;
 pub mod json;
 mod lines;
 pub mod log;
+mod merge;
+pub mod pcapng;
 pub mod queue;
 pub mod text;
 pub(crate) mod waiting;
