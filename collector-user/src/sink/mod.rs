@@ -41,6 +41,17 @@ pub trait Format: Send {
     fn write(&mut self, time: Time, event: &Event, out: &mut Vec<u8>) -> io::Result<()>;
 }
 
+/// A queue that loses what finds no room, and can be told to wait for it: for when nothing is drained any more, and the
+/// last of it is more than a queue holds.
+pub trait Room: Send {
+    /// From now on what finds the queue full waits for room. An output that takes nothing for two seconds is waited for no
+    /// longer, so that it costs the others no more than that; one that is slow is, until [`hurry`](Self::hurry).
+    fn wait_for_room(&self);
+
+    /// What finds the queue full is lost at once again, what waits now among it. From any thread.
+    fn hurry(&self);
+}
+
 /// What a sink's thread hands events to, one at a time. It may block.
 pub trait Target: Send {
     /// Takes an event that was emitted at `time`. It may be gathered with others until [`settle`](Self::settle).

@@ -29,7 +29,7 @@ use tokio::sync::{oneshot, watch};
 pub use output::{Output, Stream};
 
 use super::{
-    SinkError,
+    Room, SinkError,
     bounded::{Bounded, Refused},
     pcapng::Section,
 };
@@ -192,26 +192,23 @@ pub struct Intake {
     shared: Arc<Shared>,
 }
 
-impl Intake {
-    /// Tells the file of an interface before its first packet: a file without any interface is none for libpcap.
-    pub fn interface(&self, index: u32, name: &Text, link: LinkType) {
-        // Where there is no room, its first packet tells.
-        let _ = self.shared.queue.push(|| Item::Interface { index, name: name.clone(), link });
-    }
-
-    /// From now on a packet that finds the queue full waits for room, as an event does
-    /// ([`Queue::wait_for_room`](super::queue::Queue::wait_for_room)).
-    pub fn wait_for_room(&self) {
+impl Room for Intake {
+    fn wait_for_room(&self) {
         self.shared.queue.be_patient(PATIENCE);
     }
 
-    /// Packets that find the queue full are lost at once again, those that wait now among them. From any thread.
-    pub fn hurry(&self) {
+    fn hurry(&self) {
         self.shared.queue.hurry();
     }
 }
 
 impl PacketCapture for Intake {
+    /// A file without any interface is none for libpcap: it learns of each before its first packet.
+    fn watch(&self, index: u32, interface: &Text, link: LinkType) {
+        // Where there is no room, its first packet tells.
+        let _ = self.shared.queue.push(|| Item::Interface { index, name: interface.clone(), link });
+    }
+
     fn capture(&self, packet: &Captured) {
         let Self { shared } = self;
         shared.handed.fetch_add(1, Relaxed);

@@ -12,7 +12,7 @@ use crate::{
     collector::capture::PacketCapture as _,
     event::{Captured, LinkType, PacketEvent, Time},
     sink::{
-        SinkError,
+        Room as _, SinkError,
         pcapng::tests::{Read, read},
     },
 };
@@ -65,7 +65,7 @@ fn captured(
 ) -> (CaptureCounts, Vec<u64>, Option<Read>) {
     let mut file: std::fs::File = memfd_create("capture", MemfdFlags::CLOEXEC).unwrap().into();
     let (intake, capture) = start(options(count), Stream::new(file.try_clone().unwrap())).unwrap();
-    intake.interface(3, &"eth0".into(), LinkType::Ethernet);
+    intake.watch(3, &"eth0".into(), LinkType::Ethernet);
     feed(&intake, &capture);
     let (counts, closed) = close(capture, vec![("lost".to_owned(), 8)]);
     closed.unwrap();
@@ -188,7 +188,7 @@ impl Output for Held {
 fn a_reader_that_is_slow_holds_up_nobody_and_its_losses_are_counted() {
     let ((is_reached, reached), (go_on, may_go_on)) = (channel(), channel());
     let (intake, capture) = start(options(None), Held { writes: 0, is_reached, may_go_on }).unwrap();
-    intake.interface(3, &"eth0".into(), LinkType::Ethernet);
+    intake.watch(3, &"eth0".into(), LinkType::Ethernet);
     reached.recv().unwrap();
     // The thread is held up: large packets fill the queue by their octets, long before they are too many.
     let large = Captured { bytes: vec![0; 60_000].into(), ..seen_at(1) };
@@ -205,7 +205,7 @@ fn a_reader_that_is_slow_holds_up_nobody_and_its_losses_are_counted() {
 fn a_reader_that_is_stuck_is_left_behind() {
     let ((is_reached, reached), (_go_on, may_go_on)) = (channel(), channel());
     let (intake, capture) = start(options(None), Held { writes: 0, is_reached, may_go_on }).unwrap();
-    intake.interface(3, &"eth0".into(), LinkType::Ethernet);
+    intake.watch(3, &"eth0".into(), LinkType::Ethernet);
     reached.recv().unwrap();
     intake.capture(&seen_at(1));
     let (counts, closed) = now(capture.close(Vec::new(), std::future::ready(())));
@@ -217,7 +217,7 @@ fn a_reader_that_is_stuck_is_left_behind() {
 fn at_the_end_there_is_time_for_a_slow_reader() {
     let ((is_reached, reached), (go_on, may_go_on)) = (channel(), channel());
     let (intake, capture) = start(options(None), Held { writes: 0, is_reached, may_go_on }).unwrap();
-    intake.interface(3, &"eth0".into(), LinkType::Ethernet);
+    intake.watch(3, &"eth0".into(), LinkType::Ethernet);
     reached.recv().unwrap();
     intake.wait_for_room();
     let feeding = intake.clone();
