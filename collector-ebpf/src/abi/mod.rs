@@ -21,6 +21,7 @@ pub mod network;
 pub mod packet;
 pub mod pu;
 pub mod report;
+pub mod trace;
 
 use layout::Layout;
 
@@ -28,7 +29,7 @@ use layout::Layout;
 pub const VERSION: u32 = 9;
 
 /// The layout of every type of the contract, in the order of the files.
-pub fn layouts() -> [&'static Layout; 19] {
+pub fn layouts() -> [&'static Layout; 20] {
     [
         &control::Control::LAYOUT,
         &control::Anchor::LAYOUT,
@@ -49,5 +50,6 @@ pub fn layouts() -> [&'static Layout; 19] {
         &packet::PacketRecord::LAYOUT,
         &pu::Role::LAYOUT,
         &report::FlowEvent::LAYOUT,
+        &trace::Trace::LAYOUT,
     ]
 }

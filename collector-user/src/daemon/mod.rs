@@ -1,19 +1,23 @@
 //! The only module that knows all stages: load, attach, drain, aggregate, report, until told to stop.
 //!
 //! Everything runs on one task. It waits for: the end, the drain's tick, the counters' tick, the ring of events, and
-//! changes of interfaces; it never sleeps and never polls.
+//! the buffers of single packets, wishes for such packets,
+//! and changes of interfaces; it never sleeps and never polls.
 
 mod interfaces;
 mod missing;
 mod numbers;
 mod reports;
 mod restore;
+pub mod trace;
 mod unseen;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    io, thread,
+    io,
+    sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -28,7 +32,7 @@ use tokio::{
 use crate::{
     aggregate::{counters::Differences, flows::Flows, lives::Lives, record::Scribe},
     clock::{self, Moment},
-    collector::EventCollector,
+    collector::{EventCollector, capture::PacketCapture},
     config::IfaceGlob,
     drain::{
         decode::{DecodeError, Record},
@@ -52,10 +56,12 @@ use crate::{
     pu::{
         life::Lives as UnitLives,
         registry::{Declared, Registry, TooMany},
+        trace::{DEFAULT_SNAPLEN, NoSuchUnit, Wish},
     },
 };
 use interfaces::Watched;
 use reports::Teller;
+use trace::{Tracer, Tracing, Wishes};
 
 /// What the daemon is asked to do.
 #[derive(Clone, Debug)]
@@ -78,6 +84,12 @@ pub struct Options {
     pub attach: Choice,
     /// Flows remembered at most.
     pub most_flows: usize,
+    /// Whose packets are reported one by one, from the start; [`Started::tracer`] takes more wishes later.
+    pub traces: Vec<Wish>,
+    /// Octets of a packet in its report, from the IP header on, and for `capture`, from the link layer's on.
+    pub snaplen: u16,
+    /// Who gets these packets as they were seen, before the collector gets their reports.
+    pub capture: Option<Arc<dyn PacketCapture>>,
     /// Sizes and budgets of the programs' maps.
     pub settings: Settings,
 }
@@ -94,6 +106,9 @@ impl Default for Options {
             drain_interval: Duration::from_secs(1),
             attach: Choice::Auto,
             most_flows: 1 << 20,
+            traces: Vec::new(),
+            snaplen: DEFAULT_SNAPLEN,
+            capture: None,
             settings: Settings::default(),
         }
     }
@@ -118,6 +133,9 @@ pub enum DaemonError {
     /// More units than can be counted.
     #[error(transparent)]
     Units(#[from] TooMany),
+    /// A unit whose packets were asked for does not exist.
+    #[error(transparent)]
+    Trace(#[from] NoSuchUnit),
     /// An interface that was named does not exist.
     #[error(
         "there is no interface {name}: `ip link` lists those there are; a pattern with * may match later"
@@ -149,6 +167,8 @@ pub struct Started {
     pub interfaces: Vec<InterfaceStatus>,
     /// What it could not have, each a sentence.
     pub missing: Vec<String>,
+    /// Takes wishes for reports of packets as long as it runs.
+    pub tracer: Tracer,
 }
 
 /// Runs until `shutdown` is ready. `started` is called once, when every packet is counted from then on.
@@ -173,6 +193,10 @@ pub async fn run(
     // A wrong name is told before anything that needs a privilege.
     interfaces::check_names(&options.ifaces, &links::list(&netlink.handle).await?)?;
     let units = Registry::new(&options.units)?;
+    for wish in &options.traces {
+        wish.entry(&units)?;
+    }
+    let (tracer, wishes) = trace::channel();
     let mut shutdown = std::pin::pin!(shutdown);
     let loaded = tokio::select! {
         biased;
@@ -195,8 +219,8 @@ pub async fn run(
             return Err(error);
         }
     };
-    started(&Started { interfaces: daemon.interface_status(&BTreeMap::new()), missing });
-    let result = daemon.serve(&mut shutdown, changes).await;
+    started(&Started { interfaces: daemon.interface_status(&BTreeMap::new()), missing, tracer });
+    let result = daemon.serve(&mut shutdown, changes, wishes).await;
     let finished = daemon.finish().await;
     result.and(finished)
 }
@@ -213,6 +237,7 @@ struct Daemon<'a> {
     ledgers: Ledgers,
     networks: Networks,
     events: Events,
+    tracing: Tracing,
     faults: Faults,
     flows: Flows,
     units: Registry,
@@ -240,7 +265,9 @@ impl<'a> Daemon<'a> {
         loaded: Loaded,
     ) -> Result<Self, DaemonError> {
         let hz = requirements::ticks_per_second()?;
-        let Loaded { programs, control, flows, mut counters, ledgers, networks, events, faults, .. } = loaded;
+        let Loaded {
+            programs, control, flows, mut counters, ledgers, networks, events, packets, faults, ..
+        } = loaded;
         // Where programs interrupt one another, two may take one number.
         let cpus = if requirements::is_preempt_rt() { 0 } else { ledgers.cpus() };
         counters.ensure(units.last_index())?;
@@ -262,6 +289,7 @@ impl<'a> Daemon<'a> {
             ledgers,
             networks,
             events: Events::new(events)?,
+            tracing: Tracing::new(packets),
             faults: Faults::new(faults)?,
             flows: Flows::new(lives, options.most_flows),
             units,
@@ -284,6 +312,10 @@ impl<'a> Daemon<'a> {
         let created = self.lives.begin(&self.units);
         self.tell_lives(&created);
         self.remove_leftovers().await?;
+        // Before the first packet.
+        for wish in &self.options.traces {
+            self.trace(wish)?;
+        }
         let mut missing = self.reconcile(true).await?;
         missing.extend(self.lacking_marks());
         missing.extend(requirements::is_preempt_rt().then(|| WITHOUT_CACHES.to_owned()));
@@ -294,6 +326,7 @@ impl<'a> Daemon<'a> {
         &mut self,
         mut shutdown: impl Future<Output = ()> + Unpin,
         changes: impl futures_util::Stream<Item = Change> + Unpin,
+        mut wishes: Wishes,
     ) -> Result<(), DaemonError> {
         // One answer to a burst of messages: each answer lists everything.
         let mut changes = changes.ready_chunks(1024);
@@ -305,6 +338,7 @@ impl<'a> Daemon<'a> {
         let mut looked = false;
         let mut sweep = ticks(SWEEP_INTERVAL);
         let mut news = Vec::new();
+        let mut packets = Vec::new();
         loop {
             tokio::select! {
                 () = &mut shutdown => return Ok(()),
@@ -338,6 +372,16 @@ impl<'a> Daemon<'a> {
                         self.drain()?;
                         drain.reset();
                     }
+                }
+                result = self.tracing.next(|packet| packets.push(packet)) => {
+                    result?;
+                    for packet in packets.drain(..) {
+                        self.tell_packet(packet);
+                    }
+                }
+                wish = wishes.next() => {
+                    let done = self.trace(&wish.wish);
+                    wish.answer(done);
                 }
                 result = self.faults.pass_on() => result?,
             }
@@ -377,6 +421,7 @@ impl<'a> Daemon<'a> {
         // Twice: a program that was running read the epoch before or after the first swap. And whatever fails, what was
         // drained is told.
         let drained = self.drain().and_then(|()| self.drain());
+        self.drain_packets();
         let Self { flows, scribe, units, moment, collector, options, watched, .. } = self;
         let teller = Teller { scribe, units, moment, collector: *collector, options, watched };
         flows.cut_off(|id| teller.host_end(id), |id, flow| teller.tell(id, flow));

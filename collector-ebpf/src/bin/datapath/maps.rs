@@ -2,7 +2,9 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_fib_lookup},
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
+    btf_maps::{
+        Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerfEventArray, ProgramArray, RingBuf,
+    },
     macros::btf_map,
 };
 use collector_ebpf::abi::{
@@ -11,8 +13,10 @@ use collector_ebpf::abi::{
     counter::{Fill, PU_CHUNKS, PUS_PER_CHUNK, PuCounters},
     flow::{FlowKey4, FlowKey6, Identity, Slot4, Slot6, TableCounts, TableKey4, TableKey6},
     network,
+    packet::PacketRecord,
     pu::{self, Role},
     report::FlowEvent,
+    trace::{self, Trace},
 };
 
 use crate::{
@@ -119,6 +123,14 @@ pub(crate) static CIDRS: LpmTrie<[u8; 16], u32, 16384> = LpmTrie::new();
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<FlowEvent, { 1 << 20 }> = RingBuf::new();
 
+/// Single packets: a [`PacketRecord`] each, and its octets behind it. A buffer a CPU, where user space has made one.
+#[btf_map]
+pub(crate) static PACKETS: PerfEventArray = PerfEventArray::new();
+
+/// Whose packets are reported, by the unit's index. Written by user space.
+#[btf_map]
+pub(crate) static TRACED: HashMap<u32, Trace, { trace::MOST as usize }, NO_PREALLOC> = HashMap::new();
+
 /// What a run has read of its packet, where it is not the steady state.
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
@@ -156,6 +168,8 @@ pub(crate) struct Scratch {
     pub(crate) quoted: [u64; 5],
     /// What all that says.
     pub(crate) packet: Packet,
+    /// What is reported of it.
+    pub(crate) record: PacketRecord,
 }
 
 /// What the first fragments of datagrams said. Written and read here.
