@@ -1,5 +1,7 @@
 //! The command line: what can be said, and its help.
 
+mod capture;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue, value_parser};
@@ -8,6 +10,8 @@ use crate::{
     collector::stash::Aggregate,
     config::{Attach, Config, IfaceGlob, Interval, LogFormat, Output, OutputConfig, TraceConfig, Tunnels},
 };
+
+pub use capture::CaptureArgs;
 
 /// Shows who talks to whom on this host: flows and counters per processing unit, from the kernel's datapath.
 #[derive(Debug, Parser)]
@@ -24,6 +28,10 @@ pub enum Command {
     /// Attaches to interfaces and reports what passes, until it is interrupted.
     #[command(after_help = RUN_HELP)]
     Run(RunArgs),
+
+    /// Writes packets to a file that Wireshark, tshark and tcpdump open.
+    #[command(after_help = capture::HELP)]
+    Capture(CaptureArgs),
 
     /// Prints the JSON Schema of the lines that `run --output json` writes.
     Schema,

@@ -60,10 +60,8 @@ impl RunError {
     fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Config(_)
-            | Self::Daemon(
-                DaemonError::NoSuchInterface { .. } | DaemonError::Units(_) | DaemonError::Trace(_),
-            )
             | Self::Output(OutputError::SharedPlace { .. } | OutputError::SharedWithLog { .. }) => 2,
+            Self::Daemon(error) if error.is_usage() => 2,
             _ => 1,
         })
     }
