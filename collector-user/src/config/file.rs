@@ -12,7 +12,7 @@ use super::{
     output::{self, OutputConfig, RawOutputs},
     pu::{self, RawPu},
 };
-use crate::collector::stash::Aggregate;
+use crate::{collector::stash::Aggregate, host::pcap::Filter};
 
 /// The keys of the file. Each that is missing leaves the default. The forms with underscores are from before the keys
 /// had one spelling.
@@ -23,6 +23,7 @@ struct Raw {
     forwarded: Option<bool>,
     tunnels: Option<Tunnels>,
     aggregate: Option<Aggregate>,
+    filter: Option<Spanned<String>>,
     attach: Option<Attach>,
     duration: Option<Spanned<Length>>,
     flow_interval: Option<Spanned<Length>>,
@@ -74,6 +75,7 @@ pub(super) fn read(text: &str) -> Result<Config, Wrong> {
     config.forwarded = raw.forwarded.unwrap_or(config.forwarded);
     config.tunnels = raw.tunnels.unwrap_or(config.tunnels);
     config.aggregate = raw.aggregate;
+    config.filter = raw.filter.as_ref().map(filter).transpose()?;
     config.attach = raw.attach.unwrap_or(config.attach);
     config.log_format = raw.log_format.unwrap_or(config.log_format);
     config.duration = interval("duration", raw.duration)?;
@@ -101,6 +103,11 @@ pub(super) fn read(text: &str) -> Result<Config, Wrong> {
 
 const fn wrong(span: Range<usize>, fault: Fault) -> Wrong {
     Wrong { span, fault }
+}
+
+/// A packet filter.
+fn filter(given: &Spanned<String>) -> Result<Filter, Wrong> {
+    Filter::compile(given.get_ref()).map_err(|source| wrong(given.span(), Fault::Filter { source }))
 }
 
 /// A number of events that may wait.
