@@ -282,6 +282,27 @@ fn a_count_ends_it_and_a_snap_length_cuts() {
 
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_filter_is_tcpdumps() {
+    let wire = Wire::new();
+    wire.ping(1);
+    let file = TempFile::absent("pcapng");
+    let args = ["-w", file.path(), "--iface", &wire.interface, "--filter", "udp port 7001 and less 60"];
+    let running = start(&wire, &args);
+    wire.ping(5);
+    exchange(&wire, "10.88.0.1:7001", "10.88.0.2:7002", b"wanted");
+    exchange(&wire, "10.88.0.1:7001", "10.88.0.2:7002", &[0; 100]);
+    exchange(&wire, "10.88.0.1:7003", "10.88.0.2:7002", b"not wanted");
+    running.signal("INT");
+    let (code, errors) = running.end_without_output();
+    assert_eq!(code, Some(0), "{errors}");
+    let capture = Capture::of_file(&file);
+    assert_eq!(tcpdump_reads(&file), 2);
+    assert_eq!(capture.packets.iter().map(|(direction, _)| *direction).collect::<Vec<_>>(), [2, 1]);
+    assert!(capture.packets.iter().all(|(_, octets)| octets.windows(6).any(|window| window == b"wanted")));
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn its_time_ends_it_and_no_packets_are_a_file_too() {
     let wire = Wire::new();
     let file = TempFile::absent("pcapng");

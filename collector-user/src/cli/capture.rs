@@ -29,6 +29,7 @@ use crate::{
     config::{Config, ConfigError},
     daemon::{self, DaemonError, Options},
     event::Ledger,
+    host::pcap::Filter,
     pu::trace::{Directions, Whose, Wish},
     sink::{
         SinkError,
@@ -114,7 +115,7 @@ fn keep(args: &CaptureArgs, config: &Config, voice: &Voice) -> Result<(), Captur
         let mut options = asked(args, config);
         // A file that is there stays as it is where nothing can be captured.
         daemon::check(&options).await?;
-        let (intake, capture) = begin(args)?;
+        let (intake, capture) = begin(args, config)?;
         ending.watch_over(vec![Box::new(intake.clone())]);
         options.capture = Some(Arc::new(intake));
         let unwanted = async {
@@ -161,11 +162,11 @@ fn share(usual: u32, cpus: u32) -> u32 {
 }
 
 /// Opens the file, and writes its first block.
-fn begin(args: &CaptureArgs) -> Result<(Intake, Capture), CaptureError> {
+fn begin(args: &CaptureArgs, config: &Config) -> Result<(Intake, Capture), CaptureError> {
     let file = open(&args.write)?;
     let options = capture::Options {
         snap_length: args.snaplen.into(),
-        filter: String::new(),
+        filter: config.filter.as_ref().map_or("", Filter::expression).to_owned(),
         count: args.count,
         clock: clock::wall,
     };
@@ -200,6 +201,7 @@ fn create(path: &Path) -> io::Result<File> {
 /// What was lost of packets before they came to the file.
 fn losses(ledger: &Ledger) -> Vec<(String, u64)> {
     let named = [
+        ("filter_window", ledger.filter_window),
         ("output_failed", ledger.output_failed),
         ("packets_lost", ledger.packets_lost),
         ("undecodable", ledger.undecodable),

@@ -242,6 +242,7 @@ pub(super) fn options(config: &Config) -> Options {
             // Two seconds' worth.
             new_flows_burst: limits.new_flows_per_second.saturating_mul(2),
             mark_mask: config.mark_mask,
+            filter: config.filter.clone(),
             ..Settings::default()
         },
     }

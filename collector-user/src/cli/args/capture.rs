@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, value_parser};
 
-use crate::config::{Attach, Config, IfaceGlob, Interval, LogFormat};
+use crate::{
+    config::{Attach, Config, IfaceGlob, Interval, LogFormat},
+    host::pcap::Filter,
+};
 
 /// What follows the options in its help.
 pub(super) const HELP: &str = "\
@@ -31,6 +34,12 @@ pub struct CaptureArgs {
     /// [default: all]
     #[arg(long, value_name = "PU")]
     pub pu: Option<String>,
+
+    /// Capture only packets that this expression matches: that of tcpdump, see pcap-filter(7).
+    ///
+    /// It is compiled by libpcap (Debian: libpcap0.8), and sees the first 256 octets of a packet. [default: every packet]
+    #[arg(long, value_name = "EXPR", value_parser = super::filter)]
+    pub filter: Option<Filter>,
 
     /// Keep at most so many octets of each packet, from its link-layer header on; its length is kept.
     ///
@@ -65,6 +74,9 @@ impl CaptureArgs {
         if !self.iface.is_empty() {
             config.iface.clone_from(&self.iface);
         }
+        if let Some(filter) = &self.filter {
+            config.filter = Some(filter.clone());
+        }
         config.outputs.clear();
         config.aggregate = None;
         config.duration = self.duration;
@@ -83,10 +95,13 @@ mod tests {
     use crate::{
         cli::args::{Cli, Command},
         config::{Attach, Config, Interval, LogFormat},
+        host::pcap::Filter,
     };
 
     fn capture(line: &str) -> Result<CaptureArgs, clap::Error> {
-        let words = ["collector", "capture"].into_iter().chain(line.split_whitespace());
+        // An underscore stands for a space within a word.
+        let words = line.split_whitespace().map(|word| word.replace('_', " "));
+        let words = ["collector", "capture"].into_iter().map(str::to_owned).chain(words);
         Cli::try_parse_from(words).map(|cli| {
             let Command::Capture(args) = cli.command else { panic!("{line} is another verb") };
             args
@@ -97,7 +112,7 @@ mod tests {
     fn everything_can_be_said_and_wins() {
         let args = capture(
             "-w c.pcapng --iface eth0 --iface veth* --pu web --snaplen 96 --count 7 --duration 2s \
-             --attach clsact --log-format json --config c.toml",
+             --attach clsact --log-format json --config c.toml --filter udp_port_7001",
         )
         .unwrap();
         assert_eq!((args.write.as_path(), args.pu.as_deref()), (Path::new("c.pcapng"), Some("web")));
@@ -108,6 +123,7 @@ mod tests {
         assert_eq!((config.attach, config.log_format), (Attach::Clsact, LogFormat::Json));
         assert_eq!(config.duration, Some(Interval::from_seconds(2)));
         assert!(config.outputs.is_empty());
+        assert_eq!(config.filter.as_ref().map(Filter::expression), Some("udp port 7001"));
     }
 
     #[test]
@@ -124,6 +140,7 @@ mod tests {
             ("-w f --snaplen 0", "1..=65535"),
             ("-w f --snaplen 65536", "1..=65535"),
             ("-w f --count 0", "1.."),
+            ("-w f --filter udp_prot", "is no filter (pcap-filter(7))"),
             ("-w f --duration 10", "expected a number and a unit"),
             ("-w f stray", "unexpected argument"),
         ] {
