@@ -15,6 +15,7 @@
 pub mod bench;
 pub mod control;
 pub mod counter;
+pub mod filter;
 pub mod flow;
 pub mod layout;
 pub mod network;
@@ -29,7 +30,7 @@ use layout::Layout;
 pub const VERSION: u32 = 9;
 
 /// The layout of every type of the contract, in the order of the files.
-pub fn layouts() -> [&'static Layout; 20] {
+pub fn layouts() -> [&'static Layout; 23] {
     [
         &control::Control::LAYOUT,
         &control::Anchor::LAYOUT,
@@ -37,6 +38,9 @@ pub fn layouts() -> [&'static Layout; 20] {
         &counter::PuCounters::LAYOUT,
         &counter::Ledger::LAYOUT,
         &counter::Fill::LAYOUT,
+        &filter::Instruction::LAYOUT,
+        &filter::Program::LAYOUT,
+        &filter::Machine::LAYOUT,
         &flow::FlowKey4::LAYOUT,
         &flow::FlowKey6::LAYOUT,
         &flow::SlotAmounts::LAYOUT,

@@ -11,6 +11,7 @@ use collector_ebpf::abi::{
     bench::Walk,
     control::{Anchor, Control},
     counter::{Fill, PU_CHUNKS, PUS_PER_CHUNK, PuCounters},
+    filter::{self, Machine},
     flow::{FlowKey4, FlowKey6, Identity, Slot4, Slot6, TableCounts, TableKey4, TableKey6},
     network,
     packet::PacketRecord,
@@ -175,6 +176,14 @@ pub(crate) struct Scratch {
 /// What the first fragments of datagrams said. Written and read here.
 #[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<Datagram, Said, 4096> = LruHashMap::new();
+
+/// The programs of the packet filter, by the kind of link. Written by user space before any program runs.
+#[btf_map]
+pub(crate) static FILTER: Array<filter::Program, { filter::PROGRAMS as usize }> = Array::new();
+
+/// The machines that run them. Written here; what they count is read by user space.
+#[btf_map]
+pub(crate) static FILTER_RUNS: PerCpuArray<Machine, { filter::MACHINES as usize }> = PerCpuArray::new();
 
 /// Written by the reference program `floor` only. As small as can be where it is not loaded, as what follows.
 #[btf_map]

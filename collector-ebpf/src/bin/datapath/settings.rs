@@ -71,3 +71,7 @@ pub(crate) static MARK_MASK: Global<u32> = Global::new(0);
 /// How far the mark is shifted to reach those bits.
 #[unsafe(no_mangle)]
 pub(crate) static MARK_SHIFT: Global<u32> = Global::new(0);
+
+/// 1 where there is a packet filter; 0 where every packet is wanted.
+#[unsafe(no_mangle)]
+pub(crate) static FILTERED: Global<u32> = Global::new(0);
