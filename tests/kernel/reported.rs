@@ -47,7 +47,7 @@ impl Kept {
 
 fn reports(finished: &Finished) -> Vec<&PacketReport> {
     let packets = finished.events.iter().filter_map(|event| match event {
-        Event::Packet(report) => Some(report),
+        Event::Packet(report) if report.event != PacketEvent::Dropped => Some(report),
         _ => None,
     });
     packets.collect()
@@ -120,6 +120,8 @@ fn a_units_packets_are_reported_exactly_in_the_directions_asked_for() -> Result<
                         source_ip: Some(wire.a.address(version)),
                         source_port: 40_000,
                         trireme_packet: true,
+                        packets: 1,
+                        interface: wire.b.dev.as_str().into(),
                         payload: payload.clone(),
                         ts: report.ts,
                         ..PacketReport::default()

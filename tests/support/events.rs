@@ -19,8 +19,17 @@ pub struct Totals {
     pub count: u64,
 }
 
-/// All flow records, in their order.
+/// All flow records of what was counted, in their order.
 pub fn flows(events: &[Event]) -> impl Iterator<Item = &FlowRecord> {
+    all_flows(events).filter(|flow| flow.dropped_packets == 0)
+}
+
+/// The records of packets that the kernel dropped.
+pub fn rejected(events: &[Event]) -> impl Iterator<Item = &FlowRecord> {
+    all_flows(events).filter(|flow| flow.dropped_packets > 0)
+}
+
+fn all_flows(events: &[Event]) -> impl Iterator<Item = &FlowRecord> {
     events.iter().filter_map(|event| match event {
         Event::Flow(record) => Some(record),
         _ => None,

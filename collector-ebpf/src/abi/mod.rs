@@ -15,6 +15,7 @@
 pub mod bench;
 pub mod control;
 pub mod counter;
+pub mod drop;
 pub mod filter;
 pub mod flow;
 pub mod layout;
@@ -30,7 +31,7 @@ use layout::Layout;
 pub const VERSION: u32 = 9;
 
 /// The layout of every type of the contract, in the order of the files.
-pub fn layouts() -> [&'static Layout; 23] {
+pub fn layouts() -> [&'static Layout; 27] {
     [
         &control::Control::LAYOUT,
         &control::Anchor::LAYOUT,
@@ -38,6 +39,10 @@ pub fn layouts() -> [&'static Layout; 23] {
         &counter::PuCounters::LAYOUT,
         &counter::Ledger::LAYOUT,
         &counter::Fill::LAYOUT,
+        &drop::DropKey::LAYOUT,
+        &drop::DropCounts::LAYOUT,
+        &drop::DropLedger::LAYOUT,
+        &drop::DropBudget::LAYOUT,
         &filter::Instruction::LAYOUT,
         &filter::Program::LAYOUT,
         &filter::Machine::LAYOUT,

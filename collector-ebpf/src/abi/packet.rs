@@ -22,6 +22,16 @@ pub mod link {
     pub const NONE: u8 = 2;
 }
 
+/// Which end of a dropped packet is its unit's.
+pub mod end {
+    /// Neither: it passed through, or it has no ends that are known.
+    pub const NEITHER: u8 = 0;
+    /// Its source.
+    pub const SOURCE: u8 = 1;
+    /// Its destination.
+    pub const DESTINATION: u8 = 2;
+}
+
 /// Octets of a packet that follow its record at most: with its header of 8 octets, the length of 4, the record and padding
 /// to 8, a record of a perf buffer stays below the 64 KiB that its own length field can say.
 pub const MOST_CAPTURED: u32 = u16::MAX as u32 - 7 - 8 - 4 - size_of::<PacketRecord>() as u32;
@@ -40,7 +50,7 @@ pub struct PacketRecord {
     pub mark: u32,
     /// Why it was dropped: a number of the running kernel's; 0 where it names none, and otherwise.
     pub reason: u32,
-    /// Reports of this unit that were held back on this CPU since the last one that was not.
+    /// Reports of drops of this unit that were held back, ever; low 32 bits.
     pub suppressed: u32,
     /// Octets of the buffer from where those that follow begin.
     pub length: u32,
@@ -62,11 +72,37 @@ pub struct PacketRecord {
     pub event: u8,
     /// One of [`link`].
     pub link: u8,
+    /// Of a drop: which end of the packet is the processing unit's. One of [`end`].
+    pub end: u8,
     #[doc(hidden)]
-    pub _pad: u32,
+    pub _pad: [u8; 3],
 }
 
 layout!(PacketRecord, 64, {
     boot_ns: 0, place: 8, ifindex: 16, mark: 20, reason: 24, suppressed: 28, length: 32, captured: 36, packets: 40,
-    namespace: 44, cpu: 48, pu: 52, vlan_tci: 54, vlan_protocol: 56, event: 58, link: 59, _pad: 60,
+    namespace: 44, cpu: 48, pu: 52, vlan_tci: 54, vlan_protocol: 56, event: 58, link: 59, end: 60, _pad: 61,
 });
+
+impl PacketRecord {
+    /// Nothing but zeros.
+    pub const EMPTY: Self = Self {
+        boot_ns: 0,
+        place: 0,
+        ifindex: 0,
+        mark: 0,
+        reason: 0,
+        suppressed: 0,
+        length: 0,
+        captured: 0,
+        packets: 0,
+        namespace: 0,
+        cpu: 0,
+        pu: 0,
+        vlan_tci: 0,
+        vlan_protocol: 0,
+        event: 0,
+        link: 0,
+        end: 0,
+        _pad: [0; 3],
+    };
+}

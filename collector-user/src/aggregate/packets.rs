@@ -19,7 +19,7 @@ use collector_ebpf::{
 use crate::{
     clock::Moment,
     drain::decode::Packet,
-    event::{Captured, LinkType, PacketEvent, PacketReport, Text, reason},
+    event::{Captured, DropClass, LinkType, PacketEvent, PacketReport, Text, reason},
     pu::registry::{Registry, is_named},
 };
 
@@ -28,7 +28,13 @@ use crate::{
 ///
 /// Its octets are read by the same parser that the programs have. Where they end too early for that, or make no sense,
 /// what the IP header says is told all the same.
-pub fn report(packet: &Packet, snaplen: usize, units: &Registry, moment: &Moment) -> PacketReport {
+pub fn report(
+    packet: &Packet,
+    snaplen: usize,
+    interface: Text,
+    units: &Registry,
+    moment: &Moment,
+) -> PacketReport {
     let Packet { record, octets } = packet;
     let read = Read::of(record, octets);
     let unit = units.get(record.pu);
@@ -51,6 +57,13 @@ pub fn report(packet: &Packet, snaplen: usize, units: &Registry, moment: &Moment
         source_ip: read.source,
         source_port: read.source_port,
         trireme_packet: is_named(record.pu),
+        packets: record.packets,
+        interface,
+        kernel_reason: "".into(),
+        drop_place: "".into(),
+        drop_class: DropClass::Unknown,
+        advice: "".into(),
+        suppressed: 0,
         payload,
         ts: moment.wall_of_boot(record.boot_ns),
     }
@@ -65,21 +78,13 @@ pub fn captured(
     units: &Registry,
     moment: &Moment,
 ) -> Option<Captured> {
-    let Packet { record, octets } = packet;
+    let record = &packet.record;
     let link = match record.link {
         link::ETHERNET => LinkType::Ethernet,
         link::RAW_IP => LinkType::RawIp,
         _ => return None,
     };
-    let mut length = record.length;
-    let mut bytes = octets.clone();
-    if record.vlan_protocol != 0
-        && link == LinkType::Ethernet
-        && let Some((addresses, rest)) = octets.split_at_checked(ADDRESSES)
-    {
-        bytes = with_tag(addresses, record, rest);
-        length += TAG;
-    }
+    let (mut bytes, length) = whole(packet);
     bytes.truncate(snaplen);
     Some(Captured {
         time: moment.wall_of_boot(record.boot_ns),
@@ -87,6 +92,7 @@ pub fn captured(
         interface,
         event: what_happened(record),
         drop_reason: drop_reason(record),
+        drop_place: "".into(),
         puid: units.get(record.pu).map_or_else(|| "".into(), |unit| unit.id.clone()),
         mark: record.mark,
         packets: record.packets,
@@ -94,6 +100,18 @@ pub fn captured(
         link,
         bytes,
     })
+}
+
+/// The octets of a packet with the tag that the kernel kept beside it in its place, and how many there would be of the whole.
+pub fn whole(packet: &Packet) -> (Bytes, u32) {
+    let Packet { record, octets } = packet;
+    if record.vlan_protocol != 0
+        && record.link == link::ETHERNET
+        && let Some((addresses, rest)) = octets.split_at_checked(ADDRESSES)
+    {
+        return (with_tag(addresses, record, rest), record.length + TAG);
+    }
+    (octets.clone(), record.length)
 }
 
 /// Octets of both link-layer addresses, behind which a tag stands (IEEE 802.1Q-2022 clause 9.3).
@@ -323,7 +341,7 @@ mod tests {
     }
 
     fn of(octets: Vec<u8>, record: PacketRecord) -> PacketReport {
-        report(&seen(octets, record), 64, &units(), &MOMENT)
+        report(&seen(octets, record), 64, "eth0".into(), &units(), &MOMENT)
     }
 
     #[test]
@@ -351,6 +369,8 @@ mod tests {
             source_ip: Some([10, 0, 0, 1].into()),
             source_port: 40_000,
             trireme_packet: true,
+            packets: 1,
+            interface: "eth0".into(),
             payload: Bytes::copy_from_slice(&packet[..64]),
             ts: Time::from_unix_nanos(1_000_107),
             ..PacketReport::default()
@@ -455,7 +475,7 @@ mod tests {
         assert_eq!(whole.time.as_unix_nanos(), 1_000_107);
         let cut = captured(&seen, 16, "".into(), &units(), &MOMENT).unwrap();
         assert_eq!((&cut.bytes[..], cut.length), (&whole.bytes[..16], 38));
-        let told = report(&seen, 64, &units(), &MOMENT);
+        let told = report(&seen, 64, "".into(), &units(), &MOMENT);
         assert_eq!(told.payload, packet, "the report begins behind it");
     }
 

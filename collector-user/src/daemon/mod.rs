@@ -4,9 +4,11 @@
 //! the buffers of single packets, wishes for such packets,
 //! and changes of interfaces; it never sleeps and never polls.
 
+mod drops;
 mod interfaces;
 mod missing;
 mod numbers;
+mod options;
 mod reports;
 mod restore;
 pub mod trace;
@@ -15,9 +17,7 @@ mod unseen;
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    io,
-    sync::Arc,
-    thread,
+    io, thread,
     time::Duration,
 };
 
@@ -32,151 +32,41 @@ use tokio::{
 use crate::{
     aggregate::{counters::Differences, flows::Flows, lives::Lives, record::Scribe},
     clock::{self, Moment},
-    collector::{EventCollector, capture::PacketCapture},
-    config::IfaceGlob,
+    collector::EventCollector,
     drain::{
         decode::{DecodeError, Record},
         events::Events,
         faults::Faults,
         sequence::Sequences,
     },
-    event::{ContainerRecord, InterfaceStatus, Status},
+    event::{ContainerRecord, Status},
     host::{
-        links::{self, HostError},
+        links,
         watch::{self, Change, Netlink},
     },
     kernel::{
-        attach::{Attachments, Choice},
+        attach::Attachments,
         control::{Controller, LEASE_SECONDS},
+        drops::Drops,
         error::KernelError,
         networks::Networks,
-        object::{self, CounterMaps, FlowMaps, Ledgers, Loaded, Programs, Settings},
+        object::{self, CounterMaps, FlowMaps, Ledgers, Loaded, Programs},
         requirements,
+        settings::Settings,
     },
-    pu::{
-        life::Lives as UnitLives,
-        registry::{Declared, Registry, TooMany},
-        trace::{DEFAULT_SNAPLEN, NoSuchUnit, Wish},
-    },
+    pu::{life::Lives as UnitLives, registry::Registry},
 };
+use drops::Dropping;
 use interfaces::Watched;
+pub use options::{DaemonError, Options, Started};
 use reports::Teller;
-use trace::{Tracer, Tracing, Wishes};
-
-/// What the daemon is asked to do.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Interfaces to attach to; none: all that the roles say.
-    pub ifaces: Vec<IfaceGlob>,
-    /// Declared processing units.
-    pub units: Vec<Declared>,
-    /// Report flows that only pass through this host, too.
-    pub forwarded: bool,
-    /// Look inside of tunnels: what they carry is a flow as well.
-    pub inner: bool,
-    /// Between two records of a flow that lives.
-    pub flow_interval: Duration,
-    /// Between two counter reports.
-    pub counter_interval: Duration,
-    /// Between two drains of what the programs count.
-    pub drain_interval: Duration,
-    /// How to attach.
-    pub attach: Choice,
-    /// Flows remembered at most.
-    pub most_flows: usize,
-    /// Whose packets are reported one by one, from the start; [`Started::tracer`] takes more wishes later.
-    pub traces: Vec<Wish>,
-    /// Octets of a packet in its report, from the IP header on, and for `capture`, from the link layer's on.
-    pub snaplen: u16,
-    /// Who gets these packets as they were seen, before the collector gets their reports.
-    pub capture: Option<Arc<dyn PacketCapture>>,
-    /// Sizes and budgets of the programs' maps.
-    pub settings: Settings,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            ifaces: Vec::new(),
-            units: Vec::new(),
-            forwarded: false,
-            inner: false,
-            flow_interval: Duration::from_secs(5),
-            counter_interval: Duration::from_secs(30),
-            drain_interval: Duration::from_secs(1),
-            attach: Choice::Auto,
-            most_flows: 1 << 20,
-            traces: Vec::new(),
-            snaplen: DEFAULT_SNAPLEN,
-            capture: None,
-            settings: Settings::default(),
-        }
-    }
-}
+use trace::{Tracing, Wishes};
 
 /// What a kernel lacks whose softirqs can be preempted: a slot could see two packets at once.
 const WITHOUT_CACHES: &str = "the flow caches: this kernel is PREEMPT_RT, so each packet is counted in the shared table, which costs more";
 
 /// Between two looks for identities that nobody ages.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
-
-/// Why the daemon does not start, or stops.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DaemonError {
-    /// The kernel refuses something.
-    #[error(transparent)]
-    Kernel(#[from] KernelError),
-    /// The host does not answer.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// More units than can be counted.
-    #[error(transparent)]
-    Units(#[from] TooMany),
-    /// A unit whose packets were asked for does not exist.
-    #[error(transparent)]
-    Trace(#[from] NoSuchUnit),
-    /// An interface that was named does not exist.
-    #[error(
-        "there is no interface {name}: `ip link` lists those there are; a pattern with * may match later"
-    )]
-    NoSuchInterface {
-        /// The name.
-        name: String,
-    },
-    /// Nothing could be attached.
-    #[error("cannot attach to any of {tried} interfaces")]
-    NothingAttached {
-        /// How many were tried.
-        tried: usize,
-        /// Why the last one failed.
-        source: crate::kernel::attach::AttachError,
-    },
-    /// There is no thread to load the programs.
-    #[error("cannot load the programs")]
-    Load(#[source] io::Error),
-    /// The ring of events cannot be waited for.
-    #[error("cannot wait for events of the datapath")]
-    Events(#[from] io::Error),
-}
-
-impl DaemonError {
-    /// Whether something was asked for that is not there, or that cannot be: whoever asks otherwise may be served.
-    pub const fn is_usage(&self) -> bool {
-        matches!(self, Self::NoSuchInterface { .. } | Self::Units(_) | Self::Trace(_))
-    }
-}
-
-/// Where the daemon stands once it counts.
-#[derive(Clone, Debug)]
-pub struct Started {
-    /// The interfaces, and what they are.
-    pub interfaces: Vec<InterfaceStatus>,
-    /// What it could not have, each a sentence.
-    pub missing: Vec<String>,
-    /// Takes wishes for reports of packets as long as it runs.
-    pub tracer: Tracer,
-}
 
 /// Whether what was asked for can be had on this host, as far as that is seen without a privilege: for who would rather
 /// know before something else is begun.
@@ -229,7 +119,7 @@ pub async fn run(
         biased;
         // Nothing is attached yet, and nothing was counted.
         () = &mut shutdown => return Ok(Status::default()),
-        loaded = load(options.settings.clone()) => loaded?,
+        loaded = load(drops::folding(options)) => loaded?,
     };
     let mut daemon = Daemon::new(options, collector, netlink, units, loaded)?;
     let start = tokio::select! {
@@ -281,6 +171,9 @@ struct Daemon<'a> {
     gaps: u64,
     /// Times that somebody took the programs off an interface.
     taken_off: u64,
+    /// What was loaded for drops, until it is started.
+    drops: Option<Result<Drops, KernelError>>,
+    dropping: Option<Dropping>,
 }
 
 impl<'a> Daemon<'a> {
@@ -293,7 +186,17 @@ impl<'a> Daemon<'a> {
     ) -> Result<Self, DaemonError> {
         let hz = requirements::ticks_per_second()?;
         let Loaded {
-            programs, control, flows, mut counters, ledgers, networks, events, packets, faults, ..
+            programs,
+            control,
+            flows,
+            mut counters,
+            ledgers,
+            networks,
+            events,
+            packets,
+            faults,
+            drops,
+            ..
         } = loaded;
         // Where programs interrupt one another, two may take one number.
         let cpus = if requirements::is_preempt_rt() { 0 } else { ledgers.cpus() };
@@ -330,6 +233,8 @@ impl<'a> Daemon<'a> {
             sequences: Sequences::new(cpus),
             gaps: 0,
             taken_off: 0,
+            drops,
+            dropping: None,
         })
     }
 
@@ -344,6 +249,7 @@ impl<'a> Daemon<'a> {
             self.trace(wish)?;
         }
         let mut missing = self.reconcile(true).await?;
+        self.start_drops(&mut missing)?;
         missing.extend(self.lacking_marks());
         missing.extend(requirements::is_preempt_rt().then(|| WITHOUT_CACHES.to_owned()));
         Ok(missing)
@@ -445,6 +351,9 @@ impl<'a> Daemon<'a> {
         self.netlink.stop_listening();
         let interfaces = self.compared_status().await;
         self.detach_all().await;
+        if let Some(dropping) = &mut self.dropping {
+            dropping.stop(&mut self.programs);
+        }
         // Twice: a program that was running read the epoch before or after the first swap. And whatever fails, what was
         // drained is told.
         let drained = self.drain().and_then(|()| self.drain());
@@ -456,7 +365,7 @@ impl<'a> Daemon<'a> {
         self.tell_lives(&ended);
         let ledger = self.ledger();
         drained.and(reported)?;
-        Ok(Status { interfaces, ledger })
+        Ok(Status { interfaces, drops: self.dropped(), ledger })
     }
 
     fn tell_lives(&self, records: &[ContainerRecord]) {

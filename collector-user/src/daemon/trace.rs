@@ -13,6 +13,7 @@ use crate::{
         perf::Packets,
     },
     error::root_cause,
+    event::Text,
     kernel::{cpus, error::KernelError, perf::PacketMap},
     pu::trace::{NoSuchUnit, Traces, Wish},
 };
@@ -122,6 +123,8 @@ pub(super) struct Tally {
     pub(super) read: u64,
     /// Those of traces that were written and not read.
     pub(super) lost: u64,
+    /// Those of drops that were read.
+    pub(super) drops: u64,
     /// What was no packet.
     pub(super) undecodable: u64,
 }
@@ -145,8 +148,13 @@ impl Tracing {
         Tally { lost: written.saturating_sub(self.tally.read), ..self.tally }
     }
 
+    /// Reports of drops that were read.
+    pub(super) const fn drops_read(&self) -> u64 {
+        self.tally.drops
+    }
+
     /// Makes the buffers, if there are none yet.
-    fn open(&mut self, octets: u32) -> Result<(), KernelError> {
+    pub(super) fn open(&mut self, octets: u32) -> Result<(), KernelError> {
         if self.packets.is_none() {
             self.packets = Some(Packets::open(&mut self.map, &cpus::online()?, octets as usize)?);
         }
@@ -187,18 +195,26 @@ impl Daemon<'_> {
                 return;
             }
         };
-        if packet.record.event != event::DROPPED {
+        let snaplen = usize::from(self.options.snaplen);
+        let interface = self.watched.interfaces.get(&packet.record.ifindex);
+        let interface: Text = interface.map_or_else(|| "".into(), |interface| interface.name.as_str().into());
+        let mut report = report(&packet, snaplen, interface.clone(), &self.units, &self.moment);
+        if packet.record.event == event::DROPPED {
+            self.tracing.tally.drops += 1;
+            if !self.wants_drop(&packet) || !self.describe_drop(&packet.record, &mut report) {
+                return;
+            }
+        } else {
             self.tracing.tally.read += 1;
         }
-        let snaplen = usize::from(self.options.snaplen);
-        if let Some(capture) = &self.options.capture {
-            let interface = self.watched.interfaces.get(&packet.record.ifindex);
-            let name = interface.map_or_else(|| "".into(), |interface| interface.name.as_str().into());
-            if let Some(captured) = captured(&packet, snaplen, name, &self.units, &self.moment) {
-                capture.capture(&captured);
-            }
+        if let Some(capture) = &self.options.capture
+            && let Some(mut captured) = captured(&packet, snaplen, interface, &self.units, &self.moment)
+        {
+            captured.drop_reason = report.kernel_reason.clone();
+            captured.drop_place = report.drop_place.clone();
+            capture.capture(&captured);
         }
-        self.collector.collect_packet_event(&report(&packet, snaplen, &self.units, &self.moment));
+        self.collector.collect_packet_event(&report);
     }
 
     /// Tells of the packets that are there now.

@@ -4,4 +4,5 @@ mod ethtool;
 pub mod links;
 pub mod names;
 pub mod pcap;
+pub mod symbols;
 pub mod watch;

@@ -11,6 +11,7 @@ use collector_ebpf::abi::{
     bench::Walk,
     control::{Anchor, Control},
     counter::{Fill, PU_CHUNKS, PUS_PER_CHUNK, PuCounters},
+    drop::{self, DropBudget, DropCounts, DropKey, DropLedger},
     filter::{self, Machine},
     flow::{FlowKey4, FlowKey6, Identity, Slot4, Slot6, TableCounts, TableKey4, TableKey6},
     network,
@@ -177,6 +178,17 @@ pub(crate) struct Scratch {
 #[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<Datagram, Said, 4096> = LruHashMap::new();
 
+/// What the kernel has dropped. Counted here, read by user space.
+#[btf_map]
+pub(crate) static DROPS: HashMap<DropKey, DropCounts, 1> = HashMap::new();
+
+/// What became of what was dropped. Counted here.
+#[btf_map]
+pub(crate) static DROP_LEDGER: PerCpuArray<DropLedger, 1> = PerCpuArray::new();
+
+/// What units may still report of their drops. Written here, read by user space.
+#[btf_map]
+pub(crate) static DROP_BUDGETS: Array<DropBudget, { drop::UNITS as usize }> = Array::new();
 /// The programs of the packet filter, by the kind of link. Written by user space before any program runs.
 #[btf_map]
 pub(crate) static FILTER: Array<filter::Program, { filter::PROGRAMS as usize }> = Array::new();

@@ -72,6 +72,43 @@ pub(crate) static MARK_MASK: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static MARK_SHIFT: Global<u32> = Global::new(0);
 
+/// 1 if the kernel tells why it drops (Linux 5.17).
+#[unsafe(no_mangle)]
+pub(crate) static DROP_REASONS: Global<u32> = Global::new(0);
+
+/// The inode of the network namespace that is watched.
+#[unsafe(no_mangle)]
+pub(crate) static NAMESPACE: Global<u32> = Global::new(0);
+
+/// Where the kernel frees what a program was tried on (`BPF_PROG_TEST_RUN`), which is no packet: the function's first
+/// address, and its octets.
+#[unsafe(no_mangle)]
+pub(crate) static TRIAL: Global<u64> = Global::new(0);
+/// See [`TRIAL`].
+#[unsafe(no_mangle)]
+pub(crate) static TRIAL_LENGTH: Global<u64> = Global::new(0);
+
+/// Reasons of which no report is wanted: a bit for each of the first 256, which are all that the kernel's core has.
+#[unsafe(no_mangle)]
+pub(crate) static FOLDED_0: Global<u64> = Global::new(0);
+/// See [`FOLDED_0`]: from 64 on.
+#[unsafe(no_mangle)]
+pub(crate) static FOLDED_1: Global<u64> = Global::new(0);
+/// See [`FOLDED_0`]: from 128 on.
+#[unsafe(no_mangle)]
+pub(crate) static FOLDED_2: Global<u64> = Global::new(0);
+/// See [`FOLDED_0`]: from 192 on.
+#[unsafe(no_mangle)]
+pub(crate) static FOLDED_3: Global<u64> = Global::new(0);
+
+/// What a report of a drop costs its unit, in parts of a tick.
+#[unsafe(no_mangle)]
+pub(crate) static DROP_INTERVAL: Global<u64> = Global::new(1);
+
+/// What a unit may save up for reports of drops.
+#[unsafe(no_mangle)]
+pub(crate) static DROP_BURST: Global<u64> = Global::new(1);
+
 /// 1 where there is a packet filter; 0 where every packet is wanted.
 #[unsafe(no_mangle)]
 pub(crate) static FILTERED: Global<u32> = Global::new(0);

@@ -122,7 +122,8 @@ fn output(skb: Skb, pu: u16, is_leaving: bool, now: u64, role: &Role) -> i64 {
         (*record).vlan_protocol = if tag.is_some() { (*skb).vlan_proto as u16 } else { 0 };
         (*record).event = if is_leaving { event::TRANSMITTED } else { event::RECEIVED };
         (*record).link = link_of(role);
-        (*record)._pad = 0;
+        (*record).end = 0;
+        (*record)._pad = [0; 3];
         bpf_perf_event_output(
             skb.cast(),
             (&raw const PACKETS).cast_mut().cast::<c_void>(),

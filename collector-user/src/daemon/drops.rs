@@ -1,0 +1,237 @@
+//! What the kernel drops: the program on its tracepoint, and what that has counted.
+
+use std::{collections::BTreeMap, error::Error};
+
+use collector_ebpf::{
+    abi::{
+        drop::{DropCounts, DropKey, DropLedger},
+        filter::{Machine, Program},
+        packet::{PacketRecord, link},
+    },
+    filter,
+};
+
+use super::{Daemon, DaemonError, Options};
+use crate::{
+    aggregate::{
+        drops::{self, Cause, Names, OfUnit, meaning, rejected::Rejected},
+        packets,
+    },
+    drain::decode::Packet,
+    event::{Dropped, Ledger, PacketReport},
+    host::{pcap::Filter, symbols::Symbols},
+    kernel::{
+        drops::{DropMaps, Drops},
+        error::KernelError,
+        object::Programs,
+        settings::Settings,
+    },
+};
+
+/// The settings of the programs: which drops are not reported is a matter of what they mean.
+pub(super) fn folding(options: &Options) -> Settings {
+    let mut settings = options.settings.clone();
+    if let Some(limits) = settings.drops.as_mut().filter(|_| !options.benign_drops) {
+        limits.folds = meaning::is_benign;
+    }
+    settings
+}
+
+/// What counts drops, and what its numbers mean.
+pub(super) struct Dropping {
+    maps: DropMaps,
+    names: Names,
+    rejected: Rejected,
+    filter: Option<DropFilter>,
+    /// Reports that the filter left out.
+    filtered: u64,
+    /// Reports that nobody wants.
+    folded: u64,
+    /// How many reports of each unit had been held back at its last report; low 32 bits.
+    held_back: BTreeMap<u16, u32>,
+    /// Drops of which nothing was told; kept, for they go with the program.
+    skipped: u64,
+}
+
+impl Dropping {
+    /// Hangs the program on its tracepoint. What could not be had is added to `missing`, in words.
+    pub(super) fn start(
+        loaded: Option<Result<Drops, KernelError>>,
+        programs: &mut Programs,
+        filter: Option<&Filter>,
+        missing: &mut Vec<String>,
+    ) -> Option<Self> {
+        let attached = loaded?.and_then(|drops| programs.attach_drops().map(|()| drops));
+        let Drops { maps, reasons, has_reasons, symbols } = match attached {
+            Ok(drops) => drops,
+            Err(error) => {
+                missing.push(format!("drops: {}", chain(&error)));
+                return None;
+            }
+        };
+        if !has_reasons {
+            missing.push("the reasons of drops: Linux gives none before 5.17, only their places".to_owned());
+        }
+        let symbols = symbols.unwrap_or_else(|error| {
+            missing.push(format!(
+                "the places of drops by name: /proc/kallsyms shows none ({error}); kernel.kptr_restrict hides them"
+            ));
+            Symbols::default()
+        });
+        Some(Self {
+            maps,
+            names: Names::new(reasons, has_reasons, symbols),
+            rejected: Rejected::default(),
+            filter: filter.map(DropFilter::new),
+            filtered: 0,
+            folded: 0,
+            held_back: BTreeMap::new(),
+            skipped: 0,
+        })
+    }
+
+    /// Takes the program off its tracepoint: nothing is counted any more.
+    pub(super) fn stop(&mut self, programs: &mut Programs) {
+        self.skipped = programs.skipped_drops();
+        programs.detach_drops();
+    }
+
+    /// Reports of the unit that were held back since its report before. Those of two CPUs may come in another order than
+    /// they were written: what the later one says is known then.
+    fn held_back_since(&mut self, record: &PacketRecord) -> u64 {
+        let before = self.held_back.entry(record.pu).or_default();
+        let since = record.suppressed.wrapping_sub(*before);
+        if since > u32::MAX / 2 {
+            return 0;
+        }
+        *before = record.suppressed;
+        since.into()
+    }
+
+    fn rows(&self) -> Result<BTreeMap<DropKey, DropCounts>, KernelError> {
+        self.maps.rows()
+    }
+}
+
+impl Daemon<'_> {
+    /// Counts drops from now on; what could not be had is added to `missing`, in words.
+    pub(super) fn start_drops(&mut self, missing: &mut Vec<String>) -> Result<(), DaemonError> {
+        if matches!(self.drops, Some(Ok(_))) {
+            self.tracing.open(self.options.settings.packets)?;
+        }
+        self.dropping = Dropping::start(
+            self.drops.take(),
+            &mut self.programs,
+            self.options.settings.filter.as_ref(),
+            missing,
+        );
+        Ok(())
+    }
+
+    /// Whether the packet filter wants a drop. It is asked here: the program that sees drops may run in the midst of itself,
+    /// and no two may share a machine.
+    pub(super) fn wants_drop(&mut self, packet: &Packet) -> bool {
+        let Some(dropping) = &mut self.dropping else { return true };
+        let Some(filter) = &mut dropping.filter else { return true };
+        let is_wanted = filter.wants(packet);
+        dropping.filtered += u64::from(!is_wanted);
+        is_wanted
+    }
+
+    /// Adds to the report of a drop why and where it was, and keeps it for its flow's record. `false` where nobody wants it:
+    /// the programs know only of those whose reason says that, not of those whose place does.
+    pub(super) fn describe_drop(&mut self, record: &PacketRecord, report: &mut PacketReport) -> bool {
+        let Some(dropping) = &mut self.dropping else { return true };
+        let Cause { reason, place, meaning } = dropping.names.cause(record.reason, record.place);
+        if meaning.class.is_benign() && !self.options.benign_drops {
+            dropping.folded += 1;
+            return false;
+        }
+        report.kernel_reason = reason;
+        report.drop_place = place;
+        report.drop_class = meaning.class;
+        report.drop_reason = meaning.word.into();
+        report.advice = meaning.advice.into();
+        report.suppressed = dropping.held_back_since(record);
+        dropping.rejected.add(record, report);
+        true
+    }
+
+    /// Hands over the flow records of what was dropped and reported.
+    pub(super) fn tell_rejected(&mut self) {
+        let Self { dropping, flows, scribe, units, moment, collector, options, .. } = self;
+        let Some(dropping) = dropping else { return };
+        for (key, row) in dropping.rejected.take() {
+            if options.forwarded || !key.is_forwarded() {
+                let known = flows.opened(&key.flow());
+                collector.collect_flow_event(&scribe.rejected(&key, &row, known, units, moment));
+            }
+        }
+    }
+
+    /// What was dropped of each unit until now.
+    pub(super) fn dropped_by_unit(&self) -> Result<BTreeMap<u16, OfUnit>, DaemonError> {
+        let Some(dropping) = &self.dropping else { return Ok(BTreeMap::new()) };
+        Ok(drops::by_unit(&dropping.rows()?, &dropping.names))
+    }
+
+    /// What was dropped until now, in words.
+    pub(super) fn dropped(&self) -> Vec<Dropped> {
+        let Some(dropping) = &self.dropping else { return Vec::new() };
+        dropping.rows().map_or_else(|_| Vec::new(), |rows| drops::rows(&rows, &dropping.names, &self.units))
+    }
+
+    /// Adds what became of drops.
+    pub(super) fn book_drops(&mut self, ledger: &mut Ledger) {
+        let Some(dropping) = &mut self.dropping else { return };
+        // What runs meanwhile is in the numbers that are read later.
+        let (kernel, rows) =
+            (dropping.maps.ledger().unwrap_or_default(), dropping.rows().unwrap_or_default());
+        dropping.skipped = dropping.skipped.max(self.programs.skipped_drops());
+        let DropLedger { seen, no_packet, table_full, reported, folded, output_failed } = kernel;
+        ledger.drops_seen = seen;
+        ledger.drops_counted = rows.values().map(|counts| counts.skbs).sum();
+        ledger.drops_no_packet = no_packet;
+        ledger.drops_table_full = table_full;
+        ledger.drops_skipped = dropping.skipped;
+        ledger.drop_reports = reported - dropping.folded - dropping.filtered;
+        ledger.drop_reports_filtered = dropping.filtered;
+        ledger.drop_reports_lost = reported.saturating_sub(self.tracing.drops_read());
+        ledger.drop_flows_lost = dropping.rejected.lost;
+        ledger.drop_reports_folded = folded + dropping.folded;
+        ledger.drop_reports_held_back = dropping.maps.held_back(self.units.last_index()).unwrap_or_default();
+        ledger.drop_reports_failed = output_failed;
+    }
+}
+
+/// The packet filter, for drops.
+struct DropFilter {
+    /// By the kind of link.
+    programs: [Box<Program>; 2],
+    machine: Box<Machine>,
+}
+
+impl DropFilter {
+    fn new(filter: &Filter) -> Self {
+        let programs = [link::ETHERNET, link::RAW_IP].map(|link| Box::new(filter.program(link)));
+        Self { programs, machine: Box::default() }
+    }
+
+    fn wants(&mut self, packet: &Packet) -> bool {
+        let Some(program) = self.programs.get(usize::from(packet.record.link)) else { return false };
+        let (octets, length) = packets::whole(packet);
+        self.machine.show(&octets, length);
+        filter::run(program, &mut self.machine) != filter::NO_MATCH
+    }
+}
+
+/// An error and what caused it, in one sentence.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

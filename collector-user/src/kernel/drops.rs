@@ -1,0 +1,326 @@
+//! What the kernel drops: the program on its tracepoint, and what that has counted.
+//!
+//! The program reads the kernel's own structures. Where their fields lie is looked up in the running kernel's type
+//! information; where that does not say it without doubt, the program is left out, and everything else works.
+
+use std::{collections::BTreeMap, fs, io, os::unix::fs::MetadataExt as _};
+
+use aya::{
+    Btf as AyaBtf, Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, PerCpuArray},
+    programs::{BtfTracePoint, Program},
+};
+use collector_ebpf::abi::drop::{DropBudget, DropCounts, DropKey, DropLedger, PARTS};
+
+use super::{
+    btf::{Btf, BtfError},
+    error::KernelError,
+    maps::typed,
+    reasons::Reasons,
+    requirements::ticks_per_second,
+};
+use crate::host::symbols::Symbols;
+
+/// The program's name, and the tracepoint's.
+pub const DROPS: &str = "kfree_skb";
+
+/// Where the program finds what it reads, on this kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    places: Vec<(&'static str, u32)>,
+    /// The kernel tells why it drops.
+    pub has_reasons: bool,
+}
+
+/// A field that the program reads: the name of the global that says where it lies, the structure, the way to it, its octets.
+type Wanted = (&'static str, &'static str, &'static [&'static str], u32);
+
+const FIELDS: [Wanted; 20] = [
+    ("SKB_DEV", "sk_buff", &["dev"], 8),
+    ("SKB_SK", "sk_buff", &["sk"], 8),
+    ("SKB_HEAD", "sk_buff", &["head"], 8),
+    ("SKB_DATA", "sk_buff", &["data"], 8),
+    ("SKB_END", "sk_buff", &["end"], 4),
+    ("SKB_LEN", "sk_buff", &["len"], 4),
+    ("SKB_DATA_LEN", "sk_buff", &["data_len"], 4),
+    ("SKB_PROTOCOL", "sk_buff", &["protocol"], 2),
+    ("SKB_NETWORK", "sk_buff", &["network_header"], 2),
+    ("SKB_MAC", "sk_buff", &["mac_header"], 2),
+    ("SKB_IIF", "sk_buff", &["skb_iif"], 4),
+    ("SKB_MARK", "sk_buff", &["mark"], 4),
+    ("SKB_VLAN_TCI", "sk_buff", &["vlan_tci"], 2),
+    ("SKB_VLAN_PROTO", "sk_buff", &["vlan_proto"], 2),
+    ("SHARED_SEGMENTS", "skb_shared_info", &["gso_segs"], 2),
+    ("DEV_INDEX", "net_device", &["ifindex"], 4),
+    ("DEV_TYPE", "net_device", &["type"], 2),
+    ("DEV_NET", "net_device", &["nd_net", "net"], 8),
+    ("SOCK_NET", "sock", &["__sk_common", "skc_net", "net"], 8),
+    ("NET_INODE", "net", &["ns", "inum"], 4),
+];
+
+impl Shape {
+    /// Looks everything up.
+    ///
+    /// # Errors
+    ///
+    /// [`BtfError`]: the first field that is not where it could be read.
+    pub fn find(btf: &Btf) -> Result<Self, BtfError> {
+        let mut places = FIELDS
+            .iter()
+            .map(|(global, structure, path, size)| Ok((*global, btf.place(structure, path, *size)?)))
+            .collect::<Result<Vec<_>, BtfError>>()?;
+        let kind = btf.field("sk_buff", &["pkt_type"])?;
+        places.extend([("SKB_PKT_TYPE", kind.offset), ("SKB_PKT_TYPE_BIT", kind.bit)]);
+        // Linux 6.2 took it out: a tag that is absent has no protocol then.
+        if let Ok(field) = btf.field("sk_buff", &["vlan_present"]) {
+            places.extend([("SKB_VLAN_PRESENT", field.offset), ("SKB_VLAN_PRESENT_BIT", 1 << field.bit)]);
+        }
+        let arguments = btf.arguments(DROPS)?;
+        if arguments.first().is_none_or(|first| first != "sk_buff") {
+            return Err(BtfError::Missing {
+                what: format!("socket buffer as the first argument of {DROPS}"),
+            });
+        }
+        let has_reasons = arguments.get(2).is_some_and(|third| third == "skb_drop_reason");
+        Ok(Self { places, has_reasons })
+    }
+}
+
+/// What the drop program is told before it is loaded.
+pub struct Told {
+    shape: Shape,
+    reasons: u32,
+    namespace: u32,
+    interval: u64,
+    burst_parts: u64,
+    rows: u32,
+    trial: (u64, u64),
+    folded: [u64; 4],
+}
+
+impl Told {
+    /// On a kernel of this shape, with these limits.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Host`].
+    fn new(
+        shape: Shape,
+        limits: &DropLimits,
+        trial: (u64, u64),
+        folded: [u64; 4],
+    ) -> Result<Self, KernelError> {
+        let DropLimits { per_second, burst, rows, .. } = *limits;
+        let namespace = fs::metadata("/proc/thread-self/ns/net")
+            .map_err(|source| KernelError::Host { what: "the network namespace", source })?;
+        let interval = (u64::from(ticks_per_second()?) * PARTS / u64::from(per_second.max(1))).max(1);
+        Ok(Self {
+            reasons: u32::from(shape.has_reasons),
+            shape,
+            // The kernel numbers namespaces with 32 bits.
+            namespace: namespace.ino() as u32,
+            interval,
+            burst_parts: interval.saturating_mul(u64::from(burst.max(1))),
+            rows: rows.max(1),
+            trial,
+            folded,
+        })
+    }
+
+    /// Puts it where the program looks for it.
+    pub fn tell<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
+        for (global, place) in &self.shape.places {
+            loader.override_global(global, place, true);
+        }
+        loader
+            .override_global("DROP_REASONS", &self.reasons, true)
+            .override_global("NAMESPACE", &self.namespace, true)
+            .override_global("DROP_INTERVAL", &self.interval, true)
+            .override_global("DROP_BURST", &self.burst_parts, true)
+            .override_global("TRIAL", &self.trial.0, true)
+            .override_global("TRIAL_LENGTH", &self.trial.1, true)
+            .map_max_entries("DROPS", self.rows);
+        for (global, bits) in ["FOLDED_0", "FOLDED_1", "FOLDED_2", "FOLDED_3"].into_iter().zip(&self.folded) {
+            loader.override_global(global, bits, true);
+        }
+    }
+}
+
+/// What the drop program has counted, and what its numbers are called.
+pub struct Drops {
+    /// Its maps.
+    pub maps: DropMaps,
+    /// What the kernel calls its reasons.
+    pub reasons: Reasons,
+    /// It gives any (Linux 5.17).
+    pub has_reasons: bool,
+    /// What it calls its functions, or why they are not to be had.
+    pub symbols: io::Result<Symbols>,
+}
+
+/// What is known of the kernel before anything is loaded.
+pub struct Prepared {
+    /// What the program is told.
+    pub told: Told,
+    reasons: Reasons,
+    symbols: io::Result<Symbols>,
+}
+
+/// The function in which the kernel frees what a program was tried on.
+const TRIAL: &str = "bpf_prog_test_run_skb";
+
+impl Prepared {
+    /// Looks at the kernel.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Shape`], [`KernelError::Host`].
+    pub fn new(limits: &DropLimits) -> Result<Self, KernelError> {
+        let btf = Btf::of_kernel()?;
+        let (shape, reasons) = (Shape::find(&btf)?, Reasons::find(&btf)?);
+        let symbols = Symbols::read();
+        let trial = symbols.as_ref().ok().and_then(|symbols| symbols.extent(TRIAL)).unwrap_or_default();
+        let folded = reasons.bits(limits.folds);
+        Ok(Self { told: Told::new(shape, limits, trial, folded)?, reasons, symbols })
+    }
+
+    /// Loads the program, once everything else is.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError`].
+    pub fn load(self, ebpf: &mut Ebpf) -> Result<Drops, KernelError> {
+        load(ebpf)?;
+        let has_reasons = self.told.shape.has_reasons;
+        Ok(Drops { maps: DropMaps::take(ebpf)?, reasons: self.reasons, has_reasons, symbols: self.symbols })
+    }
+}
+
+/// What an operator can bound of drops.
+#[derive(Clone, Debug)]
+pub struct DropLimits {
+    /// Reports of single drops that a unit may have in a second.
+    pub per_second: u32,
+    /// Reports that it may save up.
+    pub burst: u32,
+    /// Rows of unit, reason and place.
+    pub rows: u32,
+    /// Whether drops with the reason of this name are counted and not reported.
+    pub folds: fn(&str) -> bool,
+}
+
+impl Default for DropLimits {
+    fn default() -> Self {
+        Self { per_second: 100, burst: 200, rows: 8192, folds: |_| false }
+    }
+}
+
+/// The maps of the drop program.
+pub struct DropMaps {
+    rows: HashMap<MapData, DropKey, DropCounts>,
+    ledger: PerCpuArray<MapData, DropLedger>,
+    budgets: Array<MapData, DropBudget>,
+}
+
+impl DropMaps {
+    /// Takes them out of what was loaded.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`], [`KernelError::Missing`].
+    pub fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        Ok(Self {
+            rows: typed(ebpf, "DROPS")?,
+            ledger: typed(ebpf, "DROP_LEDGER")?,
+            budgets: typed(ebpf, "DROP_BUDGETS")?,
+        })
+    }
+
+    /// What was dropped since the program was attached, by whose it was, why and where.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn rows(&self) -> Result<BTreeMap<DropKey, DropCounts>, KernelError> {
+        // Rows are never removed, so that no step of the iteration can lose its place.
+        self.rows.iter().collect::<Result<_, _>>().map_err(failed("DROPS"))
+    }
+
+    /// What became of what was dropped, and of the reports, over all CPUs.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn ledger(&self) -> Result<DropLedger, KernelError> {
+        let cpus = self.ledger.get(&0, 0).map_err(failed("DROP_LEDGER"))?;
+        Ok(cpus.iter().fold(DropLedger::default(), |mut sum, cpu| {
+            // Each by its name: one that is new has to be added here.
+            let DropLedger { seen, no_packet, table_full, reported, folded, output_failed } = cpu;
+            sum.seen += seen;
+            sum.no_packet += no_packet;
+            sum.table_full += table_full;
+            sum.reported += reported;
+            sum.folded += folded;
+            sum.output_failed += output_failed;
+            sum
+        }))
+    }
+
+    /// Reports that were held back, ever, of all units up to the one with this index.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn held_back(&self, last: u16) -> Result<u64, KernelError> {
+        (0..=u32::from(last)).try_fold(0, |sum, unit| {
+            Ok(sum + self.budgets.get(&unit, 0).map_err(failed("DROP_BUDGETS"))?.held_back)
+        })
+    }
+}
+
+fn load(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    let fail = |source| KernelError::Program { program: DROPS, source };
+    let btf = AyaBtf::from_sys_fs().map_err(|error| fail(error.into()))?;
+    program(ebpf)?.load(DROPS, &btf).map_err(fail)
+}
+
+/// Hangs it on the tracepoint; it goes with this process.
+///
+/// # Errors
+///
+/// [`KernelError::Program`].
+pub fn attach(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    program(ebpf)?.attach().map(drop).map_err(|source| KernelError::Program { program: DROPS, source })
+}
+
+/// Takes it off again.
+pub fn detach(ebpf: &mut Ebpf) {
+    if let Ok(program) = program(ebpf) {
+        // What is not attached cannot be taken off.
+        let _ = program.unload();
+    }
+}
+
+/// Drops for which the kernel did not run the program, since it was running on that CPU (Linux 6.1 and newer; before it
+/// runs in the midst of itself). 0 where the kernel does not tell.
+#[must_use]
+pub fn skipped(ebpf: &mut Ebpf) -> u64 {
+    use std::os::fd::{AsFd as _, AsRawFd as _};
+    let mut misses = || {
+        let descriptor = program(ebpf).ok()?.fd().ok()?.as_fd().as_raw_fd();
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).ok()?;
+        info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
+    };
+    misses().unwrap_or(0)
+}
+
+fn program(ebpf: &mut Ebpf) -> Result<&mut BtfTracePoint, KernelError> {
+    match ebpf.program_mut(DROPS) {
+        Some(Program::BtfTracePoint(program)) => Ok(program),
+        _ => Err(KernelError::Missing { what: "program", name: DROPS }),
+    }
+}
+
+fn failed(map: &'static str) -> impl FnOnce(aya::maps::MapError) -> KernelError {
+    move |source| KernelError::Map { map, action: "read", source }
+}
