@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What tests call, and the shell. All else is busybox's, which comes last: its `ip` and `ping` know too little.
-pub(super) const PROGRAMS: [Tool; 11] = [
+pub(super) const PROGRAMS: [Tool; 10] = [
     ("dash", "dash"),
     ("ip", "iproute2"),
     ("tc", "iproute2"),
@@ -30,7 +30,6 @@ pub(super) const PROGRAMS: [Tool; 11] = [
     ("ping", "iputils-ping"),
     ("nsenter", "util-linux"),
     ("setpriv", "util-linux"),
-    ("lsns", "util-linux"),
     ("bpftool", "bpftool"),
 ];
 /// Everything a guest does by itself.
