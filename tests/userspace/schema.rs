@@ -11,8 +11,8 @@ use bytes::Bytes;
 use collector_user::{
     collector::EventCollector as _,
     event::{
-        ActionType, AttributedBy, ContainerRecord, CounterReport, Counters, DnsRequestReport, DropClass,
-        Dropped, EndPoint, EndPointType, Ended, FlowRecord, InitiatorBy, InterfaceStatus, Ledger,
+        ActionType, AttributedBy, ContainerRecord, CounterReport, Counters, DeviceDrops, DnsRequestReport,
+        DropClass, Dropped, EndPoint, EndPointType, Ended, FlowRecord, InitiatorBy, InterfaceStatus, Ledger,
         PacketEvent, PacketReport, PingReport, PingType, ResetBy, ServiceType, Stage, Status, TagStore, Time,
         TraceRecord, Tunnel, Unseen, UserRecord,
     },
@@ -200,6 +200,7 @@ fn ping() -> PingReport {
 fn status() -> Status {
     let by_name = || BTreeMap::from([("json".to_owned(), 1)]);
     let interface = InterfaceStatus {
+        device_drops: Some(DeviceDrops { received: u64::MAX, missed: 1, sent: 2 }),
         name: "eth0".into(),
         role: "uplink".into(),
         reason: "on a bus".into(),

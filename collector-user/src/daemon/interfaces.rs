@@ -13,7 +13,7 @@ use collector_ebpf::abi::{
 
 use tokio::time::Instant;
 
-use super::{Daemon, DaemonError, missing, numbers::Numbers, tell, unseen::Uplinks};
+use super::{Daemon, DaemonError, device_drops::Devices, missing, numbers::Numbers, tell, unseen::Uplinks};
 use crate::{
     config::IfaceGlob,
     error::root_cause,
@@ -39,6 +39,7 @@ pub(super) struct Watched {
     tunnels: BTreeSet<Tunnel>,
     pub(super) numbers: Numbers,
     uplinks: Uplinks,
+    devices: Devices,
     /// Interfaces still have to be attached.
     pub(super) unfinished: bool,
     /// Those that could not be, and why; tried again when something changes.
@@ -75,6 +76,7 @@ impl Watched {
             tunnels: BTreeSet::new(),
             numbers: Numbers::default(),
             uplinks: Uplinks::default(),
+            devices: Devices::default(),
             unfinished: false,
             refused: BTreeMap::new(),
             said: BTreeSet::new(),
@@ -93,6 +95,7 @@ impl Daemon<'_> {
         let mut missing = missing::unlisted(names, &links);
         let mut changed = self.follow_addresses(&links, &mut missing)?;
         changed |= self.follow_tunnels(&links, &mut missing)?;
+        self.watched.devices.note(&links);
         let mut failed = Vec::new();
         let mut waiting = 0;
         let begun = Instant::now();
@@ -417,6 +420,10 @@ impl Daemon<'_> {
                     .get(index)
                     .filter(|_| mechanism.is_some())
                     .and_then(|link| self.watched.uplinks.unseen(*index, &self.ledgers, link.counted)),
+                device_drops: links
+                    .get(index)
+                    .filter(|_| mechanism.is_some())
+                    .and_then(|link| self.watched.devices.since(*index, link.dropped)),
             }
         };
         self.watched.interfaces.iter().map(status).collect()

@@ -4,6 +4,7 @@
 //! the buffers of single packets, wishes for such packets,
 //! and changes of interfaces; it never sleeps and never polls.
 
+mod device_drops;
 mod drops;
 mod interfaces;
 mod missing;

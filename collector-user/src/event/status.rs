@@ -33,6 +33,21 @@ pub struct InterfaceStatus {
     /// At an uplink: what crossed it and was not seen, as far as that can be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unseen: Option<Unseen>,
+    /// What the device has dropped, by its own counters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_drops: Option<DeviceDrops>,
+}
+
+/// Packets that an interface has dropped since it was first seen, by its own counters (`ip -s -s link`). Those of the kernel's
+/// stack are among the rows of drops, too; what a card drops never was a buffer, and is told nowhere else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceDrops {
+    /// Received, and not taken by anybody (`rx_dropped`).
+    pub received: u64,
+    /// Come while the card had no room for them (`rx_missed_errors`).
+    pub missed: u64,
+    /// Handed to it, and not sent (`tx_dropped`).
+    pub sent: u64,
 }
 
 /// Packets by which an interface's own counters differ from what the programs saw cross it since they hang there: more than

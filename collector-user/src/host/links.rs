@@ -16,7 +16,7 @@ use netlink_packet_route::{
 };
 use rtnetlink::Handle;
 
-use crate::host::ethtool;
+use crate::{event::DeviceDrops, host::ethtool};
 
 /// A question to netlink that went unanswered.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +61,8 @@ pub struct Link {
     pub up: bool,
     /// Packets that it has received and sent, by its own counters.
     pub counted: [u64; 2],
+    /// Packets that it has dropped, by its own counters.
+    pub dropped: DeviceDrops,
     /// Its addresses.
     pub addresses: Vec<Address>,
     /// As a tunnel: what carries its packets. That of wireguard is not known here.
@@ -144,7 +146,14 @@ fn link(message: LinkMessage) -> Link {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Controller(master) => link.master = Some(master).filter(|master| *master != 0),
             LinkAttribute::Link(lower) => link.lower = Some(lower).filter(|lower| *lower != 0),
-            LinkAttribute::Stats64(stats) => link.counted = [stats.rx_packets, stats.tx_packets],
+            LinkAttribute::Stats64(stats) => {
+                link.counted = [stats.rx_packets, stats.tx_packets];
+                link.dropped = DeviceDrops {
+                    received: stats.rx_dropped,
+                    missed: stats.rx_missed_errors,
+                    sent: stats.tx_dropped,
+                };
+            }
             LinkAttribute::LinkNetNsId(_) => link.lower_elsewhere = true,
             LinkAttribute::ParentDevBusName(bus) => link.bus = bus,
             LinkAttribute::LinkInfo(infos) => {

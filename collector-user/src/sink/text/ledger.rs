@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::escape::Escaped;
-use crate::event::{Dropped, Ledger, Status, Unseen};
+use crate::event::{DeviceDrops, Dropped, Ledger, Status, Unseen};
 
 /// A line for each uplink whose own counters say that the programs have not seen all, and the ledger.
 pub(super) fn lines(status: &Status) -> Vec<String> {
@@ -16,7 +16,16 @@ pub(super) fn lines(status: &Status) -> Vec<String> {
         let words: Vec<_> = words.map(|(count, word)| format!("{count} {word}")).collect();
         Some(format!("unseen at {name}: {}", words.join(", ")))
     });
-    unseen.chain(drops(&status.drops)).chain([line(&status.ledger)]).collect()
+    let devices = status.interfaces.iter().filter_map(|interface| {
+        let DeviceDrops { received, missed, sent } =
+            interface.device_drops.filter(|drops| *drops != DeviceDrops::default())?;
+        let name = Escaped(&interface.name);
+        let words = [(received, "received"), (missed, "missed"), (sent, "not sent")];
+        let words = words.into_iter().filter(|(count, _)| *count > 0);
+        let words: Vec<_> = words.map(|(count, word)| format!("{count} {word}")).collect();
+        Some(format!("dropped by the counters of {name}: {}", words.join(", ")))
+    });
+    unseen.chain(devices).chain(drops(&status.drops)).chain([line(&status.ledger)]).collect()
 }
 
 /// Rows of drops that stand by themselves; the rest is summed up.
