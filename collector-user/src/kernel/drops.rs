@@ -23,6 +23,8 @@ use crate::host::symbols::Symbols;
 
 /// The program's name, and the tracepoint's.
 pub const DROPS: &str = "kfree_skb";
+/// Does nothing on the same tracepoint, for the bench.
+pub const EMPTY: &str = "empty_drop";
 
 /// Where the program finds what it reads, on this kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -189,8 +191,11 @@ impl Prepared {
     /// # Errors
     ///
     /// [`KernelError`].
-    pub fn load(self, ebpf: &mut Ebpf) -> Result<Drops, KernelError> {
-        load(ebpf)?;
+    pub fn load(self, ebpf: &mut Ebpf, with_reference: bool) -> Result<Drops, KernelError> {
+        load(ebpf, DROPS)?;
+        if with_reference {
+            load(ebpf, EMPTY)?;
+        }
         let has_reasons = self.told.shape.has_reasons;
         Ok(Drops { maps: DropMaps::take(ebpf)?, reasons: self.reasons, has_reasons, symbols: self.symbols })
     }
@@ -278,10 +283,10 @@ impl DropMaps {
     }
 }
 
-fn load(ebpf: &mut Ebpf) -> Result<(), KernelError> {
-    let fail = |source| KernelError::Program { program: DROPS, source };
+fn load(ebpf: &mut Ebpf, name: &'static str) -> Result<(), KernelError> {
+    let fail = |source| KernelError::Program { program: name, source };
     let btf = AyaBtf::from_sys_fs().map_err(|error| fail(error.into()))?;
-    program(ebpf)?.load(DROPS, &btf).map_err(fail)
+    program(ebpf, name)?.load(DROPS, &btf).map_err(fail)
 }
 
 /// Hangs it on the tracepoint; it goes with this process.
@@ -289,13 +294,13 @@ fn load(ebpf: &mut Ebpf) -> Result<(), KernelError> {
 /// # Errors
 ///
 /// [`KernelError::Program`].
-pub fn attach(ebpf: &mut Ebpf) -> Result<(), KernelError> {
-    program(ebpf)?.attach().map(drop).map_err(|source| KernelError::Program { program: DROPS, source })
+pub fn attach(ebpf: &mut Ebpf, name: &'static str) -> Result<(), KernelError> {
+    program(ebpf, name)?.attach().map(drop).map_err(|source| KernelError::Program { program: name, source })
 }
 
 /// Takes it off again.
 pub fn detach(ebpf: &mut Ebpf) {
-    if let Ok(program) = program(ebpf) {
+    if let Ok(program) = program(ebpf, DROPS) {
         // What is not attached cannot be taken off.
         let _ = program.unload();
     }
@@ -307,17 +312,28 @@ pub fn detach(ebpf: &mut Ebpf) {
 pub fn skipped(ebpf: &mut Ebpf) -> u64 {
     use std::os::fd::{AsFd as _, AsRawFd as _};
     let mut misses = || {
-        let descriptor = program(ebpf).ok()?.fd().ok()?.as_fd().as_raw_fd();
+        let descriptor = program(ebpf, DROPS).ok()?.fd().ok()?.as_fd().as_raw_fd();
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).ok()?;
         info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
     };
     misses().unwrap_or(0)
 }
 
-fn program(ebpf: &mut Ebpf) -> Result<&mut BtfTracePoint, KernelError> {
-    match ebpf.program_mut(DROPS) {
+/// Nanoseconds that a program has run in all and how often, where the kernel keeps that (`kernel.bpf_stats_enabled`).
+///
+/// # Errors
+///
+/// [`KernelError::Program`].
+pub fn runs(ebpf: &mut Ebpf, name: &'static str) -> Result<(u64, u64), KernelError> {
+    let info =
+        program(ebpf, name)?.info().map_err(|source| KernelError::Program { program: name, source })?;
+    Ok((u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX), info.run_count()))
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut BtfTracePoint, KernelError> {
+    match ebpf.program_mut(name) {
         Some(Program::BtfTracePoint(program)) => Ok(program),
-        _ => Err(KernelError::Missing { what: "program", name: DROPS }),
+        _ => Err(KernelError::Missing { what: "program", name }),
     }
 }
 

@@ -218,7 +218,8 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         program.load().map_err(|source| KernelError::Program { program: name, source })?;
     }
 
-    let drops = prepared.map(|prepared| prepared.and_then(|prepared| prepared.load(&mut ebpf)));
+    let drops = prepared
+        .map(|prepared| prepared.and_then(|prepared| prepared.load(&mut ebpf, settings.reference_programs)));
 
     let mut outer_4 = outer(&mut ebpf, "TABLES4")?;
     let flows = FlowMaps::take(&mut ebpf, &mut outer_4, settings, [entries_4, entries_6])?;
@@ -339,7 +340,25 @@ impl Programs {
     ///
     /// [`KernelError::Program`].
     pub fn attach_drops(&mut self) -> Result<(), KernelError> {
-        drops::attach(&mut self.ebpf)
+        drops::attach(&mut self.ebpf, drops::DROPS)
+    }
+
+    /// Hangs what the bench compares it with beside it.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Program`].
+    pub fn attach_empty_drops(&mut self) -> Result<(), KernelError> {
+        drops::attach(&mut self.ebpf, drops::EMPTY)
+    }
+
+    /// Nanoseconds and runs of both.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Program`].
+    pub fn drop_runs(&mut self) -> Result<[(u64, u64); 2], KernelError> {
+        Ok([drops::runs(&mut self.ebpf, drops::DROPS)?, drops::runs(&mut self.ebpf, drops::EMPTY)?])
     }
 
     /// Takes it off again.

@@ -4,6 +4,7 @@
 //! - [`flows`]: many flows, whose packets come mixed.
 //! - [`first`]: the first packet of a flow, with everything on.
 //! - [`filter`]: the packet filter alone.
+//! - [`drops`]: a packet that is dropped.
 //! - [`traced`]: one flow, whose packets are reported.
 //!
 //! Each program is run by `BPF_PROG_TEST_RUN`, beside two of the same object: an empty one, which is what running a
@@ -11,6 +12,7 @@
 //! so that whatever else the machine does meets all of them; what is printed are medians over the rounds.
 #![expect(clippy::print_stdout, reason = "the tables are what it is for")]
 
+mod drops;
 mod filter;
 mod first;
 mod flows;
@@ -40,6 +42,7 @@ fn main() -> Result<()> {
         ("first", first::run),
         ("filter", filter::run),
         ("traced", traced::run),
+        ("drops", drops::run),
     ] {
         if options.wants(part) {
             run(options.rounds)?;

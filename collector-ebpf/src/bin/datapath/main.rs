@@ -100,6 +100,12 @@ pub(crate) fn empty(_ctx: TcContext) -> i32 {
     PASS_ON
 }
 
+/// What the bench subtracts of a drop: that a program runs at all.
+#[btf_tracepoint(function = "kfree_skb")]
+pub(crate) fn empty_drop(_ctx: BtfTracePointContext) -> i32 {
+    0
+}
+
 /// What the bench compares with: the usual way to count flows, one update of a hash and one counter.
 #[classifier]
 pub(crate) fn floor(ctx: TcContext) -> i32 {
