@@ -71,7 +71,8 @@ impl Vm {
     /// no host has, the self-test. Not the tunnels without ports: what an ipip device receives is in no flow on Linux
     /// 5.10 yet.
     fn of_ci() -> Self {
-        let args = ["programs::", "stacked::", "offloaded::", "verified::"].map(str::to_owned).to_vec();
+        let args =
+            ["programs::", "stacked::", "offloaded::", "tunnels::", "verified::"].map(str::to_owned).to_vec();
         Self { kernel: Choice(vec![Kernel::V5_10, Kernel::V7]), record: false, limit: 1200, args }
     }
 

@@ -59,14 +59,7 @@ pub fn parse(bytes: &impl Bytes, link: Link) -> Result<Layer2, Unparsed> {
 #[inline(always)]
 fn tagged(bytes: &impl Bytes, link: Link) -> Result<Layer2, Unparsed> {
     if let Link::RawIp = link {
-        let [version_length] = bytes.array(0).ok_or(Unparsed::Truncated)?;
-        let version = version_length >> 4;
-        let ethertype = match version {
-            4 => ETHERTYPE_IPV4,
-            6 => ETHERTYPE_IPV6,
-            _ => return Err(Unparsed::IpVersion),
-        };
-        return Ok(Layer2 { ethertype, vlan: 0, next: 0 });
+        return raw_ip(bytes, 0);
     }
     let ethertype = bytes.number(ETHERTYPE_AT).ok_or(Unparsed::Truncated)?;
     let mut layer2 = Layer2 { ethertype, vlan: 0, next: ETHERTYPE_AT + 2 };
@@ -82,6 +75,22 @@ fn tagged(bytes: &impl Bytes, link: Link) -> Result<Layer2, Unparsed> {
         layer2.next += TAG;
     }
     if is_tag(layer2.ethertype) { Err(Unparsed::VlanDepth) } else { Ok(layer2) }
+}
+
+/// The same of a packet that begins with its IP header, at `at`.
+///
+/// # Errors
+///
+/// [`Unparsed::Truncated`], and [`Unparsed::IpVersion`] where it is neither of IPv4 nor of IPv6.
+#[inline(always)]
+pub fn raw_ip(bytes: &impl Bytes, at: u32) -> Result<Layer2, Unparsed> {
+    let [version_length] = bytes.array(at).ok_or(Unparsed::Truncated)?;
+    let ethertype = match version_length >> 4 {
+        4 => ETHERTYPE_IPV4,
+        6 => ETHERTYPE_IPV6,
+        _ => return Err(Unparsed::IpVersion),
+    };
+    Ok(Layer2 { ethertype, vlan: 0, next: at })
 }
 
 /// The reason why a frame of this Ethertype is not an IP packet.

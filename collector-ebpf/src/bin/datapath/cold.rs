@@ -115,7 +115,9 @@ fn unparsed<const EGRESS: bool>(skb: Skb, role: &Role, reason: Unparsed) -> u32 
         }
     });
     let direction = if read::unit_sent::<EGRESS>(role) { TX } else { RX };
-    count::count_flowless(role.pu, direction, wire(skb, 0, false));
+    // What was read before it failed is no length to go by.
+    let wire = Packet::of_run().map_or(wire(skb, 0, false), |packet| packet.wire(skb));
+    count::count_flowless(role.pu, direction, wire);
     0
 }
 

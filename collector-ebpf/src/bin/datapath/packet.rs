@@ -1,6 +1,9 @@
 //! A socket buffer as bytes, and what it stands for on the wire.
 
-use aya_ebpf::helpers::bpf_skb_load_bytes;
+use aya_ebpf::{
+    bindings::bpf_hdr_start_off::BPF_HDR_START_NET,
+    helpers::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative},
+};
 use collector_ebpf::wire::bytes::{Bytes, Window};
 
 use crate::{
@@ -97,6 +100,41 @@ impl Bytes for Copied {
         Some(unsafe { Window::new(self.scratch.cast::<u8>().add(at)) })
     }
 }
+
+/// Octets before the IP header of a buffer that came in by a device without a link layer.
+///
+/// Before Linux 5.14 (the series "net: reset MAC header consistently across L3 virtual devices") ipip,
+/// sit and gre leave the mark of the link layer where their carrier's frame begins, and so that is where a buffer begins
+/// here. The IP header says how much there is from it to the end, and has to stand where that points to.
+#[inline(never)]
+pub(crate) fn carrier(skb: Skb) -> u32 {
+    let (mut packet, mut at_start) = ([0_u8; 8], [0_u8; 8]);
+    // SAFETY: as much as there is room for, for each; the kernel hands the program a live context.
+    let (length, failed) = unsafe {
+        let size = size_of_val(&packet) as u32;
+        let from_ip = BPF_HDR_START_NET;
+        let failed = bpf_skb_load_bytes_relative(skb.cast(), 0, packet.as_mut_ptr().cast(), size, from_ip)
+            != 0
+            || bpf_skb_load_bytes(skb.cast(), 0, at_start.as_mut_ptr().cast(), size) != 0;
+        ((*skb).len, failed)
+    };
+    if failed || u64::from_ne_bytes(packet) == u64::from_ne_bytes(at_start) {
+        return 0;
+    }
+    let [version_length, _, total_0, total_1, payload_0, payload_1, ..] = packet;
+    let own = if version_length >> 4 == 4 {
+        u32::from(u16::from_be_bytes([total_0, total_1]))
+    } else {
+        IPV6_HEADER + u32::from(u16::from_be_bytes([payload_0, payload_1]))
+    };
+    let before = length.wrapping_sub(own);
+    // SAFETY: as above.
+    let failed = before >= SCRATCH_SIZE
+        || unsafe { bpf_skb_load_bytes(skb.cast(), before, at_start.as_mut_ptr().cast(), 8) != 0 };
+    if failed || u64::from_ne_bytes(packet) != u64::from_ne_bytes(at_start) { 0 } else { before }
+}
+
+const IPV6_HEADER: u32 = 40;
 
 /// What a socket buffer stands for on the wire.
 #[derive(Clone, Copy)]

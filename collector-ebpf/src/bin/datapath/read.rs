@@ -59,7 +59,7 @@ pub(crate) struct Packet {
     pub(crate) inside: u8,
     /// Where the packet's own transport header ends, whatever is inside.
     transport_end: u16,
-    /// Octets of the tunnel before what it carries.
+    /// Octets of a tunnel before what it carries, where that is counted by itself.
     before: u16,
     /// 1 if it is an ICMP error, and [`Scratch::quoted`](crate::maps::Scratch::quoted) is the flow that it quotes.
     pub(crate) quotes: u8,
@@ -150,7 +150,7 @@ impl Packet {
     #[inline(always)]
     pub(crate) fn wire(&self, skb: Skb) -> Wire {
         let wire = packet::wire(skb, self.headers(), self.jumbo != 0);
-        if self.inside == 0 { wire } else { packet::without(skb, wire, u32::from(self.before)) }
+        if self.before == 0 { wire } else { packet::without(skb, wire, u32::from(self.before)) }
     }
 
     /// Where the transport header ends of the packet itself; the [`headers`](Self::headers) that segments repeat may reach
@@ -325,9 +325,15 @@ fn common6(skb: Skb, packet: &mut Packet) -> u32 {
 /// than the index of the reason why the frame is not understood.
 #[inline(never)]
 fn general(skb: Skb, packet: &mut Packet) -> u32 {
-    let result = Copied::of(skb)
-        .ok_or(Unparsed::Truncated)
-        .and_then(|bytes| ethernet::parse(&bytes, link(&packet.role)));
+    let result = Copied::of(skb).ok_or(Unparsed::Truncated).and_then(|bytes| match link(&packet.role) {
+        Link::Ethernet => ethernet::parse(&bytes, Link::Ethernet),
+        Link::RawIp => {
+            if !packet.is_leaving() {
+                packet.before = packet::carrier(skb) as u16;
+            }
+            ethernet::raw_ip(&bytes, u32::from(packet.before))
+        }
+    });
     match result {
         Err(reason) => reason as u32 + 1,
         Ok(layer2) => {
