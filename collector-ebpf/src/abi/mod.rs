@@ -15,6 +15,7 @@
 pub mod bench;
 pub mod control;
 pub mod counter;
+pub mod drop;
 pub mod flow;
 pub mod layout;
 pub mod network;
@@ -28,7 +29,7 @@ use layout::Layout;
 pub const VERSION: u32 = 9;
 
 /// The layout of every type of the contract, in the order of the files.
-pub fn layouts() -> [&'static Layout; 19] {
+pub fn layouts() -> [&'static Layout; 23] {
     [
         &control::Control::LAYOUT,
         &control::Anchor::LAYOUT,
@@ -36,6 +37,10 @@ pub fn layouts() -> [&'static Layout; 19] {
         &counter::PuCounters::LAYOUT,
         &counter::Ledger::LAYOUT,
         &counter::Fill::LAYOUT,
+        &drop::DropKey::LAYOUT,
+        &drop::DropCounts::LAYOUT,
+        &drop::DropLedger::LAYOUT,
+        &drop::DropBudget::LAYOUT,
         &flow::FlowKey4::LAYOUT,
         &flow::FlowKey6::LAYOUT,
         &flow::SlotAmounts::LAYOUT,

@@ -36,7 +36,7 @@ pub struct PacketRecord {
     pub mark: u32,
     /// Why it was dropped: a number of the running kernel's; 0 where it names none, and otherwise.
     pub reason: u32,
-    /// Reports of this unit that were held back on this CPU since the last one that was not.
+    /// Reports of drops of this unit that were held back, ever; low 32 bits.
     pub suppressed: u32,
     /// Octets of the buffer from where those that follow begin.
     pub length: u32,
@@ -66,3 +66,26 @@ layout!(PacketRecord, 64, {
     boot_ns: 0, place: 8, ifindex: 16, mark: 20, reason: 24, suppressed: 28, length: 32, captured: 36, packets: 40,
     namespace: 44, cpu: 48, pu: 52, vlan_tci: 54, vlan_protocol: 56, event: 58, link: 59, _pad: 60,
 });
+
+impl PacketRecord {
+    /// Nothing but zeros.
+    pub const EMPTY: Self = Self {
+        boot_ns: 0,
+        place: 0,
+        ifindex: 0,
+        mark: 0,
+        reason: 0,
+        suppressed: 0,
+        length: 0,
+        captured: 0,
+        packets: 0,
+        namespace: 0,
+        cpu: 0,
+        pu: 0,
+        vlan_tci: 0,
+        vlan_protocol: 0,
+        event: 0,
+        link: 0,
+        _pad: 0,
+    };
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use collector_ebpf::abi::counter::{DirectionCounters, Ledger, PuCounters, Unparsed};
 
 use crate::{
-    aggregate::booking::Credit,
+    aggregate::{booking::Credit, drops::OfUnit},
     event::{CounterReport, Counters, Text},
     pu::registry::Unit,
 };
@@ -13,8 +13,9 @@ use crate::{
 /// The names of a unit's counters, in the order of its reports.
 ///
 /// What crossed the unit's boundary comes first; `local` is what its sockets exchanged on this host, with a container or
-/// by loopback, without crossing an uplink.
-const UNIT: [&str; 19] = [
+/// by loopback, without crossing an uplink. What the kernel dropped is among what it crossed before, or it never came so far;
+/// its packets are divided by class.
+const UNIT: [&str; 29] = [
     "rx_packets",
     "rx_bytes",
     "tx_packets",
@@ -34,6 +35,16 @@ const UNIT: [&str; 19] = [
     "local_tx_bytes",
     "local_rx_skbs",
     "local_tx_skbs",
+    "dropped_packets",
+    "dropped_bytes",
+    "dropped_unknown",
+    "dropped_policy",
+    "dropped_no_socket",
+    "dropped_malformed",
+    "dropped_resource",
+    "dropped_route",
+    "dropped_not_for_us",
+    "dropped_end_of_life",
 ];
 
 /// The names of the datapath's own counters that come before the unparsed frames by reason.
@@ -73,9 +84,17 @@ impl Default for Differences {
 
 impl Differences {
     /// The report of a unit whose flows have counted `credit` in all, and which has `now` beside them.
-    pub fn unit(&mut self, unit: &Unit, now: &PuCounters, credit: &Credit) -> CounterReport {
+    pub fn unit(
+        &mut self,
+        unit: &Unit,
+        now: &PuCounters,
+        credit: &Credit,
+        dropped: &OfUnit,
+    ) -> CounterReport {
         let [rx, tx] = sum(&now.flowless, &credit.boundary);
         let [rx_flowless, tx_flowless] = now.flowless;
+        let [unknown, policy, no_socket, malformed, resource, route, not_for_us, end_of_life] =
+            dropped.classes;
         let [local_rx, local_tx] = sum(&now.local, &credit.local);
         let now = [
             rx.packets,
@@ -97,6 +116,16 @@ impl Differences {
             local_tx.bytes,
             local_rx.skbs,
             local_tx.skbs,
+            dropped.packets,
+            dropped.bytes,
+            unknown,
+            policy,
+            no_socket,
+            malformed,
+            resource,
+            route,
+            not_for_us,
+            end_of_life,
         ];
         let before = self.units.insert(unit.index, now).unwrap_or_default();
         CounterReport {
@@ -151,6 +180,7 @@ mod tests {
     use collector_ebpf::abi::counter::{Ledger, PuCounters, UNPARSED_REASONS};
 
     use super::Differences;
+    use crate::aggregate::drops::OfUnit;
     use crate::{aggregate::booking::Credit, pu::registry::Registry};
 
     #[test]
@@ -160,13 +190,19 @@ mod tests {
         let mut differences = Differences::default();
         let mut counters = PuCounters::default();
         counters.flowless[0].packets = 5;
-        let report = differences.unit(host, &counters, &Credit::default());
+        let report = differences.unit(host, &counters, &Credit::default(), &OfUnit::default());
         let names: Vec<_> = report.counters.iter().map(|counter| &*counter.name).collect();
         assert_eq!(names[..4], ["rx_packets", "rx_bytes", "tx_packets", "tx_bytes"]);
         assert_eq!((report.counters[0].value, report.counters[1].value), (5, 0));
         counters.flowless[0].packets = 7;
-        assert_eq!(differences.unit(host, &counters, &Credit::default()).counters[0].value, 2);
-        assert_eq!(differences.unit(host, &counters, &Credit::default()).counters[0].value, 0);
+        assert_eq!(
+            differences.unit(host, &counters, &Credit::default(), &OfUnit::default()).counters[0].value,
+            2
+        );
+        assert_eq!(
+            differences.unit(host, &counters, &Credit::default(), &OfUnit::default()).counters[0].value,
+            0
+        );
     }
 
     #[test]
@@ -178,7 +214,7 @@ mod tests {
         counters.local[1].bytes = 100;
         credit.boundary[0].packets = 2;
         credit.local[1].bytes = 11;
-        let report = Differences::default().unit(host, &counters, &credit);
+        let report = Differences::default().unit(host, &counters, &credit, &OfUnit::default());
         let value = |name: &str| report.counters.iter().find(|it| &*it.name == name).map(|it| it.value);
         assert_eq!((value("rx_packets"), value("local_tx_bytes")), (Some(7), Some(111)));
     }
@@ -190,9 +226,12 @@ mod tests {
         let mut differences = Differences::default();
         let mut counters = PuCounters::default();
         counters.flowless[1].bytes = u64::MAX - 9;
-        differences.unit(host, &counters, &Credit::default());
+        differences.unit(host, &counters, &Credit::default(), &OfUnit::default());
         counters.flowless[1].bytes = 90;
-        assert_eq!(differences.unit(host, &counters, &Credit::default()).counters[3].value, 100);
+        assert_eq!(
+            differences.unit(host, &counters, &Credit::default(), &OfUnit::default()).counters[3].value,
+            100
+        );
     }
 
     #[test]

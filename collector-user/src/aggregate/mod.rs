@@ -3,6 +3,7 @@
 
 pub mod booking;
 pub mod counters;
+pub mod drops;
 pub mod flows;
 pub mod initiator;
 pub mod lives;

@@ -3,6 +3,7 @@
 //! Everything runs on one task. It waits for: the end, the drain's tick, the counters' tick, the ring of events, and
 //! changes of interfaces; it never sleeps and never polls.
 
+mod drops;
 mod interfaces;
 mod missing;
 mod numbers;
@@ -44,6 +45,7 @@ use crate::{
     kernel::{
         attach::{Attachments, Choice},
         control::{Controller, LEASE_SECONDS},
+        drops::Drops,
         error::KernelError,
         networks::Networks,
         object::{self, CounterMaps, FlowMaps, Ledgers, Loaded, Programs, Settings},
@@ -54,6 +56,7 @@ use crate::{
         registry::{Declared, Registry, TooMany},
     },
 };
+use drops::Dropping;
 use interfaces::Watched;
 use reports::Teller;
 
@@ -229,6 +232,9 @@ struct Daemon<'a> {
     gaps: u64,
     /// Times that somebody took the programs off an interface.
     taken_off: u64,
+    /// What was loaded for drops, until it is started.
+    drops: Option<Result<Drops, KernelError>>,
+    dropping: Option<Dropping>,
 }
 
 impl<'a> Daemon<'a> {
@@ -240,7 +246,9 @@ impl<'a> Daemon<'a> {
         loaded: Loaded,
     ) -> Result<Self, DaemonError> {
         let hz = requirements::ticks_per_second()?;
-        let Loaded { programs, control, flows, mut counters, ledgers, networks, events, faults, .. } = loaded;
+        let Loaded {
+            programs, control, flows, mut counters, ledgers, networks, events, faults, drops, ..
+        } = loaded;
         // Where programs interrupt one another, two may take one number.
         let cpus = if requirements::is_preempt_rt() { 0 } else { ledgers.cpus() };
         counters.ensure(units.last_index())?;
@@ -275,6 +283,8 @@ impl<'a> Daemon<'a> {
             sequences: Sequences::new(cpus),
             gaps: 0,
             taken_off: 0,
+            drops,
+            dropping: None,
         })
     }
 
@@ -285,6 +295,7 @@ impl<'a> Daemon<'a> {
         self.tell_lives(&created);
         self.remove_leftovers().await?;
         let mut missing = self.reconcile(true).await?;
+        self.dropping = Dropping::start(self.drops.take(), &mut self.programs, &mut missing);
         missing.extend(self.lacking_marks());
         missing.extend(requirements::is_preempt_rt().then(|| WITHOUT_CACHES.to_owned()));
         Ok(missing)
@@ -374,6 +385,9 @@ impl<'a> Daemon<'a> {
         self.netlink.stop_listening();
         let interfaces = self.compared_status().await;
         self.detach_all().await;
+        if let Some(dropping) = &mut self.dropping {
+            dropping.stop(&mut self.programs);
+        }
         // Twice: a program that was running read the epoch before or after the first swap. And whatever fails, what was
         // drained is told.
         let drained = self.drain().and_then(|()| self.drain());
@@ -385,7 +399,7 @@ impl<'a> Daemon<'a> {
         self.tell_lives(&ended);
         let ledger = self.ledger();
         drained.and(reported)?;
-        Ok(Status { interfaces, ledger })
+        Ok(Status { interfaces, drops: self.dropped(), ledger })
     }
 
     fn tell_lives(&self, records: &[ContainerRecord]) {

@@ -71,10 +71,13 @@ impl Daemon<'_> {
 
     /// One report for each processing unit, and one with empty ids for the datapath itself, of all that was drained.
     pub(super) fn report_counters(&mut self) -> Result<(), DaemonError> {
+        let dropped = self.dropped_by_unit()?;
         for unit in self.units.iter() {
             if let Some(counters) = self.counters.unit(unit.index)? {
                 let credit = self.flows.credits().of(unit.index);
-                self.collector.collect_counter_event(&self.differences.unit(unit, &counters, &credit));
+                let dropped = dropped.get(&unit.index).copied().unwrap_or_default();
+                let report = self.differences.unit(unit, &counters, &credit, &dropped);
+                self.collector.collect_counter_event(&report);
             }
         }
         let ledger = self.ledgers.sum();
@@ -89,11 +92,11 @@ impl Daemon<'_> {
     }
 
     /// What became of every packet and record. The sinks add what became of the events.
-    pub(super) fn ledger(&self) -> Ledger {
+    pub(super) fn ledger(&mut self) -> Ledger {
         let kernel = self.ledgers.sum();
         let [read, undecodable] = self.records;
         let unparsed = Unparsed::ALL.iter().zip(kernel.unparsed).filter(|(_, count)| *count != 0);
-        Ledger {
+        let mut ledger = Ledger {
             seen: kernel.seen,
             flows: self.flows.tally().skbs,
             inner_seen: kernel.inner_seen,
@@ -120,7 +123,9 @@ impl Daemon<'_> {
             queue_full: BTreeMap::new(),
             delivered: BTreeMap::new(),
             ..Ledger::default()
-        }
+        };
+        self.book_drops(&mut ledger);
+        ledger
     }
 }
 

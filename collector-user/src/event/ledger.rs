@@ -50,6 +50,24 @@ pub struct Ledger {
     pub inner_unparsed: u64,
     /// Those for whose flow inside there was no room or no budget.
     pub inner_lost: u64,
+    /// Socket buffers that the kernel said it drops: `drops_counted` + `drops_no_packet` + `drops_table_full`.
+    pub drops_seen: u64,
+    /// Those that are in the rows of what was dropped.
+    pub drops_counted: u64,
+    /// Those that are nothing a network carries: messages of netlink, of sockets of this host.
+    pub drops_no_packet: u64,
+    /// Those whose unit, reason and place found no room for a row.
+    pub drops_table_full: u64,
+    /// Drops of which the kernel told nothing, since they came in the midst of the telling of another (Linux 6.1 and
+    /// newer): beside `drops_seen`, of nobody knows whom.
+    pub drops_skipped: u64,
+    /// Reports of single drops that were written: with `drop_reports_held_back` and `drop_reports_failed` one for each of
+    /// `drops_counted` that is a unit's.
+    pub drop_reports: u64,
+    /// Those beyond the budget of their unit.
+    pub drop_reports_held_back: u64,
+    /// Those that found no room in the buffer.
+    pub drop_reports_failed: u64,
     /// Times that the collector was stopped for so long that the programs counted nothing until it went on.
     pub gaps: u64,
     /// Times that somebody took our programs off an interface, whose packets were not counted until they were on it again:
@@ -105,6 +123,9 @@ impl Ledger {
             ("reserve_failed", self.reserve_failed.saturating_sub(self.reserve_failed_of.values().sum())),
             ("output_failed", self.output_failed),
             ("lost", self.lost),
+            ("drops_table_full", self.drops_table_full),
+            ("drops_skipped", self.drops_skipped),
+            ("drop_reports_failed", self.drop_reports_failed),
             ("gaps", self.gaps),
             ("taken_off", self.taken_off),
             ("undecodable", self.undecodable),

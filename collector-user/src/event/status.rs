@@ -3,13 +3,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Ledger;
+use super::{Dropped, Ledger};
 
 /// What the collector is attached to, and the ledger: the last record of a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// The interfaces it knows, those it left out among them.
     pub interfaces: Vec<InterfaceStatus>,
+    /// What the kernel dropped, those of which there are most first.
+    #[serde(default)]
+    pub drops: Vec<Dropped>,
     /// What became of every packet and record.
     pub ledger: Ledger,
 }

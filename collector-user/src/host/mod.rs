@@ -3,4 +3,5 @@
 mod ethtool;
 pub mod links;
 pub mod names;
+pub mod symbols;
 pub mod watch;

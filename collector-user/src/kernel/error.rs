@@ -57,6 +57,9 @@ pub enum KernelError {
     /// The programs' words cannot be read.
     #[error("the log of the eBPF programs cannot be opened")]
     Faults(#[from] aya_log::Error),
+    /// What the kernel is like cannot be told.
+    #[error("drops are not seen: what the kernel's structures are like is not known")]
+    Shape(#[from] super::btf::BtfError),
     /// The kernel refuses a program.
     #[error("the eBPF program {program} cannot be loaded")]
     Program {

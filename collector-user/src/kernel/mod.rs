@@ -5,6 +5,7 @@
 //! - [`filters`]: the clsact filters on an interface: leftovers of a killed collector, and room for ours.
 //! - [`control`]: the only writer of what the programs obey: epoch, generation, lease, roles, addresses, ranges.
 //! - [`counters`]: reads the cumulative counters of processing units, and the ledger.
+//! - [`drops`]: the program that counts what the kernel drops; [`btf`] and [`reasons`] say what that kernel is like.
 //! - [`cpus`]: which CPUs there are, and whose slots are where.
 //! - [`requirements`]: what must hold before anything is loaded, and what the kernel is like.
 //! - `maps`: takes the maps out of what was loaded.
@@ -13,13 +14,16 @@
 
 pub mod attach;
 pub mod batch;
+pub mod btf;
 pub mod control;
 pub mod counters;
 pub mod cpus;
+pub mod drops;
 pub mod error;
 pub mod filters;
 mod maps;
 pub mod memory;
 pub mod networks;
 pub mod object;
+pub mod reasons;
 pub mod requirements;

@@ -20,6 +20,7 @@ use collector_ebpf::abi::{
 
 use crate::kernel::{
     cpus::{self, give_slots, slots_of_one},
+    drops::{self, DropLimits, Drops, Prepared},
     error::KernelError,
     maps::{data, mapped, outer, shared, tables, typed},
     memory::SharedArray,
@@ -63,6 +64,8 @@ pub struct Settings {
     /// The CPUs that have slots; all that are online where nothing is said. A packet on another one is counted in the
     /// tables, and so is every packet on a kernel with `PREEMPT_RT`.
     pub slots_on: Option<Vec<u32>>,
+    /// Count and report what the kernel drops, within these limits.
+    pub drops: Option<DropLimits>,
     /// Load the programs that the bench compares with, too.
     pub reference_programs: bool,
 }
@@ -83,6 +86,7 @@ impl Default for Settings {
             ring: 1 << 22,
             mark_mask: 0xFFFC_0000,
             slots_on: None,
+            drops: Some(DropLimits::default()),
             reference_programs: false,
         }
     }
@@ -106,6 +110,8 @@ pub struct Loaded {
     pub events: RingBuf<MapData>,
     /// Rare faults that the programs tell in words.
     pub faults: EbpfLogger<&'static dyn log::Log>,
+    /// What counts what the kernel drops, or why there is nothing that does; `None` where it was not asked for.
+    pub drops: Option<Result<Drops, KernelError>>,
     /// What the programs of the bench walk over, where they were asked for.
     pub reference: Option<ReferenceMaps>,
 }
@@ -210,7 +216,12 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let high_water = |entries: u32| (entries / 4 * 3 / online.len().max(1) as u32).max(1);
     let (high_water_4, high_water_6) = (high_water(settings.table_4), high_water(settings.table_6));
 
+    let prepared = settings.drops.as_ref().map(Prepared::new);
+
     let mut loader = EbpfLoader::new();
+    if let Some(Ok(prepared)) = &prepared {
+        prepared.told.tell(&mut loader);
+    }
     loader
         .override_global("SLOT_SHIFT_4", &shift_4, true)
         .override_global("SLOT_SHIFT_6", &shift_6, true)
@@ -245,6 +256,8 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         program.load().map_err(|source| KernelError::Program { program: name, source })?;
     }
 
+    let drops = prepared.map(|prepared| prepared.and_then(|prepared| prepared.load(&mut ebpf)));
+
     let mut outer_4 = outer(&mut ebpf, "TABLES4")?;
     let mut outer_6 = outer(&mut ebpf, "TABLES6")?;
     let flows = FlowMaps {
@@ -274,7 +287,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let anchored = shared(&mut ebpf, "ANCHOR", 1)?;
     let reference = settings.reference_programs.then(|| reference_maps(&mut ebpf)).transpose()?;
     let programs = Programs { ebpf, anchored };
-    Ok(Loaded { programs, control, flows, counters, ledgers, networks, events, faults, reference })
+    Ok(Loaded { programs, control, flows, counters, ledgers, networks, events, faults, drops, reference })
 }
 
 /// The program that counts what comes in.
@@ -331,6 +344,25 @@ impl Programs {
     pub fn ids(&mut self) -> Option<[u32; 2]> {
         let mut id = |name| Some(self.classifier(name).ok()?.info().ok()?.id());
         Some([id(INGRESS)?, id(EGRESS)?])
+    }
+
+    /// Hangs the drop program on its tracepoint.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Program`].
+    pub fn attach_drops(&mut self) -> Result<(), KernelError> {
+        drops::attach(&mut self.ebpf)
+    }
+
+    /// Takes it off again.
+    pub fn detach_drops(&mut self) {
+        drops::detach(&mut self.ebpf);
+    }
+
+    /// Drops for which the kernel did not run it.
+    pub fn skipped_drops(&mut self) -> u64 {
+        drops::skipped(&mut self.ebpf)
     }
 
     /// One moment on both of the kernel's clocks.

@@ -32,6 +32,7 @@ mod atomic;
 mod classify;
 mod cold;
 mod count;
+mod drops;
 mod family;
 mod fill;
 mod fragments;
@@ -52,7 +53,11 @@ mod table;
 mod untyped;
 mod walk;
 
-use aya_ebpf::{bindings::__sk_buff, macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    bindings::__sk_buff,
+    macros::{btf_tracepoint, classifier},
+    programs::{BtfTracePointContext, TcContext},
+};
 use collector_ebpf::abi::bench;
 
 /// `TC_ACT_UNSPEC`, which is also TCX's `TCX_NEXT`: go on with the next program, or accept.
@@ -70,6 +75,13 @@ pub(crate) fn tc_ingress(ctx: TcContext) -> i32 {
 pub(crate) fn tc_egress(ctx: TcContext) -> i32 {
     account::run::<true>(ctx.skb.skb);
     PASS_ON
+}
+
+/// Counts what the kernel drops.
+#[btf_tracepoint(function = "kfree_skb")]
+pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
+    drops::run(&ctx);
+    0
 }
 
 /// Ties the kernel's ticks to its boot clock. Run by user space through `BPF_PROG_TEST_RUN`, attached to

@@ -2,13 +2,16 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_fib_lookup},
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
+    btf_maps::{
+        Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerfEventArray, ProgramArray, RingBuf,
+    },
     macros::btf_map,
 };
 use collector_ebpf::abi::{
     bench::Walk,
     control::{Anchor, Control},
     counter::{Fill, PU_CHUNKS, PUS_PER_CHUNK, PuCounters},
+    drop::{self, DropBudget, DropCounts, DropKey, DropLedger},
     flow::{FlowKey4, FlowKey6, Identity, Slot4, Slot6, TableCounts, TableKey4, TableKey6},
     network,
     pu::{self, Role},
@@ -161,6 +164,22 @@ pub(crate) struct Scratch {
 /// What the first fragments of datagrams said. Written and read here.
 #[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<Datagram, Said, 4096> = LruHashMap::new();
+
+/// What the kernel has dropped. Counted here, read by user space.
+#[btf_map]
+pub(crate) static DROPS: HashMap<DropKey, DropCounts, 1> = HashMap::new();
+
+/// What became of what was dropped. Counted here.
+#[btf_map]
+pub(crate) static DROP_LEDGER: PerCpuArray<DropLedger, 1> = PerCpuArray::new();
+
+/// What units may still report of their drops. Written here, read by user space.
+#[btf_map]
+pub(crate) static DROP_BUDGETS: Array<DropBudget, { drop::UNITS as usize }> = Array::new();
+
+/// Single packets: a `PacketRecord` and octets.
+#[btf_map]
+pub(crate) static PACKETS: PerfEventArray = PerfEventArray::new();
 
 /// Written by the reference program `floor` only. As small as can be where it is not loaded, as what follows.
 #[btf_map]

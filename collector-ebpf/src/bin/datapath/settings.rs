@@ -71,3 +71,19 @@ pub(crate) static MARK_MASK: Global<u32> = Global::new(0);
 /// How far the mark is shifted to reach those bits.
 #[unsafe(no_mangle)]
 pub(crate) static MARK_SHIFT: Global<u32> = Global::new(0);
+
+/// 1 if the kernel tells why it drops (Linux 5.17).
+#[unsafe(no_mangle)]
+pub(crate) static DROP_REASONS: Global<u32> = Global::new(0);
+
+/// The inode of the network namespace that is watched.
+#[unsafe(no_mangle)]
+pub(crate) static NAMESPACE: Global<u32> = Global::new(0);
+
+/// Nanoseconds of which each report of a drop costs its unit one.
+#[unsafe(no_mangle)]
+pub(crate) static DROP_INTERVAL_NS: Global<u64> = Global::new(10_000_000);
+
+/// Nanoseconds that a unit may save up for reports of drops.
+#[unsafe(no_mangle)]
+pub(crate) static DROP_BURST_NS: Global<u64> = Global::new(2_000_000_000);

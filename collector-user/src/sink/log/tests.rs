@@ -276,7 +276,7 @@ fn json_lines_are_objects() {
 fn the_status_is_an_entry() {
     let mut ledger = Ledger { seen: 5, flows: 4, table_full: 1, ..Ledger::default() };
     ledger.queue_full.insert("json".to_owned(), 3);
-    let status = Event::Status(Status { interfaces: Vec::new(), ledger });
+    let status = Event::Status(Status { ledger, ..Status::default() });
     let text = lines(TextLines, &status);
     let want = ": kind=status seen=5 explained=5 lost=\"table_full 1, queue_full.json 3\"\n";
     assert!(text.ends_with(want), "{text}");

@@ -120,7 +120,7 @@ fn finish(writer: Writer) -> Result<SinkCounts, SinkError> {
     let mut ledger = Ledger::default();
     ledger.delivered.insert("test".to_owned(), counts.delivered);
     ledger.queue_full.insert("test".to_owned(), counts.queue_full);
-    end(closed, Status { interfaces: Vec::new(), ledger })?;
+    end(closed, Status { ledger, ..Status::default() })?;
     Ok(counts)
 }
 

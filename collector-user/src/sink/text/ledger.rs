@@ -73,7 +73,7 @@ mod tests {
         let some = Unseen { sent: 300, dropped_behind: 2, ..Unseen::default() };
         let interfaces =
             vec![interface("a", None), interface("b", Some(Unseen::default())), interface("c", Some(some))];
-        let lines = lines(&Status { interfaces, ledger: Ledger::default() });
+        let lines = lines(&Status { interfaces, ..Status::default() });
         let want = ["unseen at c: 300 sent, 2 not sent after all", "ledger: seen 0 = flows 0; nothing lost"];
         assert_eq!(lines, want);
     }

@@ -1,0 +1,209 @@
+//! What the kernel drops, wherever it does: each counted by its unit, the kernel's reason and the place; some reported.
+//!
+//! The program hangs on the tracepoint of `kfree_skb` and runs anywhere: in a process, in an interrupt's softirq, one in
+//! the midst of another on kernels before 6.1. So nothing is kept in memory of a CPU's own across a helper's call, all
+//! that is added is added atomically, and [`shape`] reads structures where this kernel's type information says.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{BPF_F_CURRENT_CPU, BPF_NOEXIST},
+    helpers::generated::{
+        bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_perf_event_output, bpf_probe_read_kernel,
+    },
+    programs::BtfTracePointContext,
+};
+use collector_ebpf::abi::{
+    drop::{DropCounts, DropKey, DropLedger, ELSEWHERE, UNITS},
+    packet::{PacketRecord, event, link},
+    pu::index,
+};
+
+use crate::{
+    atomic, classify,
+    maps::{DROP_BUDGETS, DROP_LEDGER, DROPS, PACKETS},
+    packet::opaque,
+    read::role_of_index,
+    settings::{DROP_BURST_NS, DROP_INTERVAL_NS, DROP_REASONS, NAMESPACE},
+};
+
+mod shape;
+
+use shape::Dropped;
+
+/// Octets that a report may have, the record's own among them: a power of two, and half of the stack.
+const REPORT: usize = 256;
+/// Octets of the packet in a report.
+const WINDOW: usize = REPORT - size_of::<PacketRecord>();
+
+/// A record, and the octets behind it.
+#[repr(C, align(8))]
+struct Report {
+    record: PacketRecord,
+    octets: [u8; WINDOW],
+}
+
+/// Adds one to a number of this CPU's ledger; the run may have moved to another CPU meanwhile.
+#[inline(always)]
+fn ledger(number: impl FnOnce(&mut DropLedger) -> *mut u64) {
+    if let Some(ledger) = DROP_LEDGER.get_ptr_mut(0) {
+        // SAFETY: the entry is live; numbers are changed atomically only.
+        unsafe { atomic::add(number(&mut *ledger), 1) };
+    }
+}
+
+/// Counts a socket buffer that the kernel frees because it drops it.
+#[inline(always)]
+pub(crate) fn run(ctx: &BtfTracePointContext) {
+    let skb: *const u8 = ctx.arg(0);
+    ledger(|ledger| &raw mut ledger.seen);
+    let Some(dropped) = Dropped::of(skb) else {
+        ledger(|ledger| &raw mut ledger.no_packet);
+        return;
+    };
+    let place: u64 = ctx.arg(1);
+    // An argument that this kernel's tracepoint lacks may not even be looked at.
+    let reason: u32 = if DROP_REASONS.load() != 0 { ctx.arg(2) } else { 0 };
+    let pu = unit(&dropped);
+    if !count(&DropKey { place, reason, pu, _pad: 0 }, &dropped) {
+        ledger(|ledger| &raw mut ledger.table_full);
+        return;
+    }
+    if pu != ELSEWHERE && may_report(pu) != 0 {
+        report(ctx, &dropped, place, reason, pu);
+    }
+}
+
+/// Whose packet it is. The end that is looked at first is the one that the packet had come to, or had not left.
+#[inline(always)]
+fn unit(dropped: &Dropped) -> u16 {
+    let is_here = dropped.namespace == NAMESPACE.load();
+    let role = if is_here { role_of_index(dropped.interface) } else { None };
+    if let Some(role) = role
+        && role.pu >= index::FIRST
+    {
+        return role.pu;
+    }
+    let Some((source, destination)) = dropped.ends() else {
+        return if is_here { role.map_or(index::HOST, |role| role.pu) } else { ELSEWHERE };
+    };
+    let ends = if dropped.came_in { [destination, source] } else { [source, destination] };
+    for end in ends {
+        if is_here && let Some(pu) = classify::own(end) {
+            return pu.get();
+        }
+        if let Some(pu) = classify::declared(end) {
+            return pu.get();
+        }
+    }
+    if !is_here {
+        ELSEWHERE
+    } else if dropped.came_in {
+        index::FORWARDED
+    } else {
+        index::HOST
+    }
+}
+
+/// Adds to the row of the key; `false` where there is no room for a new one.
+#[inline(always)]
+fn count(key: &DropKey, dropped: &Dropped) -> bool {
+    let row = match DROPS.get_ptr_mut(key) {
+        Some(row) => row,
+        None => {
+            // Another CPU may make it first.
+            let _ = DROPS.insert(key, &DropCounts { packets: 0, skbs: 0, bytes: 0 }, u64::from(BPF_NOEXIST));
+            let Some(row) = DROPS.get_ptr_mut(key) else { return false };
+            row
+        }
+    };
+    // SAFETY: rows are never removed; all that is added is added atomically.
+    unsafe {
+        atomic::add(&raw mut (*row).packets, u64::from(dropped.packets));
+        atomic::add(&raw mut (*row).skbs, 1);
+        atomic::add(&raw mut (*row).bytes, u64::from(dropped.length));
+    }
+    true
+}
+
+/// 1 if the unit's budget pays for a report.
+#[inline(never)]
+fn may_report(pu: u16) -> u32 {
+    let Some(budget) = DROP_BUDGETS.get_ptr_mut(u32::from(pu) % UNITS) else { return 0 };
+    // SAFETY: no arguments, no memory.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    // SAFETY: the entry is live. Two CPUs may read the same number and spend the same report; what is held back is
+    // added atomically.
+    unsafe {
+        let paid = &raw mut (*budget).paid_until;
+        let saved = now.saturating_sub(DROP_BURST_NS.load());
+        let until = paid.read_volatile().max(saved) + DROP_INTERVAL_NS.load();
+        if until <= now {
+            paid.write_volatile(until);
+            return 1;
+        }
+        atomic::add(&raw mut (*budget).held_back, 1);
+    }
+    ledger(|ledger| &raw mut ledger.held_back);
+    0
+}
+
+/// Hands a report to user space: the record, and the beginning of the packet.
+#[inline(never)]
+fn report(ctx: &BtfTracePointContext, dropped: &Dropped, place: u64, reason: u32, pu: u16) -> u32 {
+    let mut report = Report { record: PacketRecord::EMPTY, octets: [0; WINDOW] };
+    // LLVM knows the bound and would leave the comparison out; the verifier wants to see it.
+    let captured = opaque((dropped.linear as usize).min(WINDOW));
+    if captured > WINDOW {
+        return 0;
+    }
+    // SAFETY: as much as there is room for; an address that cannot be read is an error.
+    let failed = unsafe {
+        bpf_probe_read_kernel(
+            report.octets.as_mut_ptr().cast(),
+            captured as u32,
+            dropped.start as *const c_void,
+        )
+    };
+    let captured = if failed == 0 { captured } else { 0 };
+    let held_back = DROP_BUDGETS.get(u32::from(pu) % UNITS).map_or(0, |budget| budget.held_back);
+    report.record = PacketRecord {
+        // SAFETY: no arguments, no memory.
+        boot_ns: unsafe { bpf_ktime_get_boot_ns() },
+        place,
+        ifindex: dropped.interface,
+        mark: dropped.mark,
+        reason,
+        suppressed: held_back as u32,
+        length: dropped.length,
+        captured: captured as u32,
+        packets: dropped.packets,
+        namespace: dropped.namespace,
+        // SAFETY: no arguments, no memory.
+        cpu: unsafe { bpf_get_smp_processor_id() },
+        pu,
+        vlan_tci: dropped.vlan_tci,
+        vlan_protocol: dropped.vlan_protocol,
+        event: event::DROPPED,
+        link: if captured == 0 { link::NONE } else { dropped.link },
+        _pad: 0,
+    };
+    let size = (size_of::<PacketRecord>() + captured) as u64;
+    // SAFETY: the kernel's context, a map of this object, and as many octets as the report has at least.
+    let error = unsafe {
+        bpf_perf_event_output(
+            ctx.as_ptr(),
+            (&raw const PACKETS).cast_mut().cast(),
+            BPF_F_CURRENT_CPU,
+            (&raw mut report).cast(),
+            size,
+        )
+    };
+    if error == 0 {
+        ledger(|ledger| &raw mut ledger.reported);
+    } else {
+        ledger(|ledger| &raw mut ledger.output_failed);
+    }
+    0
+}

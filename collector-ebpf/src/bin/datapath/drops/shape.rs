@@ -1,0 +1,228 @@
+//! What a socket buffer is, read in the kernel's own structures.
+//!
+//! rustc makes no relocations against the kernel's types, so user space looks the places of fields up in the running
+//! kernel's type information and hands them over as constants, which the verifier checks against that same information: a
+//! field of another size or kind is refused at load. A pointer that leads nowhere reads as 0.
+
+use core::{ffi::c_void, ptr};
+
+use aya_ebpf::{Global, helpers::generated::bpf_probe_read_kernel};
+use collector_ebpf::{
+    abi::packet::link,
+    wire::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+};
+
+/// Declares where fields lie, in octets from the beginning of their structure.
+macro_rules! places {
+    ($($(#[doc = $doc:literal])+ $name:ident),+ $(,)?) => {$(
+        $(#[doc = $doc])+
+        #[unsafe(no_mangle)]
+        pub(crate) static $name: Global<u32> = Global::new(0);
+    )+};
+}
+
+places! {
+    /// `sk_buff.dev`.
+    SKB_DEV,
+    /// `sk_buff.sk`.
+    SKB_SK,
+    /// `sk_buff.head`.
+    SKB_HEAD,
+    /// `sk_buff.data`.
+    SKB_DATA,
+    /// `sk_buff.end`.
+    SKB_END,
+    /// `sk_buff.len`.
+    SKB_LEN,
+    /// `sk_buff.data_len`.
+    SKB_DATA_LEN,
+    /// `sk_buff.protocol`.
+    SKB_PROTOCOL,
+    /// `sk_buff.network_header`.
+    SKB_NETWORK,
+    /// `sk_buff.mac_header`.
+    SKB_MAC,
+    /// `sk_buff.skb_iif`.
+    SKB_IIF,
+    /// `sk_buff.mark`.
+    SKB_MARK,
+    /// `sk_buff.vlan_tci`.
+    SKB_VLAN_TCI,
+    /// `sk_buff.vlan_proto`.
+    SKB_VLAN_PROTO,
+    /// The octet that holds `sk_buff.vlan_present`, which there is before Linux 6.2.
+    SKB_VLAN_PRESENT,
+    /// The bit in that octet; 0 where there is none, and a tag that is absent has the protocol 0.
+    SKB_VLAN_PRESENT_BIT,
+    /// `skb_shared_info.gso_segs`.
+    SHARED_SEGMENTS,
+    /// `net_device.ifindex`.
+    DEV_INDEX,
+    /// `net_device.type`.
+    DEV_TYPE,
+    /// `net_device.nd_net`.
+    DEV_NET,
+    /// `sock.__sk_common.skc_net`.
+    SOCK_NET,
+    /// `net.ns.inum`.
+    NET_INODE,
+}
+
+/// `ARPHRD_ETHER` and `ARPHRD_LOOPBACK` (`include/uapi/linux/if_arp.h`): frames with an Ethernet header.
+const ETHER: u16 = 1;
+const LOOPBACK: u16 = 772;
+/// `skb->mac_header` where nobody has set it.
+const NOT_SET: u16 = 0xFFFF;
+/// Octets of a link layer's header that is believed: Ethernet with up to four tags.
+const LINK_HEADERS: core::ops::RangeInclusive<u32> = 14..=30;
+/// The IP header's part that tells its ends.
+const IP: usize = 40;
+
+/// A socket buffer that is dropped.
+pub(super) struct Dropped {
+    /// Where its octets begin: at the link layer's header if that is there, else at the network layer's.
+    pub(super) start: u64,
+    /// Octets from there on.
+    pub(super) length: u32,
+    /// Those of them that lie in one piece.
+    pub(super) linear: u32,
+    pub(super) packets: u32,
+    /// The interface that it came in by, or else is at.
+    pub(super) interface: u32,
+    /// The inode of the network namespace; 0 where nothing tells.
+    pub(super) namespace: u32,
+    pub(super) mark: u32,
+    pub(super) vlan_tci: u16,
+    /// Network byte order; 0 without a tag.
+    pub(super) vlan_protocol: u16,
+    /// One of [`link`].
+    pub(super) link: u8,
+    pub(super) came_in: bool,
+    /// The Ethertype, host byte order.
+    protocol: u16,
+    /// The address of the network layer's header.
+    network: u64,
+}
+
+impl Dropped {
+    /// Reads what there is to know of it; `None` if it is nothing that a network carries.
+    #[inline(always)]
+    pub(super) fn of(skb: *const u8) -> Option<Self> {
+        // SAFETY: the kernel's buffer, whose fields lie there.
+        unsafe {
+            let device: *const u8 = field(skb, &SKB_DEV);
+            let protocol = u16::from_be(field(skb, &SKB_PROTOCOL));
+            if device.is_null() && protocol == 0 {
+                return None;
+            }
+            let (index, kind, mut namespace) = if device.is_null() {
+                (0, ETHER, 0)
+            } else {
+                let net: *const u8 = field(device, &DEV_NET);
+                (field::<u32>(device, &DEV_INDEX), field::<u16>(device, &DEV_TYPE), inode(net))
+            };
+            if namespace == 0 {
+                let sock: *const u8 = field(skb, &SKB_SK);
+                if !sock.is_null() {
+                    namespace = inode(field(sock, &SOCK_NET));
+                }
+            }
+            let came_in_by: u32 = field(skb, &SKB_IIF);
+            let head: u64 = field(skb, &SKB_HEAD);
+            let data: u64 = field(skb, &SKB_DATA);
+            let length: u32 = field(skb, &SKB_LEN);
+            let in_fragments: u32 = field(skb, &SKB_DATA_LEN);
+            let (mac, network): (u16, u16) = (field(skb, &SKB_MAC), field(skb, &SKB_NETWORK));
+            let header = u32::from(network).wrapping_sub(u32::from(mac));
+            let is_framed =
+                mac != NOT_SET && LINK_HEADERS.contains(&header) && (kind == ETHER || kind == LOOPBACK);
+            let start = head + u64::from(if is_framed { mac } else { network });
+            // What the stack has taken off in front is still there. Nobody takes off more than an offset can say.
+            let before = (data.wrapping_sub(start) as u32).min(0xFFFF);
+            let before = if data < start { 0 } else { before };
+            let end: u32 = field(skb, &SKB_END);
+            let shared = head + u64::from(end) + u64::from(SHARED_SEGMENTS.load());
+            let mut segments = 0_u16;
+            bpf_probe_read_kernel((&raw mut segments).cast(), 2, shared as *const c_void);
+            Some(Self {
+                start,
+                length: length + before,
+                linear: length.saturating_sub(in_fragments) + before,
+                packets: u32::from(segments).max(1),
+                interface: if came_in_by == 0 { index } else { came_in_by },
+                namespace,
+                mark: field(skb, &SKB_MARK),
+                vlan_tci: field(skb, &SKB_VLAN_TCI),
+                vlan_protocol: tag(skb),
+                link: if is_framed { link::ETHERNET } else { link::RAW_IP },
+                came_in: came_in_by != 0,
+                protocol,
+                network: head + u64::from(network),
+            })
+        }
+    }
+
+    /// The addresses of its IP header, IPv4 as `::ffff:a.b.c.d`: source and destination.
+    #[inline(always)]
+    pub(super) fn ends(&self) -> Option<([u8; 16], [u8; 16])> {
+        if self.protocol != ETHERTYPE_IPV4 && self.protocol != ETHERTYPE_IPV6 {
+            return None;
+        }
+        let mut ip = [0_u32; IP / 4];
+        // SAFETY: as much as there is room for; an address that cannot be read is an error.
+        let failed = unsafe {
+            bpf_probe_read_kernel(ip.as_mut_ptr().cast(), IP as u32, self.network as *const c_void)
+        };
+        if failed != 0 {
+            return None;
+        }
+        // The words of either header: those of IPv4 are the fourth and the fifth.
+        let [_, _, one, two, three, four, to_one, to_two, to_three, to_four] = ip;
+        if self.protocol == ETHERTYPE_IPV4 {
+            return Some((mapped(two), mapped(three)));
+        }
+        Some((octets([one, two, three, four]), octets([to_one, to_two, to_three, to_four])))
+    }
+}
+
+/// An IPv4 address as one of IPv6 (RFC 4291 section 2.5.5.2).
+#[inline(always)]
+fn mapped(address: u32) -> [u8; 16] {
+    octets([0, 0, u32::from_be(0xFFFF), address])
+}
+
+#[inline(always)]
+fn octets(words: [u32; 4]) -> [u8; 16] {
+    // SAFETY: as long, and any bits are both.
+    unsafe { core::mem::transmute(words) }
+}
+
+/// The protocol of the tag beside the buffer, network byte order; 0 without one.
+#[inline(always)]
+unsafe fn tag(skb: *const u8) -> u16 {
+    // SAFETY: the caller's buffer.
+    unsafe {
+        let bit = SKB_VLAN_PRESENT_BIT.load();
+        if bit != 0 && u32::from(field::<u8>(skb, &SKB_VLAN_PRESENT)) & bit == 0 {
+            return 0;
+        }
+        field(skb, &SKB_VLAN_PROTO)
+    }
+}
+
+/// The inode of a network namespace; 0 of none.
+#[inline(always)]
+unsafe fn inode(net: *const u8) -> u32 {
+    if net.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller's namespace.
+    unsafe { field(net, &NET_INODE) }
+}
+
+/// A field of a structure of the kernel's.
+#[inline(always)]
+unsafe fn field<T>(base: *const u8, place: &Global<u32>) -> T {
+    // SAFETY: the caller's structure has such a field there. Volatile: one load of its own size, as the verifier wants it.
+    unsafe { ptr::read_volatile(base.add(place.load() as usize).cast()) }
+}

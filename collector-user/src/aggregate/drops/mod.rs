@@ -1,0 +1,112 @@
+//! What the kernel has dropped: rows by unit, reason and place, and their sums by class.
+
+use std::collections::BTreeMap;
+
+use collector_ebpf::abi::drop::{DropCounts, DropKey, ELSEWHERE};
+
+use crate::{
+    event::{DropClass, Dropped, Text},
+    host::symbols::Symbols,
+    kernel::reasons::Reasons,
+    pu::registry::Registry,
+};
+
+pub mod meaning;
+
+use meaning::Meaning;
+
+/// What the numbers of the drop program are called.
+#[derive(Debug, Default)]
+pub struct Names {
+    reasons: Reasons,
+    /// The kernel gives reasons.
+    has_reasons: bool,
+    symbols: Symbols,
+}
+
+/// Why and where, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// The kernel's own reason; empty where it gives none.
+    pub reason: Text,
+    /// The function, and how far in it.
+    pub place: Text,
+    /// What that means.
+    pub meaning: Meaning,
+}
+
+impl Names {
+    /// Those of this kernel.
+    #[must_use]
+    pub const fn new(reasons: Reasons, has_reasons: bool, symbols: Symbols) -> Self {
+        Self { reasons, has_reasons, symbols }
+    }
+
+    /// What the numbers of a drop mean.
+    #[must_use]
+    pub fn cause(&self, reason: u32, place: u64) -> Cause {
+        let reason = if self.has_reasons { self.reasons.name(reason) } else { String::new() };
+        // The address that a call returns to may be that behind the function's end.
+        let found = self.symbols.of(place.saturating_sub(1));
+        let meaning = meaning::of(&reason, found.map_or("", |(function, _)| function));
+        let place = found.map_or_else(
+            || format!("{place:#x}"),
+            |(function, before)| format!("{function}+{:#x}", before + 1),
+        );
+        Cause { reason: reason.into(), place: place.into(), meaning }
+    }
+}
+
+/// The rows in words, those with the most drops first.
+#[must_use]
+pub fn rows(rows: &BTreeMap<DropKey, DropCounts>, names: &Names, units: &Registry) -> Vec<Dropped> {
+    let mut told: Vec<_> = rows
+        .iter()
+        .map(|(key, counts)| {
+            let unit = units.get(key.pu);
+            let Cause { reason, place, meaning } = names.cause(key.reason, key.place);
+            Dropped {
+                puid: unit.map(|unit| unit.id.clone()).unwrap_or_default(),
+                namespace: unit.map(|unit| unit.namespace.clone()).unwrap_or_default(),
+                kernel_reason: reason,
+                place,
+                class: meaning.class,
+                drop_reason: meaning.word.into(),
+                packets: counts.packets,
+                skbs: counts.skbs,
+                bytes: counts.bytes,
+            }
+        })
+        .collect();
+    told.sort_by_key(|row| std::cmp::Reverse(row.packets));
+    told
+}
+
+/// A unit's drops: all of its wire packets and octets, and the packets of each class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OfUnit {
+    /// Wire packets.
+    pub packets: u64,
+    /// Octets.
+    pub bytes: u64,
+    /// Wire packets by class, in the order of [`DropClass::ALL`].
+    pub classes: [u64; DropClass::ALL.len()],
+}
+
+/// What was dropped of each unit.
+#[must_use]
+pub fn by_unit(rows: &BTreeMap<DropKey, DropCounts>, names: &Names) -> BTreeMap<u16, OfUnit> {
+    let mut units = BTreeMap::<u16, OfUnit>::new();
+    for (key, counts) in rows.iter().filter(|(key, _)| key.pu != ELSEWHERE) {
+        let class = names.cause(key.reason, key.place).meaning.class;
+        let unit = units.entry(key.pu).or_default();
+        unit.packets += counts.packets;
+        unit.bytes += counts.bytes;
+        for (of_class, count) in DropClass::ALL.iter().zip(&mut unit.classes) {
+            if *of_class == class {
+                *count += counts.packets;
+            }
+        }
+    }
+    units
+}

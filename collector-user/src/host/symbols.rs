@@ -1,0 +1,83 @@
+//! What an address in the kernel is called: `/proc/kallsyms`.
+
+use std::{
+    fs::File,
+    io::{self, BufReader},
+};
+
+/// The functions of the kernel and its modules, by address.
+#[derive(Debug, Default)]
+pub struct Symbols {
+    /// Addresses, ascending, and where in `names` each name begins.
+    places: Vec<(u64, u32)>,
+    /// The names, each with an end of its own.
+    names: String,
+}
+
+impl Symbols {
+    /// Reads them.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; [`io::ErrorKind::PermissionDenied`] where it shows no addresses (`kernel.kptr_restrict`).
+    pub fn read() -> io::Result<Self> {
+        let symbols = Self::parse(BufReader::with_capacity(1 << 16, File::open("/proc/kallsyms")?))?;
+        if symbols.places.is_empty() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(symbols)
+    }
+
+    /// Lines of an address, a letter for the kind (`t` and `T`, `w` and `W` are code), a name, and perhaps `[module]`.
+    fn parse(lines: impl io::BufRead) -> io::Result<Self> {
+        let mut symbols = Self::default();
+        for line in lines.lines() {
+            let line = line?;
+            let mut words = line.split_ascii_whitespace();
+            let (Some(address), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) else {
+                continue;
+            };
+            let Ok(address) = u64::from_str_radix(address, 16) else { continue };
+            if address == 0 || !matches!(kind, "t" | "T" | "w" | "W") {
+                continue;
+            }
+            symbols.places.push((address, symbols.names.len() as u32));
+            symbols.names.push_str(name);
+            symbols.names.push('\n');
+        }
+        symbols.places.sort_unstable_by_key(|(address, _)| *address);
+        Ok(symbols)
+    }
+
+    /// The function that an address lies in, and how far behind its beginning.
+    #[must_use]
+    pub fn of(&self, address: u64) -> Option<(&str, u64)> {
+        let behind = self.places.partition_point(|(begin, _)| *begin <= address);
+        let (begin, name) = self.places.get(behind.checked_sub(1)?)?;
+        let name = self.names.get(*name as usize..)?.split('\n').next()?;
+        Some((name, address - begin))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Symbols;
+
+    #[test]
+    fn an_address_lies_in_the_function_that_begins_before_it() {
+        let text =
+            "ffff0100 T second\nffff0000 t first\nffff0080 d datum\nffff0200 t third\t[module]\nnonsense\n";
+        let symbols = Symbols::parse(text.as_bytes()).unwrap();
+        assert_eq!(symbols.of(0xffff_0000), Some(("first", 0)));
+        assert_eq!(symbols.of(0xffff_00ff), Some(("first", 0xff)));
+        assert_eq!(symbols.of(0xffff_0107), Some(("second", 7)));
+        assert_eq!(symbols.of(0xffff_0200), Some(("third", 0)));
+        assert_eq!(symbols.of(0xfffe_ffff), None);
+    }
+
+    #[test]
+    fn hidden_addresses_are_none() {
+        let symbols = Symbols::parse("0000000000000000 T one\n".as_bytes()).unwrap();
+        assert_eq!(symbols.of(1), None);
+    }
+}

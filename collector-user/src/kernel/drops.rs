@@ -1,0 +1,304 @@
+//! What the kernel drops: the program on its tracepoint, and what that has counted.
+//!
+//! The program reads the kernel's own structures. Where their fields lie is looked up in the running kernel's type
+//! information; where that does not say it without doubt, the program is left out, and everything else works.
+
+use std::{collections::BTreeMap, fs, io, os::unix::fs::MetadataExt as _};
+
+use aya::{
+    Btf as AyaBtf, Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, PerCpuArray},
+    programs::{BtfTracePoint, Program},
+};
+use collector_ebpf::abi::drop::{DropBudget, DropCounts, DropKey, DropLedger, ELSEWHERE, UNITS};
+
+use super::{
+    btf::{Btf, BtfError},
+    error::KernelError,
+    maps::typed,
+    reasons::Reasons,
+};
+use crate::host::symbols::Symbols;
+
+/// The program's name, and the tracepoint's.
+pub const DROPS: &str = "kfree_skb";
+
+/// Where the program finds what it reads, on this kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    places: Vec<(&'static str, u32)>,
+    /// The kernel tells why it drops.
+    pub has_reasons: bool,
+}
+
+/// A field that the program reads: the name of the global that says where it lies, the structure, the way to it, its octets.
+type Wanted = (&'static str, &'static str, &'static [&'static str], u32);
+
+const FIELDS: [Wanted; 20] = [
+    ("SKB_DEV", "sk_buff", &["dev"], 8),
+    ("SKB_SK", "sk_buff", &["sk"], 8),
+    ("SKB_HEAD", "sk_buff", &["head"], 8),
+    ("SKB_DATA", "sk_buff", &["data"], 8),
+    ("SKB_END", "sk_buff", &["end"], 4),
+    ("SKB_LEN", "sk_buff", &["len"], 4),
+    ("SKB_DATA_LEN", "sk_buff", &["data_len"], 4),
+    ("SKB_PROTOCOL", "sk_buff", &["protocol"], 2),
+    ("SKB_NETWORK", "sk_buff", &["network_header"], 2),
+    ("SKB_MAC", "sk_buff", &["mac_header"], 2),
+    ("SKB_IIF", "sk_buff", &["skb_iif"], 4),
+    ("SKB_MARK", "sk_buff", &["mark"], 4),
+    ("SKB_VLAN_TCI", "sk_buff", &["vlan_tci"], 2),
+    ("SKB_VLAN_PROTO", "sk_buff", &["vlan_proto"], 2),
+    ("SHARED_SEGMENTS", "skb_shared_info", &["gso_segs"], 2),
+    ("DEV_INDEX", "net_device", &["ifindex"], 4),
+    ("DEV_TYPE", "net_device", &["type"], 2),
+    ("DEV_NET", "net_device", &["nd_net", "net"], 8),
+    ("SOCK_NET", "sock", &["__sk_common", "skc_net", "net"], 8),
+    ("NET_INODE", "net", &["ns", "inum"], 4),
+];
+
+impl Shape {
+    /// Looks everything up.
+    ///
+    /// # Errors
+    ///
+    /// [`BtfError`]: the first field that is not where it could be read.
+    pub fn find(btf: &Btf) -> Result<Self, BtfError> {
+        let mut places = FIELDS
+            .iter()
+            .map(|(global, structure, path, size)| Ok((*global, btf.place(structure, path, *size)?)))
+            .collect::<Result<Vec<_>, BtfError>>()?;
+        // Linux 6.2 took it out: a tag that is absent has no protocol then.
+        if let Ok(field) = btf.field("sk_buff", &["vlan_present"]) {
+            places.extend([("SKB_VLAN_PRESENT", field.offset), ("SKB_VLAN_PRESENT_BIT", 1 << field.bit)]);
+        }
+        let arguments = btf.arguments(DROPS)?;
+        if arguments.first().is_none_or(|first| first != "sk_buff") {
+            return Err(BtfError::Missing {
+                what: format!("socket buffer as the first argument of {DROPS}"),
+            });
+        }
+        let has_reasons = arguments.get(2).is_some_and(|third| third == "skb_drop_reason");
+        Ok(Self { places, has_reasons })
+    }
+}
+
+/// What the drop program is told before it is loaded.
+pub struct Told {
+    shape: Shape,
+    reasons: u32,
+    namespace: u32,
+    interval_ns: u64,
+    burst_ns: u64,
+    rows: u32,
+}
+
+impl Told {
+    /// On a kernel of this shape, with these limits.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Host`].
+    fn new(shape: Shape, limits: &DropLimits) -> Result<Self, KernelError> {
+        let DropLimits { per_second, burst, rows } = *limits;
+        let namespace = fs::metadata("/proc/thread-self/ns/net")
+            .map_err(|source| KernelError::Host { what: "the network namespace", source })?;
+        let interval_ns = 1_000_000_000 / u64::from(per_second.max(1));
+        Ok(Self {
+            reasons: u32::from(shape.has_reasons),
+            shape,
+            // The kernel numbers namespaces with 32 bits.
+            namespace: namespace.ino() as u32,
+            interval_ns,
+            burst_ns: interval_ns.saturating_mul(u64::from(burst.max(1))),
+            rows: rows.max(1),
+        })
+    }
+
+    /// Puts it where the program looks for it.
+    pub fn tell<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
+        for (global, place) in &self.shape.places {
+            loader.override_global(global, place, true);
+        }
+        loader
+            .override_global("DROP_REASONS", &self.reasons, true)
+            .override_global("NAMESPACE", &self.namespace, true)
+            .override_global("DROP_INTERVAL_NS", &self.interval_ns, true)
+            .override_global("DROP_BURST_NS", &self.burst_ns, true)
+            .map_max_entries("DROPS", self.rows);
+    }
+}
+
+/// What the drop program has counted, and what its numbers are called.
+pub struct Drops {
+    /// Its maps.
+    pub maps: DropMaps,
+    /// What the kernel calls its reasons.
+    pub reasons: Reasons,
+    /// It gives any (Linux 5.17).
+    pub has_reasons: bool,
+    /// What it calls its functions, or why they are not to be had.
+    pub symbols: io::Result<Symbols>,
+}
+
+/// What is known of the kernel before anything is loaded.
+pub struct Prepared {
+    /// What the program is told.
+    pub told: Told,
+    reasons: Reasons,
+}
+
+impl Prepared {
+    /// Looks at the kernel.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Shape`], [`KernelError::Host`].
+    pub fn new(limits: &DropLimits) -> Result<Self, KernelError> {
+        let btf = Btf::of_kernel()?;
+        let (shape, reasons) = (Shape::find(&btf)?, Reasons::find(&btf)?);
+        Ok(Self { told: Told::new(shape, limits)?, reasons })
+    }
+
+    /// Loads the program, once everything else is.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError`].
+    pub fn load(self, ebpf: &mut Ebpf) -> Result<Drops, KernelError> {
+        load(ebpf)?;
+        let has_reasons = self.told.shape.has_reasons;
+        Ok(Drops {
+            maps: DropMaps::take(ebpf)?,
+            reasons: self.reasons,
+            has_reasons,
+            symbols: Symbols::read(),
+        })
+    }
+}
+
+/// What an operator can bound of drops.
+#[derive(Clone, Debug)]
+pub struct DropLimits {
+    /// Reports of single drops that a unit may have in a second.
+    pub per_second: u32,
+    /// Reports that it may save up.
+    pub burst: u32,
+    /// Rows of unit, reason and place.
+    pub rows: u32,
+}
+
+impl Default for DropLimits {
+    fn default() -> Self {
+        Self { per_second: 100, burst: 200, rows: 8192 }
+    }
+}
+
+/// The maps of the drop program.
+pub struct DropMaps {
+    rows: HashMap<MapData, DropKey, DropCounts>,
+    ledger: PerCpuArray<MapData, DropLedger>,
+    budgets: Array<MapData, DropBudget>,
+}
+
+impl DropMaps {
+    /// Takes them out of what was loaded.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`], [`KernelError::Missing`].
+    pub fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        Ok(Self {
+            rows: typed(ebpf, "DROPS")?,
+            ledger: typed(ebpf, "DROP_LEDGER")?,
+            budgets: typed(ebpf, "DROP_BUDGETS")?,
+        })
+    }
+
+    /// What was dropped since the program was attached, by whose it was, why and where.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn rows(&self) -> Result<BTreeMap<DropKey, DropCounts>, KernelError> {
+        // Rows are never removed, so that no step of the iteration can lose its place.
+        self.rows.iter().collect::<Result<_, _>>().map_err(failed("DROPS"))
+    }
+
+    /// What became of what was dropped, and of the reports, over all CPUs.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn ledger(&self) -> Result<DropLedger, KernelError> {
+        let cpus = self.ledger.get(&0, 0).map_err(failed("DROP_LEDGER"))?;
+        Ok(cpus.iter().fold(DropLedger::default(), |mut sum, cpu| {
+            // Each by its name: one that is new has to be added here.
+            let DropLedger { seen, no_packet, table_full, reported, held_back, output_failed } = cpu;
+            sum.seen += seen;
+            sum.no_packet += no_packet;
+            sum.table_full += table_full;
+            sum.reported += reported;
+            sum.held_back += held_back;
+            sum.output_failed += output_failed;
+            sum
+        }))
+    }
+
+    /// Reports of a unit that were held back, ever.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn held_back(&self, pu: u16) -> Result<u64, KernelError> {
+        debug_assert!(pu != ELSEWHERE && u32::from(pu) < UNITS, "there is no report of others");
+        Ok(self.budgets.get(&u32::from(pu), 0).map_err(failed("DROP_BUDGETS"))?.held_back)
+    }
+}
+
+fn load(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    let fail = |source| KernelError::Program { program: DROPS, source };
+    let btf = AyaBtf::from_sys_fs().map_err(|error| fail(error.into()))?;
+    program(ebpf)?.load(DROPS, &btf).map_err(fail)
+}
+
+/// Hangs it on the tracepoint; it goes with this process.
+///
+/// # Errors
+///
+/// [`KernelError::Program`].
+pub fn attach(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    program(ebpf)?.attach().map(drop).map_err(|source| KernelError::Program { program: DROPS, source })
+}
+
+/// Takes it off again.
+pub fn detach(ebpf: &mut Ebpf) {
+    if let Ok(program) = program(ebpf) {
+        // What is not attached cannot be taken off.
+        let _ = program.unload();
+    }
+}
+
+/// Drops for which the kernel did not run the program, since it was running on that CPU (Linux 6.1 and newer; before it
+/// runs in the midst of itself). 0 where the kernel does not tell.
+#[must_use]
+pub fn skipped(ebpf: &mut Ebpf) -> u64 {
+    use std::os::fd::{AsFd as _, AsRawFd as _};
+    let mut misses = || {
+        let descriptor = program(ebpf).ok()?.fd().ok()?.as_fd().as_raw_fd();
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).ok()?;
+        info.lines().find_map(|line| line.strip_prefix("recursion_misses:")?.trim().parse().ok())
+    };
+    misses().unwrap_or(0)
+}
+
+fn program(ebpf: &mut Ebpf) -> Result<&mut BtfTracePoint, KernelError> {
+    match ebpf.program_mut(DROPS) {
+        Some(Program::BtfTracePoint(program)) => Ok(program),
+        _ => Err(KernelError::Missing { what: "program", name: DROPS }),
+    }
+}
+
+fn failed(map: &'static str) -> impl FnOnce(aya::maps::MapError) -> KernelError {
+    move |source| KernelError::Map { map, action: "read", source }
+}
