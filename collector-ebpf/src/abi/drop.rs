@@ -44,26 +44,30 @@ layout!(DropCounts, 24, { packets: 0, skbs: 8, bytes: 16 });
 /// What became of every run of the drop program, and of every report: an entry of the map `DROP_LEDGER`, one a CPU.
 ///
 /// `seen` = those in [`DropCounts::skbs`] + `no_packet` + `table_full`. Of those that are counted and not [`ELSEWHERE`],
-/// each is one of `reported`, `held_back` or `output_failed`.
+/// each is one of `reported`, `folded`, `held_back` or `output_failed`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DropLedger {
     /// Socket buffers that the kernel said it drops.
     pub seen: u64,
     /// Those that no network device and no protocol of the network has anything to do with: messages of netlink, of
-    /// sockets of this host.
+    /// sockets of this host, what a program was tried on.
     pub no_packet: u64,
     /// Those whose key found no room in the map.
     pub table_full: u64,
     /// Reports that were handed to user space.
     pub reported: u64,
+    /// Those of reasons of which no report is wanted.
+    pub folded: u64,
     /// Reports beyond the budget of their unit.
     pub held_back: u64,
     /// Reports for which the buffer had no room.
     pub output_failed: u64,
 }
 
-layout!(DropLedger, 48, { seen: 0, no_packet: 8, table_full: 16, reported: 24, held_back: 32, output_failed: 40 });
+layout!(DropLedger, 56, {
+    seen: 0, no_packet: 8, table_full: 16, reported: 24, folded: 32, held_back: 40, output_failed: 48,
+});
 
 /// A unit's budget of reports: an entry of the array `DROP_BUDGETS`, by the unit's index.
 #[repr(C)]

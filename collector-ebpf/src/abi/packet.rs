@@ -22,6 +22,16 @@ pub mod link {
     pub const NONE: u8 = 2;
 }
 
+/// Which end of a dropped packet is its unit's.
+pub mod end {
+    /// Neither: it passed through, or it has no ends that are known.
+    pub const NEITHER: u8 = 0;
+    /// Its source.
+    pub const SOURCE: u8 = 1;
+    /// Its destination.
+    pub const DESTINATION: u8 = 2;
+}
+
 /// One packet. [`captured`](Self::captured) octets of it follow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,13 +68,15 @@ pub struct PacketRecord {
     pub event: u8,
     /// One of [`link`].
     pub link: u8,
+    /// Of a drop: which end of the packet is the processing unit's. One of [`end`].
+    pub end: u8,
     #[doc(hidden)]
-    pub _pad: u32,
+    pub _pad: [u8; 3],
 }
 
 layout!(PacketRecord, 64, {
     boot_ns: 0, place: 8, ifindex: 16, mark: 20, reason: 24, suppressed: 28, length: 32, captured: 36, packets: 40,
-    namespace: 44, cpu: 48, pu: 52, vlan_tci: 54, vlan_protocol: 56, event: 58, link: 59, _pad: 60,
+    namespace: 44, cpu: 48, pu: 52, vlan_tci: 54, vlan_protocol: 56, event: 58, link: 59, end: 60, _pad: 61,
 });
 
 impl PacketRecord {
@@ -86,6 +98,7 @@ impl PacketRecord {
         vlan_protocol: 0,
         event: 0,
         link: 0,
-        _pad: 0,
+        end: 0,
+        _pad: [0; 3],
     };
 }

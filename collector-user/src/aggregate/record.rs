@@ -92,6 +92,9 @@ impl Scribe {
             tunnel,
             tunnel_id,
             vlan: if id.boundary < FIRST_BOUNDARY { id.boundary } else { 0 },
+            dropped_packets: 0,
+            kernel_reason: self.nothing.clone(),
+            drop_place: self.nothing.clone(),
             initiator_by: flow.initiator.by,
             attributed_by: attributed_by(flow.how),
             ended: flow.ended,
@@ -100,7 +103,7 @@ impl Scribe {
     }
 
     /// The end that is the unit's. Who is only `forwarded` or `unknown` has no identity.
-    fn own(&self, unit: Option<&Unit>) -> EndPoint {
+    pub(super) fn own(&self, unit: Option<&Unit>) -> EndPoint {
         match unit {
             Some(unit) if matches!(unit.index, index::HOST | index::OVERLAY) || is_named(unit.index) => {
                 EndPoint { id: unit.id.clone(), r#type: EndPointType::Pu, ..self.nobody() }
@@ -109,7 +112,7 @@ impl Scribe {
         }
     }
 
-    fn other(&self, unit: Option<&Unit>) -> EndPoint {
+    pub(super) fn other(&self, unit: Option<&Unit>) -> EndPoint {
         match unit {
             Some(unit) => EndPoint { id: unit.id.clone(), r#type: EndPointType::Pu, ..self.nobody() },
             None => EndPoint { id: self.default.clone(), ..self.nobody() },

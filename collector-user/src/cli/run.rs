@@ -213,6 +213,7 @@ fn options(config: &Config) -> Options {
     let drain = Duration::from_secs(1);
     let (flow, counter) = (config.flow_interval.get(), config.counter_interval.get());
     Options {
+        benign_drops: false,
         ifaces: config.iface.clone(),
         units: config.pu.iter().map(Declared::from).collect(),
         forwarded: config.forwarded,

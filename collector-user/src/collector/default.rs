@@ -55,6 +55,9 @@ impl EventCollector for DefaultCollector {
             reply_bytes = record.reply_bytes,
             first_seen = %record.first_seen,
             last_seen = %record.last_seen,
+            dropped_packets = record.dropped_packets,
+            kernel_reason = &*record.kernel_reason,
+            drop_place = &*record.drop_place,
             interface = &*record.interface,
             vlan = record.vlan,
             tunnel = record.tunnel.text(),
@@ -114,6 +117,13 @@ impl EventCollector for DefaultCollector {
             encrypt = report.encrypt,
             trireme_packet = report.trireme_packet,
             claims = ?report.claims,
+            packets = report.packets,
+            interface = &*report.interface,
+            kernel_reason = &*report.kernel_reason,
+            drop_place = &*report.drop_place,
+            drop_class = report.drop_class.text(),
+            advice = &*report.advice,
+            suppressed = report.suppressed,
         );
     }
 

@@ -4,17 +4,26 @@ use std::{collections::BTreeMap, error::Error};
 
 use collector_ebpf::abi::drop::{DropCounts, DropKey, DropLedger};
 
-use super::{Daemon, DaemonError};
+use super::{Daemon, DaemonError, Options};
 use crate::{
-    aggregate::drops::{self, Names, OfUnit},
+    aggregate::drops::{self, Names, OfUnit, meaning},
     event::{Dropped, Ledger},
     host::symbols::Symbols,
     kernel::{
         drops::{DropMaps, Drops},
         error::KernelError,
-        object::Programs,
+        object::{Programs, Settings},
     },
 };
+
+/// The settings of the programs: which drops are not reported is a matter of what they mean.
+pub(super) fn folding(options: &Options) -> Settings {
+    let mut settings = options.settings.clone();
+    if let Some(limits) = settings.drops.as_mut().filter(|_| !options.benign_drops) {
+        limits.folds = meaning::is_benign;
+    }
+    settings
+}
 
 /// What counts drops, and what its numbers mean.
 pub(super) struct Dropping {
@@ -82,13 +91,14 @@ impl Daemon<'_> {
         let (kernel, rows) =
             (dropping.maps.ledger().unwrap_or_default(), dropping.rows().unwrap_or_default());
         dropping.skipped = dropping.skipped.max(self.programs.skipped_drops());
-        let DropLedger { seen, no_packet, table_full, reported, held_back, output_failed } = kernel;
+        let DropLedger { seen, no_packet, table_full, reported, folded, held_back, output_failed } = kernel;
         ledger.drops_seen = seen;
         ledger.drops_counted = rows.values().map(|counts| counts.skbs).sum();
         ledger.drops_no_packet = no_packet;
         ledger.drops_table_full = table_full;
         ledger.drops_skipped = dropping.skipped;
         ledger.drop_reports = reported;
+        ledger.drop_reports_folded = folded;
         ledger.drop_reports_held_back = held_back;
         ledger.drop_reports_failed = output_failed;
     }

@@ -81,6 +81,8 @@ pub struct Options {
     pub attach: Choice,
     /// Flows remembered at most.
     pub most_flows: usize,
+    /// Report single drops also of those reasons that a network has on a good day.
+    pub benign_drops: bool,
     /// Sizes and budgets of the programs' maps.
     pub settings: Settings,
 }
@@ -97,6 +99,7 @@ impl Default for Options {
             drain_interval: Duration::from_secs(1),
             attach: Choice::Auto,
             most_flows: 1 << 20,
+            benign_drops: false,
             settings: Settings::default(),
         }
     }
@@ -181,7 +184,7 @@ pub async fn run(
         biased;
         // Nothing is attached yet, and nothing was counted.
         () = &mut shutdown => return Ok(Status::default()),
-        loaded = load(options.settings.clone()) => loaded?,
+        loaded = load(drops::folding(options)) => loaded?,
     };
     let mut daemon = Daemon::new(options, collector, netlink, units, loaded)?;
     let start = tokio::select! {

@@ -62,6 +62,8 @@ pub struct Dropped {
     pub class: DropClass,
     /// The word of [`reason`](super::reason) that stands for it in flow records.
     pub drop_reason: Text,
+    /// What to do about such drops, for people.
+    pub advice: Text,
     /// Wire packets.
     pub packets: u64,
     /// Socket buffers.

@@ -72,6 +72,13 @@ pub struct FlowRecord {
     pub tunnel: Tunnel,
     /// Which of the tunnel's networks: VXLAN's or GENEVE's identifier, GRE's key; 0 without.
     pub tunnel_id: u32,
+    /// Wire packets of it that the kernel dropped and that were reported one by one. A record that has any holds nothing
+    /// else: the flow's packets, these among them as far as they came so far, stand in its other records.
+    pub dropped_packets: u64,
+    /// The kernel's own reason for that, by the name it has in the running kernel; empty before Linux 5.17.
+    pub kernel_reason: Text,
+    /// The function that dropped them, and how far in it.
+    pub drop_place: Text,
     /// How the initiator is known.
     pub initiator_by: InitiatorBy,
     /// How the processing unit is known.
@@ -143,6 +150,9 @@ mod tests {
             vlan: 4094,
             tunnel: Tunnel::Vxlan,
             tunnel_id: 0xFF_FFFF,
+            dropped_packets: 6,
+            kernel_reason: "NETFILTER_DROP".into(),
+            drop_place: "nft_do_chain+0x46f".into(),
             initiator_by: InitiatorBy::Syn,
             attributed_by: AttributedBy::Declared,
             ended: Ended::Reset,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Text, vocabulary::vocabulary};
+use super::{DropClass, Text, vocabulary::vocabulary};
 
 vocabulary! {
     /// What happened to a packet.
@@ -61,6 +61,20 @@ pub struct PacketReport {
     pub source_port: u16,
     /// Whether it belongs to a processing unit that is managed.
     pub trireme_packet: bool,
+    /// The wire packets that it stands for: more than one for a super-packet.
+    pub packets: u32,
+    /// The name of the interface; empty where it is not known.
+    pub interface: Text,
+    /// The kernel's own reason for dropping it, by the name it has in the running kernel; empty before Linux 5.17.
+    pub kernel_reason: Text,
+    /// The function that dropped it, and how far in it.
+    pub drop_place: Text,
+    /// What kind of a drop it was.
+    pub drop_class: DropClass,
+    /// What to do about such a drop, for people.
+    pub advice: Text,
+    /// Reports of drops of this unit that its budget held back since its report before this one.
+    pub suppressed: u64,
     /// Its octets from the IP header on, up to the snap length; hexadecimal in JSON.
     #[serde(with = "super::hex")]
     #[schemars(schema_with = "super::hex::schema")]
@@ -72,6 +86,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::{PacketEvent, PacketReport};
+    use crate::event::DropClass;
 
     #[test]
     fn all_fields_round_trip() {
@@ -92,6 +107,13 @@ mod tests {
             source_ip: None,
             source_port: 5353,
             trireme_packet: true,
+            packets: 44,
+            interface: "eth0".into(),
+            kernel_reason: "NETFILTER_DROP".into(),
+            drop_place: "nft_do_chain+0x46f".into(),
+            drop_class: DropClass::Policy,
+            advice: "look".into(),
+            suppressed: 1 << 40,
             payload: Bytes::from_static(&[0x45, 0x00, 0xff]),
         };
         let text = serde_json::to_string(&report).unwrap();

@@ -49,6 +49,17 @@ impl Symbols {
         Ok(symbols)
     }
 
+    /// Where a function begins, and how far it is to the next one.
+    #[must_use]
+    pub fn extent(&self, function: &str) -> Option<(u64, u64)> {
+        let is_it = |(_, name): &(u64, u32)| {
+            self.names.get(*name as usize..).and_then(|rest| rest.split('\n').next()) == Some(function)
+        };
+        let at = self.places.iter().position(is_it)?;
+        let ((begin, _), (end, _)) = (self.places.get(at)?, self.places.get(at + 1)?);
+        Some((*begin, end - begin))
+    }
+
     /// The function that an address lies in, and how far behind its beginning.
     #[must_use]
     pub fn of(&self, address: u64) -> Option<(&str, u64)> {
@@ -73,6 +84,8 @@ mod tests {
         assert_eq!(symbols.of(0xffff_0107), Some(("second", 7)));
         assert_eq!(symbols.of(0xffff_0200), Some(("third", 0)));
         assert_eq!(symbols.of(0xfffe_ffff), None);
+        assert_eq!(symbols.extent("second"), Some((0xffff_0100, 0x100)));
+        assert_eq!(symbols.extent("none"), None);
     }
 
     #[test]

@@ -68,6 +68,8 @@ impl Shape {
             .iter()
             .map(|(global, structure, path, size)| Ok((*global, btf.place(structure, path, *size)?)))
             .collect::<Result<Vec<_>, BtfError>>()?;
+        let kind = btf.field("sk_buff", &["pkt_type"])?;
+        places.extend([("SKB_PKT_TYPE", kind.offset), ("SKB_PKT_TYPE_BIT", kind.bit)]);
         // Linux 6.2 took it out: a tag that is absent has no protocol then.
         if let Ok(field) = btf.field("sk_buff", &["vlan_present"]) {
             places.extend([("SKB_VLAN_PRESENT", field.offset), ("SKB_VLAN_PRESENT_BIT", 1 << field.bit)]);
@@ -91,6 +93,8 @@ pub struct Told {
     interval_ns: u64,
     burst_ns: u64,
     rows: u32,
+    trial: (u64, u64),
+    folded: [u64; 4],
 }
 
 impl Told {
@@ -99,8 +103,13 @@ impl Told {
     /// # Errors
     ///
     /// [`KernelError::Host`].
-    fn new(shape: Shape, limits: &DropLimits) -> Result<Self, KernelError> {
-        let DropLimits { per_second, burst, rows } = *limits;
+    fn new(
+        shape: Shape,
+        limits: &DropLimits,
+        trial: (u64, u64),
+        folded: [u64; 4],
+    ) -> Result<Self, KernelError> {
+        let DropLimits { per_second, burst, rows, .. } = *limits;
         let namespace = fs::metadata("/proc/thread-self/ns/net")
             .map_err(|source| KernelError::Host { what: "the network namespace", source })?;
         let interval_ns = 1_000_000_000 / u64::from(per_second.max(1));
@@ -112,6 +121,8 @@ impl Told {
             interval_ns,
             burst_ns: interval_ns.saturating_mul(u64::from(burst.max(1))),
             rows: rows.max(1),
+            trial,
+            folded,
         })
     }
 
@@ -125,7 +136,12 @@ impl Told {
             .override_global("NAMESPACE", &self.namespace, true)
             .override_global("DROP_INTERVAL_NS", &self.interval_ns, true)
             .override_global("DROP_BURST_NS", &self.burst_ns, true)
+            .override_global("TRIAL", &self.trial.0, true)
+            .override_global("TRIAL_LENGTH", &self.trial.1, true)
             .map_max_entries("DROPS", self.rows);
+        for (global, bits) in ["FOLDED_0", "FOLDED_1", "FOLDED_2", "FOLDED_3"].into_iter().zip(&self.folded) {
+            loader.override_global(global, bits, true);
+        }
     }
 }
 
@@ -146,7 +162,11 @@ pub struct Prepared {
     /// What the program is told.
     pub told: Told,
     reasons: Reasons,
+    symbols: io::Result<Symbols>,
 }
+
+/// The function in which the kernel frees what a program was tried on.
+const TRIAL: &str = "bpf_prog_test_run_skb";
 
 impl Prepared {
     /// Looks at the kernel.
@@ -157,7 +177,10 @@ impl Prepared {
     pub fn new(limits: &DropLimits) -> Result<Self, KernelError> {
         let btf = Btf::of_kernel()?;
         let (shape, reasons) = (Shape::find(&btf)?, Reasons::find(&btf)?);
-        Ok(Self { told: Told::new(shape, limits)?, reasons })
+        let symbols = Symbols::read();
+        let trial = symbols.as_ref().ok().and_then(|symbols| symbols.extent(TRIAL)).unwrap_or_default();
+        let folded = reasons.bits(limits.folds);
+        Ok(Self { told: Told::new(shape, limits, trial, folded)?, reasons, symbols })
     }
 
     /// Loads the program, once everything else is.
@@ -168,12 +191,7 @@ impl Prepared {
     pub fn load(self, ebpf: &mut Ebpf) -> Result<Drops, KernelError> {
         load(ebpf)?;
         let has_reasons = self.told.shape.has_reasons;
-        Ok(Drops {
-            maps: DropMaps::take(ebpf)?,
-            reasons: self.reasons,
-            has_reasons,
-            symbols: Symbols::read(),
-        })
+        Ok(Drops { maps: DropMaps::take(ebpf)?, reasons: self.reasons, has_reasons, symbols: self.symbols })
     }
 }
 
@@ -186,11 +204,13 @@ pub struct DropLimits {
     pub burst: u32,
     /// Rows of unit, reason and place.
     pub rows: u32,
+    /// Whether drops with the reason of this name are counted and not reported.
+    pub folds: fn(&str) -> bool,
 }
 
 impl Default for DropLimits {
     fn default() -> Self {
-        Self { per_second: 100, burst: 200, rows: 8192 }
+        Self { per_second: 100, burst: 200, rows: 8192, folds: |_| false }
     }
 }
 
@@ -234,11 +254,12 @@ impl DropMaps {
         let cpus = self.ledger.get(&0, 0).map_err(failed("DROP_LEDGER"))?;
         Ok(cpus.iter().fold(DropLedger::default(), |mut sum, cpu| {
             // Each by its name: one that is new has to be added here.
-            let DropLedger { seen, no_packet, table_full, reported, held_back, output_failed } = cpu;
+            let DropLedger { seen, no_packet, table_full, reported, folded, held_back, output_failed } = cpu;
             sum.seen += seen;
             sum.no_packet += no_packet;
             sum.table_full += table_full;
             sum.reported += reported;
+            sum.folded += folded;
             sum.held_back += held_back;
             sum.output_failed += output_failed;
             sum

@@ -66,6 +66,18 @@ impl Reasons {
         }
     }
 
+    /// A bit for each of the first 256 reasons that `wanted` is true of.
+    #[must_use]
+    pub fn bits(&self, wanted: impl Fn(&str) -> bool) -> [u64; 4] {
+        let mut bits = [0; 4];
+        for (number, _) in self.names.iter().filter(|(_, name)| wanted(name)) {
+            if let Some(word) = bits.get_mut((number / u64::BITS) as usize) {
+                *word |= 1 << (number % u64::BITS);
+            }
+        }
+        bits
+    }
+
     /// What a reason is called, without the prefix that all of the core's have. One without a name is its number.
     #[must_use]
     pub fn name(&self, reason: u32) -> String {
@@ -83,6 +95,7 @@ mod tests {
         let named =
             [("SKB_DROP_REASON_NO_SOCKET", 3), ("SKB_DROP_REASON_OTHER", 3), ("OVS_DROP_METER", 0x3_0004)];
         reasons.take(named.map(|(name, number)| (name.to_owned(), number)).to_vec());
+        assert_eq!(reasons.bits(|name| name != "OTHER"), [1 << 3, 0, 0, 0]);
         assert_eq!(reasons.name(3), "NO_SOCKET");
         assert_eq!(reasons.name(0x3_0004), "OVS_DROP_METER");
         assert_eq!(reasons.name(0x4_0001), "reason 0x40001");

@@ -16,8 +16,8 @@ use aya_ebpf::{
 };
 use collector_ebpf::abi::{
     drop::{DropCounts, DropKey, DropLedger, ELSEWHERE, UNITS},
-    packet::{PacketRecord, event, link},
-    pu::index,
+    packet::{PacketRecord, end, event, link},
+    pu::{index, role},
 };
 
 use crate::{
@@ -25,7 +25,10 @@ use crate::{
     maps::{DROP_BUDGETS, DROP_LEDGER, DROPS, PACKETS},
     packet::opaque,
     read::role_of_index,
-    settings::{DROP_BURST_NS, DROP_INTERVAL_NS, DROP_REASONS, NAMESPACE},
+    settings::{
+        DROP_BURST_NS, DROP_INTERVAL_NS, DROP_REASONS, FOLDED_0, FOLDED_1, FOLDED_2, FOLDED_3, NAMESPACE,
+        TRIAL, TRIAL_LENGTH,
+    },
 };
 
 mod shape;
@@ -58,51 +61,74 @@ fn ledger(number: impl FnOnce(&mut DropLedger) -> *mut u64) {
 pub(crate) fn run(ctx: &BtfTracePointContext) {
     let skb: *const u8 = ctx.arg(0);
     ledger(|ledger| &raw mut ledger.seen);
-    let Some(dropped) = Dropped::of(skb) else {
+    let place: u64 = ctx.arg(1);
+    let is_trial = place.wrapping_sub(TRIAL.load()) < TRIAL_LENGTH.load();
+    let Some(dropped) = (if is_trial { None } else { Dropped::of(skb) }) else {
         ledger(|ledger| &raw mut ledger.no_packet);
         return;
     };
-    let place: u64 = ctx.arg(1);
     // An argument that this kernel's tracepoint lacks may not even be looked at.
     let reason: u32 = if DROP_REASONS.load() != 0 { ctx.arg(2) } else { 0 };
-    let pu = unit(&dropped);
+    let (pu, end) = unit(&dropped);
     if !count(&DropKey { place, reason, pu, _pad: 0 }, &dropped) {
         ledger(|ledger| &raw mut ledger.table_full);
         return;
     }
-    if pu != ELSEWHERE && may_report(pu) != 0 {
-        report(ctx, &dropped, place, reason, pu);
+    if pu == ELSEWHERE {
+        return;
+    }
+    if is_folded(reason) {
+        ledger(|ledger| &raw mut ledger.folded);
+    } else if may_report(pu) != 0 {
+        report(ctx, &dropped, place, reason, u32::from(pu) | u32::from(end) << 16);
     }
 }
 
-/// Whose packet it is. The end that is looked at first is the one that the packet had come to, or had not left.
+/// Whether no report is wanted of drops with this reason.
 #[inline(always)]
-fn unit(dropped: &Dropped) -> u16 {
+fn is_folded(reason: u32) -> bool {
+    let word = match reason / 64 {
+        0 => FOLDED_0.load(),
+        1 => FOLDED_1.load(),
+        2 => FOLDED_2.load(),
+        3 => FOLDED_3.load(),
+        _ => 0,
+    };
+    word >> (reason % 64) & 1 != 0
+}
+
+/// Whose packet it is, and which of its ends. The end that is looked at first is the one that the packet had come to, or had not left.
+#[inline(always)]
+fn unit(dropped: &Dropped) -> (u16, u8) {
     let is_here = dropped.namespace == NAMESPACE.load();
     let role = if is_here { role_of_index(dropped.interface) } else { None };
     if let Some(role) = role
         && role.pu >= index::FIRST
     {
-        return role.pu;
+        // What its interface sends, it has; what comes in by that end of it which is the host's, it has sent.
+        let has_sent = (role.flags & role::FAR != 0) == dropped.came_in;
+        return (role.pu, if has_sent { end::SOURCE } else { end::DESTINATION });
     }
     let Some((source, destination)) = dropped.ends() else {
-        return if is_here { role.map_or(index::HOST, |role| role.pu) } else { ELSEWHERE };
+        return (if is_here { role.map_or(index::HOST, |role| role.pu) } else { ELSEWHERE }, end::NEITHER);
     };
-    let ends = if dropped.came_in { [destination, source] } else { [source, destination] };
-    for end in ends {
-        if is_here && let Some(pu) = classify::own(end) {
-            return pu.get();
+    let (from, to) = ((source, end::SOURCE), (destination, end::DESTINATION));
+    for (address, end) in if dropped.came_in { [to, from] } else { [from, to] } {
+        if is_here && let Some(pu) = classify::own(address) {
+            return (pu.get(), end);
         }
-        if let Some(pu) = classify::declared(end) {
-            return pu.get();
+        if let Some(pu) = classify::declared(address) {
+            return (pu.get(), end);
         }
     }
     if !is_here {
-        ELSEWHERE
-    } else if dropped.came_in {
-        index::FORWARDED
+        (ELSEWHERE, end::NEITHER)
+    } else if !dropped.came_in {
+        (index::HOST, end::SOURCE)
+    } else if dropped.is_for_many {
+        (index::HOST, end::DESTINATION)
     } else {
-        index::HOST
+        (index::FORWARDED, end::NEITHER)
     }
 }
 
@@ -151,7 +177,8 @@ fn may_report(pu: u16) -> u32 {
 
 /// Hands a report to user space: the record, and the beginning of the packet.
 #[inline(never)]
-fn report(ctx: &BtfTracePointContext, dropped: &Dropped, place: u64, reason: u32, pu: u16) -> u32 {
+fn report(ctx: &BtfTracePointContext, dropped: &Dropped, place: u64, reason: u32, whose: u32) -> u32 {
+    let pu = whose as u16;
     let mut report = Report { record: PacketRecord::EMPTY, octets: [0; WINDOW] };
     // LLVM knows the bound and would leave the comparison out; the verifier wants to see it.
     let captured = opaque((dropped.linear as usize).min(WINDOW));
@@ -187,7 +214,8 @@ fn report(ctx: &BtfTracePointContext, dropped: &Dropped, place: u64, reason: u32
         vlan_protocol: dropped.vlan_protocol,
         event: event::DROPPED,
         link: if captured == 0 { link::NONE } else { dropped.link },
-        _pad: 0,
+        end: (whose >> 16) as u8,
+        _pad: [0; 3],
     };
     let size = (size_of::<PacketRecord>() + captured) as u64;
     // SAFETY: the kernel's context, a map of this object, and as many octets as the report has at least.

@@ -80,6 +80,27 @@ pub(crate) static DROP_REASONS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static NAMESPACE: Global<u32> = Global::new(0);
 
+/// Where the kernel frees what a program was tried on (`BPF_PROG_TEST_RUN`), which is no packet: the function's first
+/// address, and its octets.
+#[unsafe(no_mangle)]
+pub(crate) static TRIAL: Global<u64> = Global::new(0);
+/// See [`TRIAL`].
+#[unsafe(no_mangle)]
+pub(crate) static TRIAL_LENGTH: Global<u64> = Global::new(0);
+
+/// Reasons of which no report is wanted: a bit for each of the first 256, which are all that the kernel's core has.
+#[unsafe(no_mangle)]
+pub(crate) static FOLDED_0: Global<u64> = Global::new(0);
+/// See [`FOLDED_0`]: from 64 on.
+#[unsafe(no_mangle)]
+pub(crate) static FOLDED_1: Global<u64> = Global::new(0);
+/// See [`FOLDED_0`]: from 128 on.
+#[unsafe(no_mangle)]
+pub(crate) static FOLDED_2: Global<u64> = Global::new(0);
+/// See [`FOLDED_0`]: from 192 on.
+#[unsafe(no_mangle)]
+pub(crate) static FOLDED_3: Global<u64> = Global::new(0);
+
 /// Nanoseconds of which each report of a drop costs its unit one.
 #[unsafe(no_mangle)]
 pub(crate) static DROP_INTERVAL_NS: Global<u64> = Global::new(10_000_000);

@@ -299,6 +299,12 @@ const PLACES: &[Row] = &[
         "a CPU has too many packets waiting: net.core.netdev_max_backlog, or spread the load (RPS)",
     ),
     (
+        &["ip6_mc_input*", "ip_mc_*", "br_*"],
+        DropClass::NotForUs,
+        reason::PACKET_DROP,
+        "for a group that nobody here has joined",
+    ),
+    (
         &[
             "icmp_rcv*",
             "icmpv6_rcv*",
@@ -335,6 +341,12 @@ pub fn of(reason: &str, function: &str) -> Meaning {
     let says_nothing = reason.is_empty() || reason == "NOT_SPECIFIED";
     let found = if says_nothing { find(PLACES, function) } else { find(REASONS, reason) };
     found.unwrap_or(NOTHING_SAID)
+}
+
+/// Whether drops with this reason are what a network does on a good day.
+#[must_use]
+pub fn is_benign(reason: &str) -> bool {
+    find(REASONS, reason).is_some_and(|meaning| meaning.class.is_benign())
 }
 
 fn find(table: &[Row], name: &str) -> Option<Meaning> {

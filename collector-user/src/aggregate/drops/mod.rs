@@ -12,6 +12,7 @@ use crate::{
 };
 
 pub mod meaning;
+pub mod rejected;
 
 use meaning::Meaning;
 
@@ -72,6 +73,7 @@ pub fn rows(rows: &BTreeMap<DropKey, DropCounts>, names: &Names, units: &Registr
                 place,
                 class: meaning.class,
                 drop_reason: meaning.word.into(),
+                advice: meaning.advice.into(),
                 packets: counts.packets,
                 skbs: counts.skbs,
                 bytes: counts.bytes,

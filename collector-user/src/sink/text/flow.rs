@@ -20,6 +20,12 @@ pub(super) fn line(columns: &mut Columns, look: &Look, time: Time, record: &Flow
     line.push_str("  ");
     line.push_str(&verdict(look, record));
     line.push(' ');
+    if record.dropped_packets > 0 {
+        let (count, reason) = (Count(record.dropped_packets), Escaped(&record.kernel_reason));
+        // Writing to a `String` cannot fail.
+        let _ = write!(line, "{count} pkt {reason} at {}", Escaped(&record.drop_place));
+        return line;
+    }
     line.push_str(how_it_ended(record));
     if record.vlan != 0 {
         // Writing to a `String` cannot fail.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::escape::Escaped;
-use crate::event::{Ledger, Status, Unseen};
+use crate::event::{Dropped, Ledger, Status, Unseen};
 
 /// A line for each uplink whose own counters say that the programs have not seen all, and the ledger.
 pub(super) fn lines(status: &Status) -> Vec<String> {
@@ -16,7 +16,35 @@ pub(super) fn lines(status: &Status) -> Vec<String> {
         let words: Vec<_> = words.map(|(count, word)| format!("{count} {word}")).collect();
         Some(format!("unseen at {name}: {}", words.join(", ")))
     });
-    unseen.chain([line(&status.ledger)]).collect()
+    unseen.chain(drops(&status.drops)).chain([line(&status.ledger)]).collect()
+}
+
+/// Rows of drops that stand by themselves; the rest is summed up.
+const DROPS: usize = 10;
+
+/// What was dropped: where, why, and what to do about it. What a network drops on a good day is one line, and so is what was
+/// dropped in other network namespaces.
+fn drops(drops: &[Dropped]) -> Vec<String> {
+    let packets = |rows: &[&Dropped]| rows.iter().map(|row| row.packets).sum::<u64>();
+    let (elsewhere, own): (Vec<_>, Vec<_>) = drops.iter().partition(|row| row.puid.is_empty());
+    let (benign, told): (Vec<_>, Vec<_>) = own.into_iter().partition(|row| row.class.is_benign());
+    let line = |row: &&Dropped| {
+        let reason = if row.kernel_reason.is_empty() { &row.drop_reason } else { &row.kernel_reason };
+        let (puid, reason, place) = (Escaped(&row.puid), Escaped(reason), Escaped(&row.place));
+        format!("dropped {} of {puid}: {reason} at {place}: {}", row.packets, Escaped(&row.advice))
+    };
+    let (first, rest) = told.split_at(told.len().min(DROPS));
+    let mut lines: Vec<_> = first.iter().map(line).collect();
+    for (count, what) in [
+        (packets(rest), "for other reasons"),
+        (packets(&benign), "that nobody misses (duplicates, leftovers, for other hosts)"),
+        (packets(&elsewhere), "in other network namespaces"),
+    ] {
+        if count > 0 {
+            lines.push(format!("dropped {count} {what}"));
+        }
+    }
+    lines
 }
 
 /// `ledger: seen 10 = flows 8 + unparsed 2 (arp 2); nothing lost`, or what was lost, by name. Of the packets' fates
@@ -64,7 +92,36 @@ fn list<'a>(counts: impl Iterator<Item = (&'a String, u64)>) -> String {
 #[cfg(test)]
 mod tests {
     use super::{line, lines};
-    use crate::event::{InterfaceStatus, Ledger, Status, Unseen};
+    use crate::event::{DropClass, Dropped, InterfaceStatus, Ledger, Status, Unseen};
+
+    #[test]
+    fn drops_say_where_why_and_what_to_do() {
+        let row = |puid: &str, class, packets| Dropped {
+            puid: puid.into(),
+            kernel_reason: "NETFILTER_DROP".into(),
+            place: "nft_do_chain+0x1".into(),
+            advice: "a rule".into(),
+            class,
+            packets,
+            ..Dropped::default()
+        };
+        let mut drops = vec![
+            row("web", DropClass::Policy, 9),
+            row("web", DropClass::EndOfLife, 4),
+            row("", DropClass::Policy, 3),
+        ];
+        drops.extend((0..12).map(|_| row("db", DropClass::Policy, 1)));
+        let lines = lines(&Status { drops, ..Status::default() });
+        assert_eq!(lines[0], "dropped 9 of web: NETFILTER_DROP at nft_do_chain+0x1: a rule");
+        assert_eq!(
+            lines[10..13],
+            [
+                "dropped 3 for other reasons",
+                "dropped 4 that nobody misses (duplicates, leftovers, for other hosts)",
+                "dropped 3 in other network namespaces",
+            ]
+        );
+    }
 
     #[test]
     fn what_was_not_seen_stands_before_the_ledger() {

@@ -62,7 +62,22 @@ impl Lines<'_> {
         let _ = write!(line, " packet {event:<11} {:>9}", Octets(u64::from(report.length)));
         if !report.drop_reason.is_empty() {
             line.push(' ');
-            line.push_str(&self.look.paint("31", &Escaped(&report.drop_reason).to_string()));
+            // The kernel's own word says more than the class of it that records have.
+            let why =
+                if report.kernel_reason.is_empty() { &report.drop_reason } else { &report.kernel_reason };
+            line.push_str(&self.look.paint("31", &Escaped(why).to_string()));
+        }
+        if !report.drop_place.is_empty() {
+            let _ = write!(line, " at {}", Escaped(&report.drop_place));
+        }
+        if !report.interface.is_empty() {
+            let _ = write!(line, " on {}", Escaped(&report.interface));
+        }
+        if report.suppressed > 0 {
+            let _ = write!(line, " (and {} held back)", report.suppressed);
+        }
+        if !report.advice.is_empty() {
+            let _ = write!(line, ": {}", Escaped(&report.advice));
         }
         line
     }

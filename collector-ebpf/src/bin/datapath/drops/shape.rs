@@ -46,6 +46,10 @@ places! {
     SKB_IIF,
     /// `sk_buff.mark`.
     SKB_MARK,
+    /// The octet that holds `sk_buff.pkt_type`.
+    SKB_PKT_TYPE,
+    /// Its first bit in that octet.
+    SKB_PKT_TYPE_BIT,
     /// `sk_buff.vlan_tci`.
     SKB_VLAN_TCI,
     /// `sk_buff.vlan_proto`.
@@ -73,6 +77,8 @@ const ETHER: u16 = 1;
 const LOOPBACK: u16 = 772;
 /// `skb->mac_header` where nobody has set it.
 const NOT_SET: u16 = 0xFFFF;
+/// `PACKET_BROADCAST` and `PACKET_MULTICAST` (`include/uapi/linux/if_packet.h`).
+const FOR_MANY: core::ops::RangeInclusive<u8> = 1..=2;
 /// Octets of a link layer's header that is believed: Ethernet with up to four tags.
 const LINK_HEADERS: core::ops::RangeInclusive<u32> = 14..=30;
 /// The IP header's part that tells its ends.
@@ -98,6 +104,8 @@ pub(super) struct Dropped {
     /// One of [`link`].
     pub(super) link: u8,
     pub(super) came_in: bool,
+    /// A broadcast or a multicast.
+    pub(super) is_for_many: bool,
     /// The Ethertype, host byte order.
     protocol: u16,
     /// The address of the network layer's header.
@@ -156,6 +164,7 @@ impl Dropped {
                 vlan_protocol: tag(skb),
                 link: if is_framed { link::ETHERNET } else { link::RAW_IP },
                 came_in: came_in_by != 0,
+                is_for_many: FOR_MANY.contains(&(kind_of(skb))),
                 protocol,
                 network: head + u64::from(network),
             })
@@ -208,6 +217,15 @@ unsafe fn tag(skb: *const u8) -> u16 {
         }
         field(skb, &SKB_VLAN_PROTO)
     }
+}
+
+/// Whom the packet is for.
+#[inline(always)]
+unsafe fn kind_of(skb: *const u8) -> u8 {
+    /// `pkt_type` has three bits.
+    const MASK: u8 = 7;
+    // SAFETY: the caller's buffer.
+    unsafe { field::<u8>(skb, &SKB_PKT_TYPE) >> (SKB_PKT_TYPE_BIT.load() & 7) & MASK }
 }
 
 /// The inode of a network namespace; 0 of none.
