@@ -58,6 +58,8 @@ mod followed;
 mod unseen;
 // Mechanisms of attachment, and what is left of them.
 mod attach;
+// What the kernel drops, caused for real.
+mod drops;
 // The library's example: a collector of one's own gets real events.
 mod library;
 

@@ -26,6 +26,7 @@ pub mod lab;
 pub mod measure;
 pub mod netns;
 pub mod privilege;
+pub mod program;
 pub mod release;
 pub mod said;
 pub mod second;

@@ -1,0 +1,367 @@
+//! Drops, caused for real: each is a row with the kernel's own reason, and the count is exact.
+
+use std::{
+    io::ErrorKind,
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    os::fd::AsRawFd as _,
+};
+
+use anyhow::{Context as _, bail, ensure};
+use collector_tests::{
+    Result,
+    books::assert_balanced,
+    collector::{Finished, Running, declared, options},
+    frames,
+    lab::{Addressed, End, Wire, host, join},
+    netns::{NetNs, Place},
+    program::{Dropping, Hook},
+    release,
+    talk::listener,
+    traffic::{PacketSocket, sender},
+};
+use collector_user::{daemon::Options, event::DropClass};
+
+/// A packet from one host to another, as octets.
+#[derive(Clone, Copy)]
+struct Packet {
+    from: Ipv4Addr,
+    to: Ipv4Addr,
+    protocol: u8,
+    ttl: u8,
+    size: usize,
+    /// 1 makes the header's checksum wrong.
+    error: u16,
+    /// Of UDP: 0 is none.
+    checksum: u16,
+}
+
+impl Packet {
+    const fn udp(from: &End, to: Ipv4Addr) -> Self {
+        Self { from: from.v4, to, protocol: frames::UDP, ttl: 64, size: 60, error: 0, checksum: 0 }
+    }
+
+    /// The frame that carries it to the next hop, to port 6001.
+    fn frame(self, from: &End, next: &End) -> Vec<u8> {
+        let mut datagram = frames::udp([0x9C, 0x40, 0x17, 0x71], self.size);
+        datagram[6..8].copy_from_slice(&self.checksum.to_be_bytes());
+        let mut packet = frames::ipv4((self.from, self.to), &[], 0x4000, self.protocol, &datagram);
+        packet[8] = self.ttl;
+        let checksum = frames::checksum(&packet[..20]) ^ self.error;
+        packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+        frames::ethernet_between(from.mac, next.mac, &[], frames::IPV4, &packet)
+    }
+
+    /// Sends it so often.
+    fn send(self, count: u64, from: &End, next: &End) -> Result<()> {
+        let socket = PacketSocket::new(from)?;
+        let frame = self.frame(from, next);
+        (0..count).try_for_each(|_| socket.send(&frame))
+    }
+}
+
+/// What of a unit was dropped for one of these reasons; before Linux 5.17, which names none, of this class.
+fn dropped(finished: &Finished, unit: &str, reasons: &[&str], class: DropClass) -> u64 {
+    let fits = |reason: &str, of: DropClass| {
+        if reason.is_empty() { of == class } else { reasons.contains(&reason) }
+    };
+    let rows = finished.status.drops.iter();
+    rows.filter(|row| &*row.puid == unit && fits(&row.kernel_reason, row.class)).map(|row| row.packets).sum()
+}
+
+/// So many, of this unit, and of no other; the class is what people are told.
+#[track_caller]
+fn assert_dropped(finished: &Finished, unit: &str, reasons: &[&str], class: DropClass, count: u64) {
+    assert_balanced(finished);
+    let rows = &finished.status.drops;
+    assert_eq!(dropped(finished, unit, reasons, class), count, "{reasons:?} of {unit} in {rows:#?}");
+    let fits = |reason: &str| reasons.contains(&reason);
+    for row in rows.iter().filter(|row| fits(&row.kernel_reason)) {
+        assert_eq!(row.class, class, "{row:?}");
+        assert!(row.place.contains('+'), "a place has a name: {row:?}");
+        assert!(&*row.puid == unit || row.puid.is_empty(), "another unit's: {row:?}");
+    }
+    let ledger = &finished.status.ledger;
+    assert_eq!(
+        ledger.drops_seen,
+        ledger.drops_counted + ledger.drops_no_packet + ledger.drops_table_full,
+        "{ledger:?}"
+    );
+}
+
+/// Two hosts; the daemon counts on the first. What `cause` does there is dropped.
+fn caused(cause: impl FnOnce(&Wire) -> Result<()>) -> Result<Finished> {
+    let wire = Wire::new()?;
+    let collector = Running::start(&wire.a.place, options())?;
+    cause(&wire)?;
+    collector.stop()
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_nobody_listens_for() -> Result<()> {
+    let finished = caused(|wire| {
+        for version in [4, 6] {
+            let socket = sender(&wire.b, version, 40_000)?;
+            for _ in 0..50 {
+                let to = SocketAddr::new(wire.a.address(version), 6001);
+                ensure!(socket.send_to(&[0; 64], to)? == 64, "all of it is sent");
+            }
+        }
+        Ok(())
+    })?;
+    assert_dropped(&finished, "host", &["NO_SOCKET"], DropClass::NoSocket, 100);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_a_rule_drops() -> Result<()> {
+    let finished = caused(|wire| {
+        wire.a.place.nft(
+            "table inet t { chain i { type filter hook input priority 0; udp dport 6001 drop; \
+             ct state invalid drop; }; }",
+        )?;
+        Packet::udp(&wire.b, wire.a.v4).send(70, &wire.b, &wire.a)?;
+        // A segment that neither opens nor belongs to a connection.
+        let segment = frames::tcp([0x9C, 0x40, 0, 80], frames::SYN | frames::FIN, &[], 0);
+        let ends = (wire.b.v4, wire.a.v4);
+        let segment = frames::with_checksums(&frames::ipv4(ends, &[], 0x4000, frames::TCP, &segment));
+        let frame = frames::ethernet_between(wire.b.mac, wire.a.mac, &[], frames::IPV4, &segment);
+        let socket = PacketSocket::new(&wire.b)?;
+        (0..30).try_for_each(|_| socket.send(&frame))
+    })?;
+    assert_dropped(&finished, "host", &["NETFILTER_DROP"], DropClass::Policy, 100);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_finds_a_full_buffer() -> Result<()> {
+    let mut lost = 0;
+    let finished = caused(|wire| {
+        let reader = listener(&wire.a.place, SocketAddr::new(wire.a.v4.into(), 6001))?;
+        receive_buffer(&reader, 4096)?;
+        Packet { size: 1000, ..Packet::udp(&wire.b, wire.a.v4) }.send(200, &wire.b, &wire.a)?;
+        reader.set_nonblocking(true)?;
+        let mut read = 0;
+        let mut buffer = [0; 2000];
+        loop {
+            match reader.recv(&mut buffer) {
+                Ok(_) => read += 1,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => bail!(error),
+            }
+        }
+        lost = 200 - read;
+        Ok(())
+    })?;
+    assert!(lost > 100, "the buffer is small: {lost}");
+    assert_dropped(&finished, "host", &["SOCKET_RCVBUFF", "PROTO_MEM"], DropClass::Resource, lost);
+    Ok(())
+}
+
+/// Makes a socket's buffer small.
+fn receive_buffer(socket: &UdpSocket, octets: i32) -> Result<()> {
+    // SAFETY: the value is as long as is said.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUF,
+            (&raw const octets).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    ensure!(set == 0, "SO_RCVBUF: {}", std::io::Error::last_os_error());
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_is_broken() -> Result<()> {
+    let finished = caused(|wire| {
+        let whole = Packet::udp(&wire.b, wire.a.v4);
+        let reader = listener(&wire.a.place, SocketAddr::new(wire.a.v4.into(), 6001))?;
+        Packet { error: 1, ..whole }.send(11, &wire.b, &wire.a)?;
+        Packet { checksum: 0xBAD1, ..whole }.send(22, &wire.b, &wire.a)?;
+        // Its reader finds that out, where the kernel does not do it at once.
+        reader.set_nonblocking(true)?;
+        let read = reader.recv(&mut [0; 100]);
+        ensure!(read.is_err(), "nothing is whole: {read:?}");
+        Packet { protocol: 253, ..whole }.send(33, &wire.b, &wire.a)?;
+        let frame = frames::ethernet_between(wire.b.mac, wire.a.mac, &[], 0x88B5, &[0; 60]);
+        let socket = PacketSocket::new(&wire.b)?;
+        (0..44).try_for_each(|_| socket.send(&frame))
+    })?;
+    assert_balanced(&finished);
+    if release::is_at_least(5, 18) {
+        for (reason, count) in [("IP_CSUM", 11), ("UDP_CSUM", 22), ("IP_NOPROTO", 33), ("UNHANDLED_PROTO", 44)] {
+            assert_dropped(&finished, "host", &[reason], DropClass::Malformed, count);
+        }
+    }
+    Ok(())
+}
+
+/// A host between two: what the first sends through it to the second is forwarded.
+struct Between {
+    inner: [End; 2],
+    outer: [End; 2],
+    _hosts: [NetNs; 3],
+}
+
+impl Between {
+    fn new() -> Result<Self> {
+        let hosts = [host()?, host()?, host()?];
+        let (first, a) = join(&hosts[0], &hosts[1], 1, Addressed::Both)?;
+        let (second, b) = join(&hosts[0], &hosts[2], 2, Addressed::Both)?;
+        hosts[0].place().sysctl(&[("ipv4/ip_forward", "1")])?;
+        Ok(Self { inner: [first, second], outer: [a, b], _hosts: hosts })
+    }
+
+    fn place(&self) -> &Place {
+        &self.inner[0].place
+    }
+
+    /// Sends packets in at the first wire.
+    fn send(&self, packet: Packet, count: u64) -> Result<()> {
+        packet.send(count, &self.outer[0], &self.inner[0])
+    }
+
+    fn packet(&self, to: Ipv4Addr) -> Packet {
+        Packet::udp(&self.outer[0], to)
+    }
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_cannot_go_on() -> Result<()> {
+    let between = Between::new()?;
+    between.place().ip(&format!("link set {} mtu 1000", between.inner[1].dev))?;
+    let collector = Running::start(between.place(), options())?;
+    let on = between.packet(between.outer[1].v4);
+    between.send(Packet { ttl: 1, ..on }, 11)?;
+    between.send(Packet { size: 1200, ..on }, 22)?;
+    between.send(between.packet(Ipv4Addr::new(203, 0, 113, 1)), 33)?;
+    let finished = collector.stop()?;
+    assert_balanced(&finished);
+    if release::is_at_least(6, 12) {
+        assert_dropped(&finished, "forwarded", &["IP_INHDR"], DropClass::Malformed, 11);
+        assert_dropped(&finished, "forwarded", &["PKT_TOO_BIG"], DropClass::Route, 22);
+        assert_dropped(&finished, "forwarded", &["IP_INNOROUTES"], DropClass::Route, 33);
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_comes_from_where_no_answer_would_go() -> Result<()> {
+    let finished = caused(|wire| {
+        wire.a.place.sysctl(&[
+            ("ipv4/conf/all/rp_filter", "1"),
+            (&format!("ipv4/conf/{}/rp_filter", wire.a.dev), "1"),
+        ])?;
+        let packet = Packet { from: Ipv4Addr::new(198, 51, 100, 9), ..Packet::udp(&wire.b, wire.a.v4) };
+        packet.send(40, &wire.b, &wire.a)
+    })?;
+    assert_dropped(&finished, "host", &["IP_RPFILTER"], DropClass::Route, 40);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn whom_nobody_answers_for() -> Result<()> {
+    let between = Between::new()?;
+    let nobody = Ipv4Addr::new(10, 77, 2, 99);
+    let waiting = format!("ipv4/neigh/{}", between.inner[1].dev);
+    between.place().sysctl(&[
+        (&format!("{waiting}/mcast_solicit"), "1"),
+        (&format!("{waiting}/retrans_time_ms"), "10"),
+        (&format!("{waiting}/unres_qlen_bytes"), "1000000"),
+    ])?;
+    let collector = Running::start(between.place(), options())?;
+    between.send(between.packet(nobody), 40)?;
+    // The host itself hears of it when all that waited has been given up.
+    let asking = listener(between.place(), SocketAddr::new(between.inner[1].v4.into(), 0))?;
+    asking.connect((nobody, 9))?;
+    asking.send(&[1])?;
+    let heard = asking.recv(&mut [0; 10]);
+    ensure!(heard.is_err(), "nobody is there: {heard:?}");
+    let finished = collector.stop()?;
+    assert_balanced(&finished);
+    let reasons = ["NEIGH_FAILED"];
+    if release::is_at_least(5, 18) {
+        assert_eq!(dropped(&finished, "forwarded", &reasons, DropClass::Route), 40, "{:#?}", finished.status.drops);
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_programs_of_others_drop() -> Result<()> {
+    for (hook, reason, first) in [
+        (Hook::Xdp, "XDP", (5, 18)),
+        (Hook::TcIngress, "TC_INGRESS", (6, 6)),
+        (Hook::TcEgress, "TC_EGRESS", (6, 6)),
+    ] {
+        if !release::is_at_least(first.0, first.1) {
+            continue;
+        }
+        let mut sent_by_host = 0;
+        let finished = caused(|wire| {
+            let _program = Dropping::at(&wire.a, hook)?;
+            if hook == Hook::TcEgress {
+                let socket = sender(&wire.a, 4, 40_000)?;
+                for _ in 0..60 {
+                    // That it is dropped may be told to the sender.
+                    let _ = socket.send_to(&[0; 10], (IpAddr::V4(wire.b.v4), 6001));
+                    sent_by_host += 1;
+                }
+                return Ok(());
+            }
+            Packet::udp(&wire.b, wire.a.v4).send(60, &wire.b, &wire.a)
+        })?;
+        assert!(hook != Hook::TcEgress || sent_by_host == 60);
+        assert_dropped(&finished, "host", &[reason], DropClass::Policy, 60);
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_finds_a_full_queue() -> Result<()> {
+    let mut said = 0;
+    let finished = caused(|wire| {
+        let dev = &wire.a.dev;
+        wire.a.place.run(&format!("tc qdisc add dev {dev} root tbf rate 8kbit burst 2kb limit 4kb"))?;
+        let socket = sender(&wire.a, 4, 40_000)?;
+        for _ in 0..100 {
+            let _ = socket.send_to(&[0; 900], (IpAddr::V4(wire.b.v4), 6001));
+        }
+        let shown = wire.a.place.run(&format!("tc -s qdisc show dev {dev}"))?;
+        let words = shown.split_whitespace().skip_while(|word| *word != "(dropped").nth(1);
+        said = words.context("how many were dropped")?.trim_end_matches(',').parse()?;
+        Ok(())
+    })?;
+    assert!(said > 50, "the queue is short: {said}");
+    assert_dropped(&finished, "host", &["QDISC_DROP", "QDISC_OVERLIMIT"], DropClass::Resource, said);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn drops_belong_to_the_unit_that_declares_an_end() -> Result<()> {
+    let wire = Wire::new()?;
+    let units = vec![declared("peer", &[], &[format!("{}/32", wire.b.v4)])?];
+    let collector = Running::start(&wire.a.place, Options { units, ..options() })?;
+    // It comes to the host, whose drop it is, from a unit's address.
+    Packet::udp(&wire.b, wire.a.v4).send(20, &wire.b, &wire.a)?;
+    // Nobody of ours has this address, and the host passes nothing on: the sender's.
+    Packet::udp(&wire.b, Ipv4Addr::new(203, 0, 113, 1)).send(30, &wire.b, &wire.a)?;
+    let finished = collector.stop()?;
+    assert_balanced(&finished);
+    let of = |unit: &str| {
+        finished.status.drops.iter().filter(|row| &*row.puid == unit).map(|row| row.packets).sum::<u64>()
+    };
+    assert_eq!((of("host"), of("peer")), (20, 30), "{:#?}", finished.status.drops);
+    Ok(())
+}
