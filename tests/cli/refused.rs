@@ -63,6 +63,17 @@ fn an_interface_that_does_not_exist_is_2() {
 }
 
 #[test]
+fn packets_of_a_unit_that_does_not_exist_are_2() {
+    let (code, said) = refused(&["run", "--trace", "wbe:in:10s"]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("no processing unit \"wbe\"") && said.contains("[[pu]]"), "{said}");
+    let file = TempFile::new("[[trace]]\npu = \"wbe\"\n");
+    let (code, said) = refused(&["run", "--config", file.path()]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains(&format!("{}:2:6", file.path())) && said.contains("wbe"), "{said}");
+}
+
+#[test]
 fn a_standard_output_that_is_closed_is_1_and_not_dev_null() {
     let sh = |line: &str| {
         let output = Command::new("sh").args(["-c", line, COLLECTOR]).output().expect("sh runs");

@@ -2,14 +2,14 @@
 
 use std::{
     io::ErrorKind,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     os::fd::AsRawFd as _,
 };
 
 use anyhow::{Context as _, bail, ensure};
 use collector_tests::{
-    Result,
-    books::assert_balanced,
+    PATIENCE, Result,
+    books::{assert_balanced, assert_explained},
     collector::{Finished, Running, declared, options},
     frames,
     lab::{Addressed, End, Wire, host, join},
@@ -59,10 +59,10 @@ impl Packet {
     }
 }
 
-/// What of a unit was dropped for one of these reasons; before Linux 5.17, which names none, of this class.
+/// What of a unit was dropped for one of these reasons; where the kernel names none, of this class.
 fn dropped(finished: &Finished, unit: &str, reasons: &[&str], class: DropClass) -> u64 {
     let fits = |reason: &str, of: DropClass| {
-        if reason.is_empty() { of == class } else { reasons.contains(&reason) }
+        if ["", "NOT_SPECIFIED"].contains(&reason) { of == class } else { reasons.contains(&reason) }
     };
     let rows = finished.status.drops.iter();
     rows.filter(|row| &*row.puid == unit && fits(&row.kernel_reason, row.class)).map(|row| row.packets).sum()
@@ -71,7 +71,7 @@ fn dropped(finished: &Finished, unit: &str, reasons: &[&str], class: DropClass) 
 /// So many, of this unit, and of no other; the class is what people are told.
 #[track_caller]
 fn assert_dropped(finished: &Finished, unit: &str, reasons: &[&str], class: DropClass, count: u64) {
-    assert_balanced(finished);
+    assert_explained(finished);
     let rows = &finished.status.drops;
     assert_eq!(dropped(finished, unit, reasons, class), count, "{reasons:?} of {unit} in {rows:#?}");
     let fits = |reason: &str| reasons.contains(&reason);
@@ -80,12 +80,6 @@ fn assert_dropped(finished: &Finished, unit: &str, reasons: &[&str], class: Drop
         assert!(row.place.contains('+'), "a place has a name: {row:?}");
         assert!(&*row.puid == unit || row.puid.is_empty(), "another unit's: {row:?}");
     }
-    let ledger = &finished.status.ledger;
-    assert_eq!(
-        ledger.drops_seen,
-        ledger.drops_counted + ledger.drops_no_packet + ledger.drops_table_full,
-        "{ledger:?}"
-    );
 }
 
 /// Two hosts; the daemon counts on the first. What `cause` does there is dropped.
@@ -194,8 +188,10 @@ fn what_is_broken() -> Result<()> {
         (0..44).try_for_each(|_| socket.send(&frame))
     })?;
     assert_balanced(&finished);
-    if release::is_at_least(5, 18) {
-        for (reason, count) in [("IP_CSUM", 11), ("UDP_CSUM", 22), ("IP_NOPROTO", 33), ("UNHANDLED_PROTO", 44)] {
+    if release::is_at_least((5, 18)) {
+        for (reason, count) in
+            [("IP_CSUM", 11), ("UDP_CSUM", 22), ("IP_NOPROTO", 33), ("UNHANDLED_PROTO", 44)]
+        {
             assert_dropped(&finished, "host", &[reason], DropClass::Malformed, count);
         }
     }
@@ -244,7 +240,7 @@ fn what_cannot_go_on() -> Result<()> {
     between.send(between.packet(Ipv4Addr::new(203, 0, 113, 1)), 33)?;
     let finished = collector.stop()?;
     assert_balanced(&finished);
-    if release::is_at_least(6, 12) {
+    if release::is_at_least((6, 12)) {
         assert_dropped(&finished, "forwarded", &["IP_INHDR"], DropClass::Malformed, 11);
         assert_dropped(&finished, "forwarded", &["PKT_TOO_BIG"], DropClass::Route, 22);
         assert_dropped(&finished, "forwarded", &["IP_INNOROUTES"], DropClass::Route, 33);
@@ -281,16 +277,21 @@ fn whom_nobody_answers_for() -> Result<()> {
     let collector = Running::start(between.place(), options())?;
     between.send(between.packet(nobody), 40)?;
     // The host itself hears of it when all that waited has been given up.
-    let asking = listener(between.place(), SocketAddr::new(between.inner[1].v4.into(), 0))?;
-    asking.connect((nobody, 9))?;
-    asking.send(&[1])?;
-    let heard = asking.recv(&mut [0; 10]);
-    ensure!(heard.is_err(), "nobody is there: {heard:?}");
+    between.place().ip("link set lo up")?;
+    let connected =
+        between.place().within(|| Ok(TcpStream::connect_timeout(&(nobody, 9).into(), PATIENCE)))?;
+    let unreachable = connected.is_err_and(|error| error.kind() == ErrorKind::HostUnreachable);
+    ensure!(unreachable, "the host hears nothing of it");
     let finished = collector.stop()?;
     assert_balanced(&finished);
     let reasons = ["NEIGH_FAILED"];
-    if release::is_at_least(5, 18) {
-        assert_eq!(dropped(&finished, "forwarded", &reasons, DropClass::Route), 40, "{:#?}", finished.status.drops);
+    if release::is_at_least((5, 18)) {
+        assert_eq!(
+            dropped(&finished, "forwarded", &reasons, DropClass::Route),
+            40,
+            "{:#?}",
+            finished.status.drops
+        );
     }
     Ok(())
 }
@@ -303,10 +304,9 @@ fn what_programs_of_others_drop() -> Result<()> {
         (Hook::TcIngress, "TC_INGRESS", (6, 6)),
         (Hook::TcEgress, "TC_EGRESS", (6, 6)),
     ] {
-        if !release::is_at_least(first.0, first.1) {
+        if !release::is_at_least(first) {
             continue;
         }
-        let mut sent_by_host = 0;
         let finished = caused(|wire| {
             let _program = Dropping::at(&wire.a, hook)?;
             if hook == Hook::TcEgress {
@@ -314,13 +314,11 @@ fn what_programs_of_others_drop() -> Result<()> {
                 for _ in 0..60 {
                     // That it is dropped may be told to the sender.
                     let _ = socket.send_to(&[0; 10], (IpAddr::V4(wire.b.v4), 6001));
-                    sent_by_host += 1;
                 }
                 return Ok(());
             }
             Packet::udp(&wire.b, wire.a.v4).send(60, &wire.b, &wire.a)
         })?;
-        assert!(hook != Hook::TcEgress || sent_by_host == 60);
         assert_dropped(&finished, "host", &[reason], DropClass::Policy, 60);
     }
     Ok(())

@@ -14,6 +14,10 @@ mod attribution;
 mod deciding;
 // How many packets and octets of the wire a super-packet stands for.
 mod segments;
+// Single packets of the units that are traced: all of them, and nothing besides; or each loss by name.
+mod traced;
+// The same over wires, up to their reports.
+mod reported;
 // Fragments, and the flow of the one that shows ports.
 mod fragments;
 // Caches and tables: swaps, collisions, tables that are full, flows beyond the budget.

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use collector_user::{
     collector::{EventCollector, memory::Recorder},
-    daemon::{self, Options, Started},
+    daemon::{self, Options, Started, trace::Tracer},
     event::{Event, Status},
     pu::registry::Declared,
 };
@@ -80,7 +80,7 @@ impl Running {
         };
         let thread = thread::Builder::new().name("collector".to_owned()).spawn(work)?;
         let mut running = Self {
-            started: Started { interfaces: Vec::new(), missing: Vec::new() },
+            started: Started { interfaces: Vec::new(), missing: Vec::new(), tracer: Tracer::default() },
             recorder,
             said,
             stop: Some(stop),

@@ -289,3 +289,28 @@ pub fn arp() -> Vec<u8> {
     request.extend(TWO_4.octets());
     request
 }
+
+/// The Internet checksum (RFC 1071) of octets in which that field is 0.
+pub fn checksum(octets: &[u8]) -> u16 {
+    let word = |pair: &[u8]| match pair {
+        [high, low] => u32::from(u16::from_be_bytes([*high, *low])),
+        [high] => u32::from(*high) << 8,
+        _ => 0,
+    };
+    let mut sum: u32 = octets.chunks(2).map(word).sum();
+    while sum >> 16 != 0 {
+        sum = (sum & 0xFFFF) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+/// An IPv4 packet without options and with a TCP segment, with both checksums as they must be (RFC 9293 section 3.1).
+pub fn with_checksums(packet: &[u8]) -> Vec<u8> {
+    let (header, segment) = packet.split_at(20);
+    let pseudo = [&header[12..20], &[0, TCP], &(segment.len() as u16).to_be_bytes(), segment].concat();
+    let (of_header, of_segment) = (checksum(header).to_be_bytes(), checksum(&pseudo).to_be_bytes());
+    let mut packet = packet.to_vec();
+    packet[10..12].copy_from_slice(&of_header);
+    packet[36..38].copy_from_slice(&of_segment);
+    packet
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, ensure};
 use aya::{
-    maps::{MapData, RingBuf},
+    maps::{MapData, PerfEventArray, RingBuf},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
 use collector_ebpf::abi::{
@@ -14,12 +14,14 @@ use collector_ebpf::abi::{
 };
 use collector_user::{
     drain::{
-        decode::{FlowDelta, FlowId, FlowNews, Record, flow_event},
+        decode::{FlowDelta, FlowId, FlowNews, Packet, Record, flow_event},
+        perf::Packets,
         sequence::Sequences,
     },
     kernel::{
         batch,
         control::Controller,
+        cpus,
         networks::Networks,
         object::{
             self, CounterMaps, EGRESS, FlowMaps, INGRESS, Ledgers, Loaded, Programs, ReferenceMaps, Settings,
@@ -54,6 +56,7 @@ pub struct Datapath {
     /// Networks inside of tunnels.
     pub networks: Networks,
     events: RingBuf<MapData>,
+    packets: PerfEventArray<MapData>,
     /// What the programs of the bench walk over, where the settings ask for them.
     pub reference: Option<ReferenceMaps>,
     /// How often the ring asked for a drain before its time.
@@ -178,8 +181,18 @@ impl Datapath {
     /// Loads the programs. They count nothing.
     pub fn load_without_lease(settings: &Settings) -> Result<Self> {
         privilege::check()?;
-        let Loaded { programs, control, flows, mut counters, ledgers, networks, events, reference, .. } =
-            object::load(settings)?;
+        let Loaded {
+            programs,
+            control,
+            flows,
+            mut counters,
+            ledgers,
+            networks,
+            events,
+            packets,
+            reference,
+            ..
+        } = object::load(settings)?;
         counters.ensure(UNIT + 2)?;
         let cpus = ledgers.cpus();
         let controller = Controller::new(control, requirements::ticks_per_second()?)?;
@@ -191,6 +204,7 @@ impl Datapath {
             ledgers,
             networks,
             events,
+            packets,
             reference,
             pressed: 0,
             sequences: Sequences::new(cpus),
@@ -293,6 +307,16 @@ impl Datapath {
         Ok(all)
     }
 
+    /// Makes buffers of so many octets for the packets that are traced.
+    pub fn buffers(&mut self, octets: usize) -> Result<Buffers> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let packets = {
+            let _inside = runtime.enter();
+            Packets::open(&mut self.packets, &cpus::online()?, octets)?
+        };
+        Ok(Buffers { packets, runtime })
+    }
+
     /// Forgets every flow that still counts or has just been drained, and counts from here on: what follows is as after
     /// a fresh load, which the verifier makes slow.
     pub fn begin_anew(&mut self, drained: &BTreeMap<FlowId, Counted>) -> Result<()> {
@@ -342,6 +366,10 @@ impl Datapath {
             inner_seen,
             inner_unparsed,
             inner_lost,
+            traced,
+            filtered,
+            sampled,
+            output_failed,
             unparsed,
         } = self.ledger_before;
         ledger.seen -= seen;
@@ -357,10 +385,41 @@ impl Datapath {
         ledger.inner_seen -= inner_seen;
         ledger.inner_unparsed -= inner_unparsed;
         ledger.inner_lost -= inner_lost;
+        ledger.traced -= traced;
+        ledger.filtered -= filtered;
+        ledger.sampled -= sampled;
+        ledger.output_failed -= output_failed;
         for (reason, before) in ledger.unparsed.iter_mut().zip(unparsed) {
             *reason -= before;
         }
         Ok(ledger)
+    }
+}
+
+/// The buffers of single packets, which nobody reads but the test.
+pub struct Buffers {
+    packets: Packets,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Buffers {
+    /// Takes out the packets that are there.
+    pub fn take(&mut self) -> Result<Vec<Packet>> {
+        let mut all = Vec::new();
+        self.packets.drain(|packet| all.push(packet));
+        all.into_iter().map(|packet| Ok(packet?)).collect()
+    }
+
+    /// Waits until there is a packet, and takes out those that are there then.
+    pub fn wait(&mut self) -> Result<Vec<Packet>> {
+        let mut all = Vec::new();
+        self.runtime.block_on(self.packets.next(|packet| all.push(packet)))?;
+        all.into_iter().map(|packet| Ok(packet?)).collect()
+    }
+
+    /// How many the kernel says it found no room for.
+    pub const fn skipped(&self) -> u64 {
+        self.packets.skipped()
     }
 }
 

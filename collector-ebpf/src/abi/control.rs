@@ -21,15 +21,24 @@ pub struct Control {
     pub first_slot_4: [u32; 2],
     /// The same of the IPv6 cache.
     pub first_slot_6: [u32; 2],
+    /// Octets that are reported of a packet that is traced, at most [`MOST_CAPTURED`](super::packet::MOST_CAPTURED); 0 as
+    /// long as nothing is traced.
+    pub captured: u64,
     /// What became of every buffer and record: written by this CPU's programs only.
     pub ledger: Ledger,
     /// What crossed each uplink, by [`Role::uplink`](super::pu::Role::uplink): written likewise. The first entry is of all
     /// other interfaces.
     pub crossed: [Crossed; UPLINKS],
+    #[doc(hidden)]
+    pub _pad: [u64; 27],
+    #[doc(hidden)]
+    pub _pad_2: [u64; 32],
 }
 
 // A power of two spares the programs a multiplication.
-layout!(Control, 512, { word: 0, lease: 8, first_slot_4: 16, first_slot_6: 24, ledger: 32, crossed: 256 });
+layout!(Control, 1024, {
+    word: 0, lease: 8, first_slot_4: 16, first_slot_6: 24, captured: 32, ledger: 40, crossed: 296, _pad: 552, _pad_2: 768,
+});
 
 /// Uplinks of which it is counted what crossed them, and one entry for all other interfaces. A power of two.
 pub const UPLINKS: usize = 8;

@@ -42,10 +42,15 @@ pub struct PuCounters {
     pub reserve_failed: u64,
     /// What it has in the ring.
     pub waiting: Waiting,
+    /// Of its packets that are traced, those that are still to be left out on this CPU before the next is reported.
+    pub left_out: u32,
+    #[doc(hidden)]
+    pub _pad: u32,
 }
 
-layout!(PuCounters, 152, {
+layout!(PuCounters, 160, {
     flowless: 0, local: 48, flows: 96, rate_limited: 104, budget: 112, refilled: 116, reserve_failed: 120, waiting: 128,
+    left_out: 152, _pad: 156,
 });
 
 /// A budget of new flows, in 1,024ths: a tick may bring less than one.
@@ -190,6 +195,8 @@ impl Unparsed {
 ///
 /// `seen = looped + second_pass + the sum of unparsed + table_full + rate_limited + the buffers of all drained flows`, at
 /// any quiet moment: the last term is counted by user space, apart from these.
+///
+/// Of the packets that are traced, `traced = filtered + sampled + output_failed + those written`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
@@ -223,13 +230,22 @@ pub struct Ledger {
     pub inner_unparsed: u64,
     /// Those for whose flow inside there was no room or no budget.
     pub inner_lost: u64,
+    /// Buffers that were counted and whose unit is traced.
+    pub traced: u64,
+    /// Those that a filter left out.
+    pub filtered: u64,
+    /// Those that sampling left out.
+    pub sampled: u64,
+    /// Those whose record found no room in the buffer of its CPU, or no buffer.
+    pub output_failed: u64,
     /// Buffers not parsed, by reason ([`Unparsed`]).
     pub unparsed: [u64; UNPARSED_REASONS],
 }
 
-layout!(Ledger, 224, {
+layout!(Ledger, 256, {
     seen: 0, looped: 8, second_pass: 16, table_full: 24, rate_limited: 32, reserve_failed: 40, reported: 48,
-    identity_full: 56, no_role: 64, orphan_fragments: 72, inner_seen: 80, inner_unparsed: 88, inner_lost: 96, unparsed: 104,
+    identity_full: 56, no_role: 64, orphan_fragments: 72, inner_seen: 80, inner_unparsed: 88, inner_lost: 96, traced: 104,
+    filtered: 112, sampled: 120, output_failed: 128, unparsed: 136,
 });
 
 /// How far a CPU has filled a table in the current epoch.

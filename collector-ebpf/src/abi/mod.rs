@@ -22,6 +22,7 @@ pub mod network;
 pub mod packet;
 pub mod pu;
 pub mod report;
+pub mod trace;
 
 use layout::Layout;
 
@@ -29,7 +30,7 @@ use layout::Layout;
 pub const VERSION: u32 = 9;
 
 /// The layout of every type of the contract, in the order of the files.
-pub fn layouts() -> [&'static Layout; 23] {
+pub fn layouts() -> [&'static Layout; 24] {
     [
         &control::Control::LAYOUT,
         &control::Anchor::LAYOUT,
@@ -54,5 +55,6 @@ pub fn layouts() -> [&'static Layout; 23] {
         &packet::PacketRecord::LAYOUT,
         &pu::Role::LAYOUT,
         &report::FlowEvent::LAYOUT,
+        &trace::Trace::LAYOUT,
     ]
 }

@@ -32,6 +32,10 @@ pub mod end {
     pub const DESTINATION: u8 = 2;
 }
 
+/// Octets of a packet that follow its record at most: with its header of 8 octets, the length of 4, the record and padding
+/// to 8, a record of a perf buffer stays below the 64 KiB that its own length field can say.
+pub const MOST_CAPTURED: u32 = u16::MAX as u32 - 7 - 8 - 4 - size_of::<PacketRecord>() as u32;
+
 /// One packet. [`captured`](Self::captured) octets of it follow.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

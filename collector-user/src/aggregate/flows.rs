@@ -248,6 +248,19 @@ impl Flows {
         self.known.contains_key(id)
     }
 
+    /// Who opened a flow, if it is remembered: read as if its sender were the local end.
+    pub fn opened(&self, id: &FlowId) -> Option<Initiator> {
+        let turned = FlowId {
+            local: id.remote,
+            remote: id.local,
+            local_port: id.remote_port,
+            remote_port: id.local_port,
+            ..*id
+        };
+        let opened = |id| self.known.get(id).map(|flow| flow.initiator);
+        opened(id).or_else(|| opened(&turned).map(|it| Initiator { local: !it.local, ..it }))
+    }
+
     /// Flows remembered now.
     pub fn len(&self) -> usize {
         self.known.len()

@@ -1,4 +1,4 @@
-//! From what the programs counted to records: flows over their life, counters between two reports. Nothing here reads a
+//! From what the programs counted to records: flows over their life, counters between two reports, single packets. Nothing here reads a
 //! clock or a descriptor.
 
 pub mod booking;
@@ -7,4 +7,5 @@ pub mod drops;
 pub mod flows;
 pub mod initiator;
 pub mod lives;
+pub mod packets;
 pub mod record;

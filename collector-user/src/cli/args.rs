@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue, value_parser};
 
 use crate::{
     collector::stash::Aggregate,
-    config::{Attach, Config, IfaceGlob, Interval, LogFormat, Output, OutputConfig, Tunnels},
+    config::{Attach, Config, IfaceGlob, Interval, LogFormat, Output, OutputConfig, TraceConfig, Tunnels},
 };
 
 /// Shows who talks to whom on this host: flows and counters per processing unit, from the kernel's datapath.
@@ -107,6 +107,25 @@ pub struct RunArgs {
     #[arg(long, value_name = "FORM")]
     pub output: Option<Output>,
 
+    /// Report the packets of a processing unit one by one, as in web, web:in or web:both:10m; may be given more than once.
+    ///
+    /// PU is the id of a declared unit, or host, forwarded, unknown, overlay, or * for all. A packet is in where the unit
+    /// receives it, out where it sends it. Of traces of one unit, each direction lasts as long as the longest. Takes the
+    /// place of all traces of the configuration file.
+    #[arg(long, value_name = "PU[:in|out|both][:TIME]")]
+    pub trace: Vec<TraceConfig>,
+
+    /// Report so many octets of a traced packet, from its IP header on, 1 to 65535. [default: 64]
+    ///
+    /// The kernel's buffers take records below 64 KiB: of a longer packet at most 65,452 octets are had, its link-layer
+    /// header among them.
+    #[arg(long, value_name = "OCTETS", value_parser = value_parser!(u16).range(1..))]
+    pub snaplen: Option<u16>,
+
+    /// Report one of so many packets of a traced unit, each CPU counting for itself. [default: 1]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    pub sample: Option<u32>,
+
     /// End after counting for this long. [default: run until interrupted]
     #[arg(long, value_name = "TIME")]
     pub duration: Option<Interval>,
@@ -129,8 +148,8 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// Puts what was said over `config`. `--iface` and `--output` replace the file's lists; `--forwarded` can only switch
-    /// on.
+    /// Puts what was said over `config`. `--iface`, `--output` and `--trace` replace the file's lists; `--forwarded` can
+    /// only switch on; `--sample` is for all traces.
     pub fn apply(&self, config: &mut Config) {
         if !self.iface.is_empty() {
             config.iface.clone_from(&self.iface);
@@ -143,6 +162,16 @@ impl RunArgs {
         config.aggregate = self.aggregate.or(config.aggregate);
         config.log_format = self.log_format.unwrap_or(config.log_format);
         config.attach = self.attach.unwrap_or(config.attach);
+        if !self.trace.is_empty() {
+            config.trace.clone_from(&self.trace);
+        }
+        config.snaplen = self.snaplen.unwrap_or(config.snaplen);
+        if let Some(sample) = self.sample {
+            config.sample = sample;
+            for trace in &mut config.trace {
+                trace.sample = None;
+            }
+        }
         config.duration = self.duration.or(config.duration);
         config.flow_interval = self.flow_interval.unwrap_or(config.flow_interval);
         config.counter_interval = self.counter_interval.unwrap_or(config.counter_interval);
@@ -222,7 +251,7 @@ mod tests {
     use super::{Cli, Command, RunArgs};
     use crate::{
         collector::stash::Aggregate,
-        config::{Attach, Config, Interval, LogFormat, Output, OutputConfig, Tunnels},
+        config::{Attach, Config, Interval, LogFormat, Output, OutputConfig, TraceConfig, Tunnels},
     };
 
     fn run(line: &str) -> Result<RunArgs, clap::Error> {
@@ -243,11 +272,18 @@ mod tests {
         let args =
             run("--config c.toml --iface eth0 --iface veth* --forwarded --output json --duration 10s \
              --flow-interval 2s --counter-interval 250ms --attach clsact --log-format json \
-             --aggregate service --tunnels inner")
+             --aggregate service --tunnels inner --trace web:in:10s --trace * --snaplen 128 --sample 7")
             .unwrap();
         assert_eq!(args.config.as_deref(), Some(std::path::Path::new("c.toml")));
-        let mut config = Config { iface: vec!["wlan0".parse().unwrap()], ..Config::default() };
+        let mut config = Config {
+            iface: vec!["wlan0".parse().unwrap()],
+            trace: vec!["db".parse().unwrap()],
+            ..Config::default()
+        };
         args.apply(&mut config);
+        let traces: Vec<_> = config.trace.iter().map(ToString::to_string).collect();
+        assert_eq!(traces, ["web:in:10s", "*:both"]);
+        assert_eq!((config.snaplen, config.sample), (128, 7));
         assert_eq!(config.iface.iter().map(ToString::to_string).collect::<Vec<_>>(), ["eth0", "veth*"]);
         assert!(config.forwarded);
         assert_eq!(config.tunnels, Tunnels::Inner);
@@ -261,6 +297,7 @@ mod tests {
 
     #[test]
     fn what_is_not_said_stays_the_files() {
+        let file_trace: TraceConfig = "db:out".parse().unwrap();
         let mut file = Config {
             iface: vec!["wlan0".parse().unwrap()],
             forwarded: true,
@@ -268,11 +305,19 @@ mod tests {
             aggregate: Some(Aggregate::Connection),
             log_format: LogFormat::Json,
             duration: Some(Interval::from_seconds(9)),
+            snaplen: 1000,
+            sample: 10,
+            trace: vec![TraceConfig { sample: Some(5), ..file_trace }],
             ..Config::default()
         };
         let before = file.clone();
         run("").unwrap().apply(&mut file);
         assert_eq!(file, before);
+        run("--sample 3").unwrap().apply(&mut file);
+        assert_eq!(
+            file.trace.iter().map(|trace| trace.wish(file.sample).every.get()).collect::<Vec<_>>(),
+            [3]
+        );
     }
 
     #[test]
@@ -284,6 +329,11 @@ mod tests {
             ("--output xml", "[possible values: text, json]"),
             ("--log-format xml", "[possible values: text, json]"),
             ("--attach xdp", "[possible values: auto, tcx, clsact]"),
+            ("--trace :in", "names no processing unit"),
+            ("--trace web:in:10", "expected a number and a unit"),
+            ("--snaplen 0", "1..=65535"),
+            ("--snaplen 65536", "1..=65535"),
+            ("--sample 0", "1.."),
             ("--nonsense", "unexpected argument"),
             ("stray", "unexpected argument"),
         ] {
@@ -306,6 +356,7 @@ mod tests {
         for want in [
             format!("[default: {}]", config.flow_interval),
             format!("[default: {}]", config.counter_interval),
+            format!("[default: {}]", config.snaplen),
             "[default: text]".to_owned(),
             "[default: auto]".to_owned(),
             "Exit codes: 0 done".to_owned(),

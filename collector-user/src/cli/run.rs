@@ -62,7 +62,9 @@ impl RunError {
     fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Config(_)
-            | Self::Daemon(DaemonError::NoSuchInterface { .. } | DaemonError::Units(_))
+            | Self::Daemon(
+                DaemonError::NoSuchInterface { .. } | DaemonError::Units(_) | DaemonError::Trace(_),
+            )
             | Self::Output(OutputError::SharedPlace { .. } | OutputError::SharedWithLog { .. }) => 2,
             _ => 1,
         })
@@ -228,6 +230,9 @@ fn options(config: &Config) -> Options {
             _ => Choice::Auto,
         },
         most_flows: limits.flows as usize * 4,
+        traces: config.trace.iter().map(|trace| trace.wish(config.sample)).collect(),
+        snaplen: config.snaplen,
+        capture: None,
         settings: Settings {
             slots_4: limits.flow_slots,
             slots_6: limits.flow_slots / 4,

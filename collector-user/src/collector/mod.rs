@@ -4,8 +4,9 @@
 //! [`filter::Filter`] to one and only some kinds. [`stash::Stash`] merges flows before it hands them on to another,
 //! [`memory::Recorder`] keeps events for tests, and with the feature `mock` there is `mock::MockEventCollector`, which
 //! fails a test that calls otherwise than it was told to expect. What writes to the world stands behind a queue of its own
-//! ([`sink`](mod@crate::sink)).
+//! ([`sink`](mod@crate::sink)). Packets as they were seen, not reports of them, go to a [`capture::PacketCapture`].
 
+pub mod capture;
 pub mod default;
 pub mod fanout;
 pub mod filter;

@@ -11,7 +11,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{GlobError, IntervalError};
-use crate::pu::registry::TooMany;
+use crate::pu::{registry::TooMany, trace::NoSuchUnit};
 
 /// A configuration file that does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -175,6 +175,24 @@ pub enum Fault {
         least: u32,
         /// The most that is meant.
         most: u32,
+    },
+    /// A number that is too small or too great.
+    #[error("{key} = {given}: expected a number from {least} to {most}")]
+    OutOfRange {
+        /// The key.
+        key: &'static str,
+        /// What was given.
+        given: u32,
+        /// The least that is meant.
+        least: u32,
+        /// The most that is meant.
+        most: u32,
+    },
+    /// The packets of a unit are asked for that is not declared.
+    #[error("{source}")]
+    NoSuchUnit {
+        /// Which.
+        source: NoSuchUnit,
     },
     /// More units than can be counted.
     #[error("{source}: expected fewer units, or several networks in one")]

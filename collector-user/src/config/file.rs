@@ -11,6 +11,7 @@ use super::{
     limits::{self, RawLimits},
     output::{self, OutputConfig, RawOutputs},
     pu::{self, RawPu},
+    trace::{self, RawTrace},
 };
 use crate::collector::stash::Aggregate;
 
@@ -34,11 +35,14 @@ struct Raw {
     log_format: Option<LogFormat>,
     limits: RawLimits,
     output: Option<Spanned<RawOutputs>>,
+    snaplen: Option<Spanned<u32>>,
+    sample: Option<Spanned<u32>>,
+    trace: Vec<RawTrace>,
     pu: Vec<RawPu>,
 }
 
 /// A length of time, as it is written.
-struct Length(String);
+pub(super) struct Length(String);
 
 impl<'de> Deserialize<'de> for Length {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -95,12 +99,29 @@ pub(super) fn read(text: &str) -> Result<Config, Wrong> {
         }
     }
     config.limits = limits::check(raw.limits)?;
+    if let Some(given) = raw.snaplen {
+        config.snaplen = snaplen(&given)?;
+    }
+    if let Some(given) = raw.sample {
+        config.sample = trace::sample("sample", &given)?;
+    }
     config.pu = pu::check(raw.pu, text)?;
+    config.trace = trace::check(raw.trace, &config.pu)?;
     Ok(config)
 }
 
 const fn wrong(span: Range<usize>, fault: Fault) -> Wrong {
     Wrong { span, fault }
+}
+
+/// A number of octets of a packet.
+fn snaplen(given: &Spanned<u32>) -> Result<u16, Wrong> {
+    let (least, most) = (1, u16::MAX.into());
+    let fault = || Fault::OutOfRange { key: "snaplen", given: *given.get_ref(), least, most };
+    match u16::try_from(*given.get_ref()) {
+        Err(_) | Ok(0) => Err(wrong(given.span(), fault())),
+        Ok(octets) => Ok(octets),
+    }
 }
 
 /// A number of events that may wait.
@@ -111,7 +132,7 @@ pub(super) fn queue(given: &Spanned<u32>) -> Result<usize, Wrong> {
     }
 }
 
-fn interval(key: &'static str, given: Option<Spanned<Length>>) -> Result<Option<Interval>, Wrong> {
+pub(super) fn interval(key: &'static str, given: Option<Spanned<Length>>) -> Result<Option<Interval>, Wrong> {
     let Some(given) = given else { return Ok(None) };
     let parsed = given.get_ref().0.parse();
     parsed.map(Some).map_err(|source| wrong(given.span(), Fault::Interval { key, source }))

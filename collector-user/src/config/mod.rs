@@ -2,7 +2,7 @@
 //!
 //! [`Config`] holds everything with its default; [`Config::load`] reads a file into one, and says where a wrong one is
 //! wrong; [`Config::to_toml`] is the way back. The parts: [`OutputConfig`] (where events go), [`PuConfig`] (a declared
-//! processing unit), [`Limits`], [`IfaceGlob`], [`Interval`]. [`EXAMPLE`] is a file with every key.
+//! processing unit), [`TraceConfig`] (whose packets are reported), [`Limits`], [`IfaceGlob`], [`Interval`]. [`EXAMPLE`] is a file with every key.
 
 mod error;
 mod file;
@@ -12,6 +12,7 @@ mod limits;
 mod output;
 mod pu;
 mod show;
+mod trace;
 
 use std::{fs::File, io::Read as _, path::Path};
 
@@ -22,8 +23,9 @@ pub use limits::Limits;
 pub use output::{Destination, Form, Output, OutputConfig};
 pub use pu::PuConfig;
 use serde::Deserialize;
+pub use trace::{TraceConfig, TraceError};
 
-use crate::{collector::stash::Aggregate, sink::queue::DEFAULT_CAPACITY};
+use crate::{collector::stash::Aggregate, pu::trace::DEFAULT_SNAPLEN, sink::queue::DEFAULT_CAPACITY};
 
 /// The bits of `skb->mark` that carry a processing unit's mark unless somebody says otherwise: 18 to 31, as trireme has
 /// it.
@@ -61,6 +63,12 @@ pub struct Config {
     pub log_format: LogFormat,
     /// How much room tables take.
     pub limits: Limits,
+    /// Octets of a packet that are reported, from its IP header on.
+    pub snaplen: u16,
+    /// Of so many packets one is reported, where a trace does not say.
+    pub sample: u32,
+    /// Whose packets are reported.
+    pub trace: Vec<TraceConfig>,
     /// The processing units that are declared.
     pub pu: Vec<PuConfig>,
 }
@@ -150,6 +158,9 @@ impl Default for Config {
             mark_mask: DEFAULT_MARK_MASK,
             log_format: LogFormat::default(),
             limits: Limits::default(),
+            snaplen: DEFAULT_SNAPLEN,
+            sample: 1,
+            trace: Vec::new(),
             pu: Vec::new(),
         }
     }

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Write as _};
 
 use toml::Value;
 
-use super::{Config, OutputConfig, PuConfig};
+use super::{Config, OutputConfig, PuConfig, TraceConfig, trace};
 use crate::{collector::filter::Kind, pu::registry::Side};
 
 impl Config {
@@ -32,6 +32,8 @@ impl Config {
         writeln!(out, "flow-interval = {}", quoted(self.flow_interval))?;
         writeln!(out, "counter-interval = {}", quoted(self.counter_interval))?;
         writeln!(out, "queue = {}", self.queue)?;
+        writeln!(out, "snaplen = {}", self.snaplen)?;
+        writeln!(out, "sample = {}", self.sample)?;
         writeln!(out, "mark-mask = {:#010x}", self.mark_mask)?;
         writeln!(out, "log-format = {}", quoted(self.log_format.name()))?;
         writeln!(out, "\n[limits]")?;
@@ -40,6 +42,9 @@ impl Config {
         }
         for output in &self.outputs {
             write_output(output, out)?;
+        }
+        for trace in &self.trace {
+            write_trace(trace, self.sample, out)?;
         }
         for unit in &self.pu {
             write_unit(unit, out)?;
@@ -55,6 +60,20 @@ fn write_output(output: &OutputConfig, out: &mut String) -> fmt::Result {
     writeln!(out, "name = {}", quoted(&output.name))?;
     writeln!(out, "queue = {}", output.queue)?;
     writeln!(out, "events = {}", list(output.events.iter().map(Kind::name)))
+}
+
+fn write_trace(trace: &TraceConfig, sample: u32, out: &mut String) -> fmt::Result {
+    writeln!(out, "\n[[trace]]")?;
+    writeln!(out, "pu = {}", quoted(trace::id(&trace.whose)))?;
+    writeln!(out, "direction = {}", quoted(trace.directions.name()))?;
+    match trace.duration {
+        Some(duration) => writeln!(out, "for = {}", quoted(duration))?,
+        None => writeln!(out, "# for: as long as it runs")?,
+    }
+    match trace.sample {
+        Some(sample) => writeln!(out, "sample = {sample}"),
+        None => writeln!(out, "# sample: {sample}, as above"),
+    }
 }
 
 fn write_unit(unit: &PuConfig, out: &mut String) -> fmt::Result {

@@ -2,12 +2,15 @@
 
 use std::{collections::BTreeMap, error::Error};
 
-use collector_ebpf::abi::drop::{DropCounts, DropKey, DropLedger};
+use collector_ebpf::abi::{
+    drop::{DropCounts, DropKey, DropLedger},
+    packet::PacketRecord,
+};
 
 use super::{Daemon, DaemonError, Options};
 use crate::{
-    aggregate::drops::{self, Names, OfUnit, meaning},
-    event::{Dropped, Ledger},
+    aggregate::drops::{self, Cause, Names, OfUnit, meaning, rejected::Rejected},
+    event::{Dropped, Ledger, PacketReport},
     host::symbols::Symbols,
     kernel::{
         drops::{DropMaps, Drops},
@@ -29,6 +32,11 @@ pub(super) fn folding(options: &Options) -> Settings {
 pub(super) struct Dropping {
     maps: DropMaps,
     names: Names,
+    rejected: Rejected,
+    /// Reports that nobody wants.
+    folded: u64,
+    /// How many reports of each unit had been held back at its last report; low 32 bits.
+    held_back: BTreeMap<u16, u32>,
     /// Drops of which nothing was told; kept, for they go with the program.
     skipped: u64,
 }
@@ -57,7 +65,14 @@ impl Dropping {
             ));
             Symbols::default()
         });
-        Some(Self { maps, names: Names::new(reasons, has_reasons, symbols), skipped: 0 })
+        Some(Self {
+            maps,
+            names: Names::new(reasons, has_reasons, symbols),
+            rejected: Rejected::default(),
+            folded: 0,
+            held_back: BTreeMap::new(),
+            skipped: 0,
+        })
     }
 
     /// Takes the program off its tracepoint: nothing is counted any more.
@@ -66,12 +81,64 @@ impl Dropping {
         programs.detach_drops();
     }
 
+    /// Reports of the unit that were held back since its report before. Those of two CPUs may come in another order than
+    /// they were written: what the later one says is known then.
+    fn held_back_since(&mut self, record: &PacketRecord) -> u64 {
+        let before = self.held_back.entry(record.pu).or_default();
+        let since = record.suppressed.wrapping_sub(*before);
+        if since > u32::MAX / 2 {
+            return 0;
+        }
+        *before = record.suppressed;
+        since.into()
+    }
+
     fn rows(&self) -> Result<BTreeMap<DropKey, DropCounts>, KernelError> {
         self.maps.rows()
     }
 }
 
 impl Daemon<'_> {
+    /// Counts drops from now on; what could not be had is added to `missing`, in words.
+    pub(super) fn start_drops(&mut self, missing: &mut Vec<String>) -> Result<(), DaemonError> {
+        if matches!(self.drops, Some(Ok(_))) {
+            self.tracing.open(self.options.settings.packets)?;
+        }
+        self.dropping = Dropping::start(self.drops.take(), &mut self.programs, missing);
+        Ok(())
+    }
+
+    /// Adds to the report of a drop why and where it was, and keeps it for its flow's record. `false` where nobody wants it:
+    /// the programs know only of those whose reason says that, not of those whose place does.
+    pub(super) fn tell_drop(&mut self, record: &PacketRecord, report: &mut PacketReport) -> bool {
+        let Some(dropping) = &mut self.dropping else { return true };
+        let Cause { reason, place, meaning } = dropping.names.cause(record.reason, record.place);
+        if meaning.class.is_benign() && !self.options.benign_drops {
+            dropping.folded += 1;
+            return false;
+        }
+        report.kernel_reason = reason;
+        report.drop_place = place;
+        report.drop_class = meaning.class;
+        report.drop_reason = meaning.word.into();
+        report.advice = meaning.advice.into();
+        report.suppressed = dropping.held_back_since(record);
+        dropping.rejected.add(record, report);
+        true
+    }
+
+    /// Hands over the flow records of what was dropped and reported.
+    pub(super) fn tell_rejected(&mut self) {
+        let Self { dropping, flows, scribe, units, moment, collector, options, .. } = self;
+        let Some(dropping) = dropping else { return };
+        for (key, row) in dropping.rejected.take() {
+            if options.forwarded || !key.is_forwarded() {
+                let known = flows.opened(&key.flow());
+                collector.collect_flow_event(&scribe.rejected(&key, &row, known, units, moment));
+            }
+        }
+    }
+
     /// What was dropped of each unit until now.
     pub(super) fn dropped_by_unit(&self) -> Result<BTreeMap<u16, OfUnit>, DaemonError> {
         let Some(dropping) = &self.dropping else { return Ok(BTreeMap::new()) };
@@ -97,8 +164,10 @@ impl Daemon<'_> {
         ledger.drops_no_packet = no_packet;
         ledger.drops_table_full = table_full;
         ledger.drops_skipped = dropping.skipped;
-        ledger.drop_reports = reported;
-        ledger.drop_reports_folded = folded;
+        ledger.drop_reports = reported - dropping.folded;
+        ledger.drop_reports_lost = reported.saturating_sub(self.tracing.drops_read());
+        ledger.drop_flows_lost = dropping.rejected.lost;
+        ledger.drop_reports_folded = folded + dropping.folded;
         ledger.drop_reports_held_back = held_back;
         ledger.drop_reports_failed = output_failed;
     }

@@ -1,7 +1,8 @@
 //! The only module that knows all stages: load, attach, drain, aggregate, report, until told to stop.
 //!
 //! Everything runs on one task. It waits for: the end, the drain's tick, the counters' tick, the ring of events, and
-//! changes of interfaces; it never sleeps and never polls.
+//! the buffers of single packets, wishes for such packets,
+//! and changes of interfaces; it never sleeps and never polls.
 
 mod drops;
 mod interfaces;
@@ -9,12 +10,15 @@ mod missing;
 mod numbers;
 mod reports;
 mod restore;
+pub mod trace;
 mod unseen;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    io, thread,
+    io,
+    sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -29,7 +33,7 @@ use tokio::{
 use crate::{
     aggregate::{counters::Differences, flows::Flows, lives::Lives, record::Scribe},
     clock::{self, Moment},
-    collector::EventCollector,
+    collector::{EventCollector, capture::PacketCapture},
     config::IfaceGlob,
     drain::{
         decode::{DecodeError, Record},
@@ -54,11 +58,13 @@ use crate::{
     pu::{
         life::Lives as UnitLives,
         registry::{Declared, Registry, TooMany},
+        trace::{DEFAULT_SNAPLEN, NoSuchUnit, Wish},
     },
 };
 use drops::Dropping;
 use interfaces::Watched;
 use reports::Teller;
+use trace::{Tracer, Tracing, Wishes};
 
 /// What the daemon is asked to do.
 #[derive(Clone, Debug)]
@@ -83,6 +89,12 @@ pub struct Options {
     pub most_flows: usize,
     /// Report single drops also of those reasons that a network has on a good day.
     pub benign_drops: bool,
+    /// Whose packets are reported one by one, from the start; [`Started::tracer`] takes more wishes later.
+    pub traces: Vec<Wish>,
+    /// Octets of a packet in its report, from the IP header on, and for `capture`, from the link layer's on.
+    pub snaplen: u16,
+    /// Who gets these packets as they were seen, before the collector gets their reports.
+    pub capture: Option<Arc<dyn PacketCapture>>,
     /// Sizes and budgets of the programs' maps.
     pub settings: Settings,
 }
@@ -100,6 +112,9 @@ impl Default for Options {
             attach: Choice::Auto,
             most_flows: 1 << 20,
             benign_drops: false,
+            traces: Vec::new(),
+            snaplen: DEFAULT_SNAPLEN,
+            capture: None,
             settings: Settings::default(),
         }
     }
@@ -124,6 +139,9 @@ pub enum DaemonError {
     /// More units than can be counted.
     #[error(transparent)]
     Units(#[from] TooMany),
+    /// A unit whose packets were asked for does not exist.
+    #[error(transparent)]
+    Trace(#[from] NoSuchUnit),
     /// An interface that was named does not exist.
     #[error(
         "there is no interface {name}: `ip link` lists those there are; a pattern with * may match later"
@@ -155,6 +173,8 @@ pub struct Started {
     pub interfaces: Vec<InterfaceStatus>,
     /// What it could not have, each a sentence.
     pub missing: Vec<String>,
+    /// Takes wishes for reports of packets as long as it runs.
+    pub tracer: Tracer,
 }
 
 /// Runs until `shutdown` is ready. `started` is called once, when every packet is counted from then on.
@@ -179,6 +199,10 @@ pub async fn run(
     // A wrong name is told before anything that needs a privilege.
     interfaces::check_names(&options.ifaces, &links::list(&netlink.handle).await?)?;
     let units = Registry::new(&options.units)?;
+    for wish in &options.traces {
+        wish.entry(&units)?;
+    }
+    let (tracer, wishes) = trace::channel();
     let mut shutdown = std::pin::pin!(shutdown);
     let loaded = tokio::select! {
         biased;
@@ -201,8 +225,8 @@ pub async fn run(
             return Err(error);
         }
     };
-    started(&Started { interfaces: daemon.interface_status(&BTreeMap::new()), missing });
-    let result = daemon.serve(&mut shutdown, changes).await;
+    started(&Started { interfaces: daemon.interface_status(&BTreeMap::new()), missing, tracer });
+    let result = daemon.serve(&mut shutdown, changes, wishes).await;
     let finished = daemon.finish().await;
     result.and(finished)
 }
@@ -219,6 +243,7 @@ struct Daemon<'a> {
     ledgers: Ledgers,
     networks: Networks,
     events: Events,
+    tracing: Tracing,
     faults: Faults,
     flows: Flows,
     units: Registry,
@@ -250,7 +275,17 @@ impl<'a> Daemon<'a> {
     ) -> Result<Self, DaemonError> {
         let hz = requirements::ticks_per_second()?;
         let Loaded {
-            programs, control, flows, mut counters, ledgers, networks, events, faults, drops, ..
+            programs,
+            control,
+            flows,
+            mut counters,
+            ledgers,
+            networks,
+            events,
+            packets,
+            faults,
+            drops,
+            ..
         } = loaded;
         // Where programs interrupt one another, two may take one number.
         let cpus = if requirements::is_preempt_rt() { 0 } else { ledgers.cpus() };
@@ -273,6 +308,7 @@ impl<'a> Daemon<'a> {
             ledgers,
             networks,
             events: Events::new(events)?,
+            tracing: Tracing::new(packets),
             faults: Faults::new(faults)?,
             flows: Flows::new(lives, options.most_flows),
             units,
@@ -297,8 +333,12 @@ impl<'a> Daemon<'a> {
         let created = self.lives.begin(&self.units);
         self.tell_lives(&created);
         self.remove_leftovers().await?;
+        // Before the first packet.
+        for wish in &self.options.traces {
+            self.trace(wish)?;
+        }
         let mut missing = self.reconcile(true).await?;
-        self.dropping = Dropping::start(self.drops.take(), &mut self.programs, &mut missing);
+        self.start_drops(&mut missing)?;
         missing.extend(self.lacking_marks());
         missing.extend(requirements::is_preempt_rt().then(|| WITHOUT_CACHES.to_owned()));
         Ok(missing)
@@ -308,6 +348,7 @@ impl<'a> Daemon<'a> {
         &mut self,
         mut shutdown: impl Future<Output = ()> + Unpin,
         changes: impl futures_util::Stream<Item = Change> + Unpin,
+        mut wishes: Wishes,
     ) -> Result<(), DaemonError> {
         // One answer to a burst of messages: each answer lists everything.
         let mut changes = changes.ready_chunks(1024);
@@ -319,6 +360,7 @@ impl<'a> Daemon<'a> {
         let mut looked = false;
         let mut sweep = ticks(SWEEP_INTERVAL);
         let mut news = Vec::new();
+        let mut packets = Vec::new();
         loop {
             tokio::select! {
                 () = &mut shutdown => return Ok(()),
@@ -352,6 +394,16 @@ impl<'a> Daemon<'a> {
                         self.drain()?;
                         drain.reset();
                     }
+                }
+                result = self.tracing.next(|packet| packets.push(packet)) => {
+                    result?;
+                    for packet in packets.drain(..) {
+                        self.tell_packet(packet);
+                    }
+                }
+                wish = wishes.next() => {
+                    let done = self.trace(&wish.wish);
+                    wish.answer(done);
                 }
                 result = self.faults.pass_on() => result?,
             }
@@ -394,6 +446,8 @@ impl<'a> Daemon<'a> {
         // Twice: a program that was running read the epoch before or after the first swap. And whatever fails, what was
         // drained is told.
         let drained = self.drain().and_then(|()| self.drain());
+        self.drain_packets();
+        self.tell_rejected();
         let Self { flows, scribe, units, moment, collector, options, watched, .. } = self;
         let teller = Teller { scribe, units, moment, collector: *collector, options, watched };
         flows.cut_off(|id| teller.host_end(id), |id, flow| teller.tell(id, flow));

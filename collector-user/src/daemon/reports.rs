@@ -18,6 +18,7 @@ impl Daemon<'_> {
     /// Renews the lease, swaps the epoch, adds what the retired one counted, and reports what has fallen due.
     pub(super) fn drain(&mut self) -> Result<(), DaemonError> {
         self.renew()?;
+        self.end_traces()?;
         let retired = self.controller.swap(&self.flow_maps)?;
         let drained = self.moment.boot_ns;
         // Whatever the retired epoch counted inside of tunnels has its network numbered by now.
@@ -52,6 +53,7 @@ impl Daemon<'_> {
             self.learn(record);
         }
         self.flow_maps.forget(&over)?;
+        self.tell_rejected();
         Ok(())
     }
 
@@ -95,6 +97,7 @@ impl Daemon<'_> {
     pub(super) fn ledger(&mut self) -> Ledger {
         let kernel = self.ledgers.sum();
         let [read, undecodable] = self.records;
+        let traced = self.tracing.tally(&kernel);
         let unparsed = Unparsed::ALL.iter().zip(kernel.unparsed).filter(|(_, count)| *count != 0);
         let mut ledger = Ledger {
             seen: kernel.seen,
@@ -116,7 +119,13 @@ impl Daemon<'_> {
             taken_off: self.taken_off,
             drained: read,
             lost: kernel.reported.saturating_sub(read),
-            undecodable,
+            undecodable: undecodable + traced.undecodable,
+            traced: kernel.traced,
+            filtered: kernel.filtered,
+            sampled: kernel.sampled,
+            output_failed: kernel.output_failed,
+            packets: traced.read,
+            packets_lost: traced.lost,
             skipped: self.sequences.skipped,
             repeated: self.sequences.repeated,
             reserve_failed_of: self.units.iter().filter_map(|unit| self.unheard(unit)).collect(),

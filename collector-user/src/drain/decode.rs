@@ -4,8 +4,10 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use bytes::Bytes;
 use collector_ebpf::abi::{
     flow::{FlowKey4, FlowKey6, SlotCounts, TableCounts},
+    packet::{PacketRecord, event, link},
     report::{FlowEvent, kind},
 };
 
@@ -177,7 +179,16 @@ pub struct Record {
     pub news: Option<FlowNews>,
 }
 
-/// Why a record of the ring is not one of ours.
+/// A packet that a program reports, and its first octets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// What the program says of it.
+    pub record: PacketRecord,
+    /// As many octets as were captured, without padding.
+    pub octets: Bytes,
+}
+
+/// Why a record is not one of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
@@ -188,6 +199,20 @@ pub enum DecodeError {
         found: usize,
         /// A record's.
         expected: usize,
+    },
+    /// Octets of a packet that are not there, or more than belong to it.
+    #[error("a record of {found} octets, with a packet of which {captured} octets are said to follow")]
+    Captured {
+        /// The record's length.
+        found: usize,
+        /// What it says.
+        captured: u32,
+    },
+    /// A kind of link layer that this version does not know.
+    #[error("a record of unknown link type {link}")]
+    Link {
+        /// Its number.
+        link: u8,
     },
     /// A kind that this version does not know.
     #[error("a record of unknown kind {kind}")]
@@ -254,13 +279,47 @@ pub fn flow_event(bytes: &[u8]) -> Result<Record, DecodeError> {
     })))
 }
 
+/// Octets that perf puts behind a sample at most, so that the next begins at a multiple of 8.
+const MOST_PADDING: usize = 7;
+
+/// Reads a sample of the buffers `PACKETS`.
+///
+/// # Errors
+///
+/// [`DecodeError`].
+pub fn packet(sample: &Bytes) -> Result<Packet, DecodeError> {
+    let (found, expected) = (sample.len(), size_of::<PacketRecord>());
+    let Some(behind) = found.checked_sub(expected) else {
+        return Err(DecodeError::Length { found, expected });
+    };
+    // SAFETY: as long as the type, any bytes of which are a value; the address may be unaligned.
+    let record = unsafe { sample.as_ptr().cast::<PacketRecord>().read_unaligned() };
+    let captured = record.captured as usize;
+    let is_padding = |octets: usize| octets <= MOST_PADDING;
+    if record.captured > record.length || !behind.checked_sub(captured).is_some_and(is_padding) {
+        return Err(DecodeError::Captured { found, captured: record.captured });
+    }
+    if !(event::RECEIVED..=event::DROPPED).contains(&record.event) {
+        return Err(DecodeError::Kind { kind: record.event });
+    }
+    if record.link > link::NONE {
+        return Err(DecodeError::Link { link: record.link });
+    }
+    Ok(Packet { record, octets: sample.slice(expected..expected + captured) })
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, Ipv6Addr};
 
-    use collector_ebpf::abi::{flow::FlowKey4, report::FlowEvent};
+    use bytes::Bytes;
+    use collector_ebpf::abi::{
+        flow::FlowKey4,
+        packet::{PacketRecord, event, link},
+        report::FlowEvent,
+    };
 
-    use super::{DecodeError, FlowId, Record, flow_event};
+    use super::{DecodeError, FlowId, Record, flow_event, packet};
 
     fn bytes(event: FlowEvent) -> Vec<u8> {
         // SAFETY: a value of the contract has no padding.
@@ -319,6 +378,54 @@ mod tests {
         ];
         for event in other {
             assert_eq!(flow_event(&bytes(event)), Err(DecodeError::Address { address }));
+        }
+    }
+
+    fn sample(record: PacketRecord, behind: &[u8]) -> Bytes {
+        // SAFETY: a value of the contract has no padding.
+        let head = unsafe {
+            std::slice::from_raw_parts((&raw const record).cast::<u8>(), size_of::<PacketRecord>())
+        };
+        [head, behind].concat().into()
+    }
+
+    fn record(captured: u32) -> PacketRecord {
+        PacketRecord { length: 1514, captured, packets: 1, event: event::RECEIVED, ..PacketRecord::default() }
+    }
+
+    #[test]
+    fn a_packet_is_as_long_as_its_record_says_whatever_pads_it() {
+        for captured in 0..=17_u32 {
+            let octets: Vec<u8> = (1..=captured as u8).collect();
+            for padding in 0..8 {
+                let sample = sample(record(captured), &[&octets[..], &[0xAA; 8][..padding]].concat());
+                let read = packet(&sample).unwrap();
+                assert_eq!((read.record, &read.octets[..]), (record(captured), &octets[..]), "{padding}");
+                let mut shifted = vec![0];
+                shifted.extend_from_slice(&sample);
+                assert_eq!(packet(&Bytes::from(shifted).slice(1..)), Ok(read));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_packet_is_named() {
+        for length in 0..64 {
+            let found = DecodeError::Length { found: length, expected: 64 };
+            assert_eq!(packet(&Bytes::from(vec![0; length])), Err(found));
+        }
+        let wrong = |record, behind: &[u8]| packet(&sample(record, behind)).unwrap_err();
+        let short = DecodeError::Captured { found: 66, captured: 3 };
+        assert_eq!(wrong(record(3), &[0; 2]), short);
+        assert_eq!(wrong(record(0), &[0; 8]), DecodeError::Captured { found: 72, captured: 0 });
+        assert_eq!(wrong(record(u32::MAX), &[0; 8]), DecodeError::Captured { found: 72, captured: u32::MAX });
+        let longer_than_itself = PacketRecord { length: 3, ..record(4) };
+        assert_eq!(wrong(longer_than_itself, &[0; 4]), DecodeError::Captured { found: 68, captured: 4 });
+        for kind in [0, 4, u8::MAX] {
+            assert_eq!(wrong(PacketRecord { event: kind, ..record(0) }, &[]), DecodeError::Kind { kind });
+        }
+        for link in [link::NONE + 1, u8::MAX] {
+            assert_eq!(wrong(PacketRecord { link, ..record(0) }, &[]), DecodeError::Link { link });
         }
     }
 

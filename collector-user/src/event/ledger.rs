@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 /// The ledger: counts since the collector started, that only grow.
 ///
-/// Packets: `seen` = `flows` + `looped` + `second_pass` + `filtered` + `sampled` + `table_full` + `rate_limited` + all
-/// of `unparsed`, in socket buffers. Records of a sink: those it was handed = its `delivered` + its `queue_full` + its
+/// Packets: `seen` = `flows` + `looped` + `second_pass` + `table_full` + `rate_limited` + all of `unparsed`, in socket
+/// buffers. Packets that are traced: `traced` = `filtered` + `sampled` + `output_failed` + `packets` + `packets_lost`, in
+/// socket buffers of `seen`. Records of a sink: those it was handed = its `delivered` + its `queue_full` + its
 /// `sink_failed`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -23,18 +24,24 @@ pub struct Ledger {
     pub looped: u64,
     /// Those that an ifb handed back to the interface that they were leaving by: already counted.
     pub second_pass: u64,
-    /// Those that a filter left out.
-    pub filtered: u64,
-    /// Those that sampling left out.
-    pub sampled: u64,
     /// Those whose flow found no room: in the totals of their unit, in no flow.
     pub table_full: u64,
     /// Those of new flows beyond the budget of their unit: in its totals, in no flow.
     pub rate_limited: u64,
     /// Ring-buffer records that found no room.
     pub reserve_failed: u64,
-    /// Perf records that found no room.
+    /// Socket buffers that were counted and whose unit is traced.
+    pub traced: u64,
+    /// Of these, those that a filter left out.
+    pub filtered: u64,
+    /// Of these, those that sampling left out.
+    pub sampled: u64,
+    /// Of these, those whose record found no room in the buffer of its CPU.
     pub output_failed: u64,
+    /// Of these, those that user space took from the kernel.
+    pub packets: u64,
+    /// Of these, those that a program wrote and nobody has read.
+    pub packets_lost: u64,
     /// Flows whose identity found no room among the long-lived; nothing is lost by that.
     pub identity_full: u64,
     /// Socket buffers on an interface without a role, counted as `unknown`'s; nothing is lost by that.
@@ -70,6 +77,11 @@ pub struct Ledger {
     pub drop_reports_held_back: u64,
     /// Those that found no room in the buffer.
     pub drop_reports_failed: u64,
+    /// Of `drop_reports`, those that nobody read.
+    pub drop_reports_lost: u64,
+    /// Wire packets of drops that have their reports, and for which there was no room among those that wait for the record
+    /// of their flow.
+    pub drop_flows_lost: u64,
     /// Times that the collector was stopped for so long that the programs counted nothing until it went on.
     pub gaps: u64,
     /// Times that somebody took our programs off an interface, whose packets were not counted until they were on it again:
@@ -101,14 +113,12 @@ impl Ledger {
     /// The socket buffers whose fate is known; equals `seen` at a quiet moment.
     pub fn explained(&self) -> u64 {
         let unparsed: u64 = self.unparsed.values().sum();
-        self.flows
-            + self.looped
-            + self.second_pass
-            + self.filtered
-            + self.sampled
-            + self.table_full
-            + self.rate_limited
-            + unparsed
+        self.flows + self.looped + self.second_pass + self.table_full + self.rate_limited + unparsed
+    }
+
+    /// The packets that were traced of which the fate is known; equals `traced`.
+    pub fn traced_explained(&self) -> u64 {
+        self.filtered + self.sampled + self.output_failed + self.packets + self.packets_lost
     }
 
     /// The socket buffers of tunnels of whose inside the fate is known; equals `inner_seen` at a quiet moment.
@@ -124,10 +134,13 @@ impl Ledger {
             ("inner_lost", self.inner_lost),
             ("reserve_failed", self.reserve_failed.saturating_sub(self.reserve_failed_of.values().sum())),
             ("output_failed", self.output_failed),
+            ("packets_lost", self.packets_lost),
             ("lost", self.lost),
             ("drops_table_full", self.drops_table_full),
             ("drops_skipped", self.drops_skipped),
             ("drop_reports_failed", self.drop_reports_failed),
+            ("drop_reports_lost", self.drop_reports_lost),
+            ("drop_flows_lost", self.drop_flows_lost),
             ("gaps", self.gaps),
             ("taken_off", self.taken_off),
             ("undecodable", self.undecodable),
@@ -159,8 +172,9 @@ mod tests {
             flows: 1,
             unparsed: [("arp".to_owned(), 2), ("llc".to_owned(), 3)].into(),
             looped: 4,
-            filtered: 5,
-            sampled: 6,
+            traced: 100,
+            filtered: 100,
+            sampled: 100,
             table_full: 7,
             rate_limited: 8,
             second_pass: 9,
@@ -169,7 +183,7 @@ mod tests {
             identity_full: 100,
             ..Ledger::default()
         };
-        assert_eq!(ledger.explained(), 45);
+        assert_eq!(ledger.explained(), 34);
     }
 
     #[test]
@@ -185,6 +199,24 @@ mod tests {
         };
         assert_eq!((ledger.explained(), ledger.inner_explained()), (9, 6));
         assert_eq!(ledger.losses(), [("inner_lost".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn what_is_traced_has_a_sum_of_its_own() {
+        let ledger = Ledger {
+            seen: 30,
+            flows: 30,
+            traced: 15,
+            filtered: 1,
+            sampled: 2,
+            output_failed: 3,
+            packets: 4,
+            packets_lost: 5,
+            ..Ledger::default()
+        };
+        assert_eq!((ledger.explained(), ledger.traced_explained()), (30, 15));
+        let losses = [("output_failed".to_owned(), 3), ("packets_lost".to_owned(), 5)];
+        assert_eq!(ledger.losses(), losses);
     }
 
     #[test]

@@ -6,10 +6,12 @@
 //!
 //! The parts: [`reason`] (the string constants), [`Time`], [`ActionType`] and [`ServiceType`], [`EndPoint`],
 //! [`TagStore`], the words of [`FlowRecord`]'s extra fields ([`InitiatorBy`], [`AttributedBy`], [`Ended`],
-//! [`ResetBy`], [`Tunnel`]), then the eight records, and [`Status`], which ends a stream of them.
+//! [`ResetBy`], [`Tunnel`]), then the eight records, and [`Status`], which ends a stream of them. [`Captured`] is no
+//! event, but what a packet report is made of.
 
 mod action;
 mod address;
+mod captured;
 mod container;
 mod counter;
 mod dns;
@@ -37,6 +39,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use action::ActionType;
+pub use captured::{Captured, LinkType};
 pub use container::ContainerRecord;
 pub use counter::{CounterReport, Counters};
 pub use dns::DnsRequestReport;

@@ -8,7 +8,9 @@ use std::{cell::Cell, net::IpAddr, sync::atomic::Ordering};
 use aya::maps::{MapError, lpm_trie::Key};
 use collector_ebpf::abi::{
     control::{Anchor, Control},
+    packet::MOST_CAPTURED,
     pu::{self, ROLES, Role, index, role},
+    trace::Trace,
 };
 
 use crate::{
@@ -156,6 +158,30 @@ impl Controller {
         let bits = if network.is_ipv4() { 96 + u32::from(prefix) } else { u32::from(prefix) };
         let key = Key::new(bits, mapped(network));
         self.maps.cidrs.insert(&key, u32::from(pu), 0).map_err(failed("CIDRS", "written"))
+    }
+
+    /// Has packets of an entry reported, or changes what is; it does nothing before there is a [`capture`](Self::capture).
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn trace(&mut self, entry: u32, trace: Trace) -> Result<(), KernelError> {
+        self.maps.traced.insert(entry, trace, 0).map_err(failed("TRACED", "written"))
+    }
+
+    /// Has them reported no more.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn end_trace(&mut self, entry: u32) -> Result<(), KernelError> {
+        absent_is_fine(self.maps.traced.remove(&entry)).map_err(failed("TRACED", "written"))
+    }
+
+    /// From here on so many octets of each packet that is traced are reported; with 0 nothing is, and costs nothing.
+    pub fn capture(&self, octets: u32) {
+        let octets = octets.min(MOST_CAPTURED);
+        self.store(std::mem::offset_of!(Control, captured), octets.into());
     }
 
     fn publish(&self) {

@@ -79,6 +79,10 @@ impl Ledgers {
                 inner_seen,
                 inner_unparsed,
                 inner_lost,
+                traced,
+                filtered,
+                sampled,
+                output_failed,
                 unparsed,
             } = cpu.ledger;
             sum.seen += seen;
@@ -94,6 +98,10 @@ impl Ledgers {
             sum.inner_seen += inner_seen;
             sum.inner_unparsed += inner_unparsed;
             sum.inner_lost += inner_lost;
+            sum.traced += traced;
+            sum.filtered += filtered;
+            sum.sampled += sampled;
+            sum.output_failed += output_failed;
             for (into, from) in sum.unparsed.iter_mut().zip(unparsed) {
                 *into += from;
             }

@@ -96,6 +96,14 @@ pub enum KernelError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// There is no buffer for the packets of a CPU.
+    #[error("cannot make the buffer for packets that are seen on CPU {cpu}")]
+    Buffer {
+        /// The CPU.
+        cpu: u32,
+        /// What the kernel said.
+        source: aya::maps::perf::PerfBufferError,
+    },
     /// A program cannot be run by hand.
     #[error("the eBPF program {program} cannot be run")]
     Run {

@@ -3,8 +3,8 @@
 use aya::{
     Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
     maps::{
-        Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray, RingBuf,
-        lpm_trie::LpmTrie,
+        Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, PerfEventArray, ProgramArray,
+        RingBuf, lpm_trie::LpmTrie,
     },
     programs::{Program, SchedClassifier, TestRun as _, TestRunOptions},
 };
@@ -16,6 +16,7 @@ use collector_ebpf::abi::{
     counter::{PUS_PER_CHUNK, PuCounters},
     flow::{Slot4, Slot6, TableKey4, TableKey6},
     pu::Role,
+    trace::Trace,
 };
 
 use crate::kernel::{
@@ -59,6 +60,9 @@ pub struct Settings {
     pub fragment_seconds: u32,
     /// Octets of the ring of events; a power of two of at least a page.
     pub ring: u32,
+    /// Octets of the buffer for single packets on each CPU; a power of two of at least a page. There is none as long as
+    /// nobody asks for packets.
+    pub packets: u32,
     /// The bits of `skb->mark` that hold a processing unit's mark; contiguous, or 0 for none.
     pub mark_mask: u32,
     /// The CPUs that have slots; all that are online where nothing is said. A packet on another one is counted in the
@@ -84,6 +88,8 @@ impl Default for Settings {
             // As long as Linux waits for the rest of a datagram (net.ipv4.ipfrag_time).
             fragment_seconds: 30,
             ring: 1 << 22,
+            // With the page that perf adds, what the kernel lets a user lock on each CPU (perf_event_mlock_kb).
+            packets: 1 << 19,
             mark_mask: 0xFFFC_0000,
             slots_on: None,
             drops: Some(DropLimits::default()),
@@ -108,6 +114,8 @@ pub struct Loaded {
     pub networks: Networks,
     /// Flows that begin and end.
     pub events: RingBuf<MapData>,
+    /// Single packets.
+    pub packets: PerfEventArray<MapData>,
     /// Rare faults that the programs tell in words.
     pub faults: EbpfLogger<&'static dyn log::Log>,
     /// What counts what the kernel drops, or why there is nothing that does; `None` where it was not asked for.
@@ -150,6 +158,8 @@ pub struct ControlMaps {
     pub tunnels: HashMap<MapData, u32, u32>,
     /// Declared ranges.
     pub cidrs: LpmTrie<MapData, [u8; 16], u32>,
+    /// Whose packets are reported.
+    pub traced: HashMap<MapData, u32, Trace>,
     /// The outer map of the IPv4 tables: writing it waits for every program that runs.
     pub tables_4: ArrayOfMaps<MapData>,
 }
@@ -241,7 +251,8 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         .map_max_entries("NEW6", settings.identities_6 / 2)
         .map_max_entries("LIVE4", settings.identities_4)
         .map_max_entries("LIVE6", settings.identities_6)
-        .map_max_entries("EVENTS", settings.ring);
+        .map_max_entries("EVENTS", settings.ring)
+        .map_max_entries("PACKETS", possible);
     for (name, factor) in HASH_FACTORS.into_iter().zip(&factors) {
         loader.override_global(name, factor, true);
     }
@@ -276,6 +287,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         locals: typed(&mut ebpf, "LOCALS")?,
         tunnels: typed(&mut ebpf, "TUNNELS")?,
         cidrs: typed(&mut ebpf, "CIDRS")?,
+        traced: typed(&mut ebpf, "TRACED")?,
         tables_4: outer_4,
     };
     let counters = CounterMaps { units: outer(&mut ebpf, "PUS")?, chunks: Vec::new() };
@@ -283,11 +295,24 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     give_slots(&control.control, with_slots, slots_4, slots_6);
     let networks = Networks::new(typed(&mut ebpf, "NETWORKS")?, typed(&mut ebpf, "NETWORKS_MADE")?);
     let events = typed(&mut ebpf, "EVENTS")?;
+    let packets = typed(&mut ebpf, "PACKETS")?;
     let faults = EbpfLogger::init(&mut ebpf)?;
     let anchored = shared(&mut ebpf, "ANCHOR", 1)?;
     let reference = settings.reference_programs.then(|| reference_maps(&mut ebpf)).transpose()?;
     let programs = Programs { ebpf, anchored };
-    Ok(Loaded { programs, control, flows, counters, ledgers, networks, events, faults, drops, reference })
+    Ok(Loaded {
+        programs,
+        control,
+        flows,
+        counters,
+        ledgers,
+        networks,
+        events,
+        packets,
+        faults,
+        drops,
+        reference,
+    })
 }
 
 /// The program that counts what comes in.

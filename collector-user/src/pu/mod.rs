@@ -3,3 +3,4 @@
 pub mod life;
 pub mod registry;
 pub mod role;
+pub mod trace;

@@ -63,7 +63,7 @@ pub struct TooMany {
 }
 
 /// All processing units: those that always are, and those declared.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Registry {
     units: BTreeMap<u16, Unit>,
 }

@@ -3,7 +3,7 @@
 #![no_main]
 
 use collector_ebpf::abi::flow::{FlowKey4, FlowKey6};
-use collector_user::drain::decode::{FlowId, flow_event};
+use collector_user::drain::decode::{FlowId, flow_event, packet};
 use libfuzzer_sys::fuzz_target;
 
 /// `N` octets from `at` on.
@@ -15,6 +15,10 @@ fuzz_target!(|bytes: &[u8]| {
     // News, or nothing, or an error with a sentence.
     if let Err(error) = flow_event(bytes) {
         assert!(!error.to_string().is_empty());
+    }
+    match packet(&bytes.to_vec().into()) {
+        Ok(packet) => assert_eq!(packet.octets.len(), packet.record.captured as usize),
+        Err(error) => assert!(!error.to_string().is_empty()),
     }
     // A drained flow is forgotten by the key that its name leads to: the same octets, or it would stay for ever.
     let Some(record) = bytes.first_chunk::<40>() else { return };

@@ -16,12 +16,13 @@ use collector_ebpf::{
 
 use crate::{
     Skb, cold,
+    cold::Outcome,
     count::{add, ledger, mark},
     family::Key,
     maps::CONTROL,
     packet::wire,
     read::{read4, read6, role_of_index, unit_sent},
-    slot,
+    slot, trace,
 };
 
 /// `PACKET_LOOPBACK` (`include/uapi/linux/if_packet.h`): a copy of own multicast or broadcast.
@@ -57,20 +58,23 @@ pub(crate) fn run<const EGRESS: bool>(skb: Skb) {
         Some(role) if role.flags & RARE == 0 || is_plain::<EGRESS>(skb, role) => {
             let run = Run { skb, control, word, now };
             match hot4::<EGRESS>(&run, role) {
-                Hot::Counted => true,
                 Hot::Other => hot6::<EGRESS>(&run, role),
-                Hot::Missed => false,
+                counted => counted,
             }
         }
-        _ => false,
+        _ => Hot::Missed,
     };
-    if !counted {
-        if EGRESS {
-            cold::egress(skb);
-        } else {
-            cold::ingress(skb);
-        }
+    let outcome = match counted {
+        Hot::Counted(pu) => Outcome { pu, marked: pu, family: 0 },
+        _ if EGRESS => cold::egress(skb),
+        _ => cold::ingress(skb),
+    };
+    // SAFETY: the entry is live. User space writes it by one aligned store; a volatile read is one load.
+    if unsafe { (&raw const (*control).captured).read_volatile() } != 0 && outcome.pu != 0 {
+        trace::trace_packet(skb, outcome.pu.into(), EGRESS.into());
     }
+    // Last, so that a report shows the mark as it was found.
+    mark(skb, outcome.marked);
 }
 
 /// This CPU's entry of the control map.
@@ -142,7 +146,8 @@ struct Run {
 
 /// What the steady state made of a packet.
 enum Hot {
-    Counted,
+    /// It was counted for this unit.
+    Counted(u16),
     /// Nothing was counted.
     Missed,
     /// Not this family's; nothing was counted.
@@ -156,13 +161,13 @@ fn hot4<const EGRESS: bool>(run: &Run, role: &Role) -> Hot {
     if !sent {
         key.turn();
     }
-    if hit(run, role, &key, &transport, sent) { Hot::Counted } else { Hot::Missed }
+    hit(run, role, &key, &transport, sent)
 }
 
 /// The same for IPv6.
 #[inline(always)]
-fn hot6<const EGRESS: bool>(run: &Run, role: &Role) -> bool {
-    let Some((mut key, transport)) = read6(run.skb, role) else { return false };
+fn hot6<const EGRESS: bool>(run: &Run, role: &Role) -> Hot {
+    let Some((mut key, transport)) = read6(run.skb, role) else { return Hot::Missed };
     let sent = unit_sent::<EGRESS>(role);
     if !sent {
         key.turn();
@@ -170,23 +175,22 @@ fn hot6<const EGRESS: bool>(run: &Run, role: &Role) -> bool {
     hit(run, role, &key, &transport, sent)
 }
 
-/// Counts a packet whose flow holds its slot; `false` where there is more to do than to add.
+/// Counts a packet whose flow holds its slot; `Missed` where there is more to do than to add.
 #[inline(always)]
-fn hit<K: Key>(run: &Run, role: &Role, key: &K, transport: &Transport, sent: bool) -> bool {
-    let Some(slot) = slot::of(key, key.index(run.control, run.word)) else { return false };
+fn hit<K: Key>(run: &Run, role: &Role, key: &K, transport: &Transport, sent: bool) -> Hot {
+    let Some(slot) = slot::of(key, key.index(run.control, run.word)) else { return Hot::Missed };
     let direction = if sent { TX } else { RX };
     if !slot::is_steady(&slot, direction, transport.tcp_flags) {
-        return false;
+        return Hot::Missed;
     }
     // SAFETY: the slot is live, and this CPU's alone while softirqs are off.
     unsafe {
         let wire = wire(run.skb, transport.headers, false);
         if wire.packets != 1 && tunnel::is_tunnel(transport) {
             // Its segments repeat headers that lie deeper than was read.
-            return false;
+            return Hot::Missed;
         }
         add(slot.counts(), direction, wire, run.now, role.interface, transport.tcp_flags);
-        mark(run.skb, (*slot.counts()).pu);
+        Hot::Counted((*slot.counts()).pu)
     }
-    true
 }

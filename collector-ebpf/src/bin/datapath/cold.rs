@@ -23,86 +23,125 @@ use crate::{
     report, slot,
 };
 
+/// What became of a packet.
+#[derive(Clone, Copy)]
+pub(crate) struct Outcome {
+    /// The unit that it was counted for; 0 where it was not.
+    pub(crate) pu: u16,
+    /// The unit whose mark it gets; 0 for none.
+    pub(crate) marked: u16,
+    /// What is left to do: count it in its flow, which is of that family, or, once that is done, what is inside of it (any
+    /// number but 0).
+    pub(crate) family: u32,
+}
+
+impl Outcome {
+    const NOTHING: Self = Self { pu: 0, marked: 0, family: 0 };
+
+    const fn left(family: u32) -> Self {
+        Self { family, ..Self::NOTHING }
+    }
+
+    const fn unmarked(pu: u16) -> Self {
+        Self { pu, ..Self::NOTHING }
+    }
+
+    /// A subprogram returns one register.
+    #[inline(always)]
+    const fn pack(self) -> u64 {
+        self.pu as u64 | (self.marked as u64) << 16 | (self.family as u64) << 32
+    }
+
+    #[inline(always)]
+    const fn unpack(packed: u64) -> Self {
+        Self { pu: packed as u16, marked: (packed >> 16) as u16, family: (packed >> 32) as u32 }
+    }
+}
+
 /// Counts a packet that came in and that the steady state has not counted.
 #[inline(always)]
-pub(crate) fn ingress(skb: Skb) {
-    count(skb, cold_ingress(skb));
+pub(crate) fn ingress(skb: Skb) -> Outcome {
+    count(skb, Outcome::unpack(cold_ingress(skb)))
 }
 
 /// The same for a packet that goes out.
 #[inline(always)]
-pub(crate) fn egress(skb: Skb) {
-    count(skb, cold_egress(skb));
+pub(crate) fn egress(skb: Skb) -> Outcome {
+    count(skb, Outcome::unpack(cold_egress(skb)))
 }
 
-/// Counts the packet of this run in its flow, which is of that family (0 for one that is done with), and what is inside of
-/// it in another one, if that is wanted.
+/// Counts the packet of this run in its flow, if it is not done with, and what is inside of it in another one, if that is
+/// wanted.
 #[inline(always)]
-fn count(skb: Skb, family: u32) {
-    if family != 0 && count_family(skb, family) != 0 {
+fn count(skb: Skb, read: Outcome) -> Outcome {
+    if read.family == 0 {
+        return read;
+    }
+    let counted = count_family(skb, read.family);
+    if counted.family != 0 {
         let inside = inner::read_inner(skb);
         count_family(skb, inside);
     }
+    counted
 }
 
 #[inline(always)]
-fn count_family(skb: Skb, family: u32) -> u32 {
+fn count_family(skb: Skb, family: u32) -> Outcome {
     match family {
-        4 => count_flow_4(skb),
-        6 => count_flow_6(skb),
-        _ => 0,
+        4 => Outcome::unpack(count_flow_4(skb)),
+        6 => Outcome::unpack(count_flow_6(skb)),
+        _ => Outcome::NOTHING,
     }
 }
 
-/// Reads a packet that came in, and counts it if it has no flow. The family of its flow, or 0.
+/// Reads a packet that came in, and counts it if it has no flow. A packed [`Outcome`].
 ///
 /// A global function: the verifier checks it once by itself, for any arguments, and not again behind every way that
 /// leads here. It takes the context only: Linux 5.10 allows no more than that and numbers.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn cold_ingress(skb: Skb) -> u32 {
-    run::<false>(skb)
+pub(crate) extern "C" fn cold_ingress(skb: Skb) -> u64 {
+    run::<false>(skb).pack()
 }
 
 /// The same for a packet that goes out.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn cold_egress(skb: Skb) -> u32 {
-    run::<true>(skb)
+pub(crate) extern "C" fn cold_egress(skb: Skb) -> u64 {
+    run::<true>(skb).pack()
 }
 
 #[inline(always)]
-fn run<const EGRESS: bool>(skb: Skb) -> u32 {
+fn run<const EGRESS: bool>(skb: Skb) -> Outcome {
     // Read anew: the steady state has counted nothing for this packet, so this is where its run begins.
-    let Some(control) = account::control() else { return 0 };
+    let Some(control) = account::control() else { return Outcome::NOTHING };
     // SAFETY: the entry is live; the helper has no arguments.
     let (word, now) = unsafe { (account::word(control), bpf_jiffies64()) };
-    let Some(role) = read::role_of(skb) else { return 0 };
+    let Some(role) = read::role_of(skb) else { return Outcome::NOTHING };
     if EGRESS && account::may_be_second_pass(skb, role) && read::is_from_ifb(skb) {
         count::ledger(|ledger| ledger.second_pass += 1);
         // Nor does the interface count it twice.
         // SAFETY: the entry is live, and this CPU's own.
         unsafe { account::cross::<EGRESS>(control, skb, role, -1) };
-        return 0;
+        return Outcome::NOTHING;
     }
-    let Some(packet) = Packet::of_run() else { return 0 };
+    let Some(packet) = Packet::of_run() else { return Outcome::NOTHING };
     packet.begin::<EGRESS>(role, word, now);
     let failed = read::read_packet(skb);
     if let Some(reason) = Unparsed::ALL.get((failed as usize).wrapping_sub(1)) {
         unparsed::<EGRESS>(skb, role, *reason);
-        return 0;
+        return Outcome::unmarked(role.pu);
     }
-    let Some(packet) = Packet::of_run() else { return 0 };
+    let Some(packet) = Packet::of_run() else { return Outcome::NOTHING };
     if role.flags & role::LOOPBACK != 0 && !EGRESS {
-        received_on_loopback(skb, packet);
+        Outcome::unmarked(received_on_loopback(skb, packet))
     } else if packet.family == FlowKey4::FAMILY {
         packet.orient::<FlowKey4, EGRESS>();
-        return 4;
+        Outcome::left(4)
     } else {
         packet.orient::<FlowKey6, EGRESS>();
-        return 6;
+        Outcome::left(6)
     }
-    0
 }
 
 /// Counts a frame that was not understood, for the boundary that it crossed.
@@ -122,9 +161,9 @@ fn unparsed<const EGRESS: bool>(skb: Skb, role: &Role, reason: Unparsed) -> u32 
 }
 
 /// Counts what loopback delivers. Its flow was counted when the packet was sent; what is left is that it was
-/// received as well.
+/// received as well. By whom.
 #[inline(never)]
-fn received_on_loopback(skb: Skb, packet: &Packet) -> u32 {
+fn received_on_loopback(skb: Skb, packet: &Packet) -> u16 {
     count::ledger(|ledger| ledger.looped += 1);
     // Read as its sender has it: the remote end receives.
     let receiver = if packet.family == FlowKey4::FAMILY {
@@ -134,37 +173,36 @@ fn received_on_loopback(skb: Skb, packet: &Packet) -> u32 {
     };
     let pu = classify::declared(receiver).map_or(packet.role.pu, NonZeroU16::get);
     count::count_local(pu, RX, packet.wire(skb));
-    0
+    pu
 }
 
-/// Counts what is sent by loopback for its sender. Both ends are this host's: at the ingress the other receives.
+/// Counts what is sent by loopback for its sender. Both ends are this host's: at the ingress the other receives. Who sent.
 #[inline(never)]
-fn sent_on_loopback<K: Key>(skb: Skb, packet: &Packet) -> u32 {
+fn sent_on_loopback<K: Key>(skb: Skb, packet: &Packet) -> u16 {
     let key = packet.key::<K>();
     let sender = if packet.sent() { key.local() } else { key.remote() };
     let pu = classify::declared(sender).map_or(packet.role.pu, NonZeroU16::get);
     count::count_local(pu, TX, packet.wire(skb));
-    0
+    pu
 }
 
-/// Counts the packet of this run, which is one of IPv4; 1 if what is inside of it is to be counted as well. A global
-/// function, as above.
+/// Counts the packet of this run, which is one of IPv4. A packed [`Outcome`]. A global function, as above.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn count_flow_4(skb: Skb) -> u32 {
-    Packet::of_run().map_or(0, |packet| count_flow::<FlowKey4>(skb, packet))
+pub(crate) extern "C" fn count_flow_4(skb: Skb) -> u64 {
+    Packet::of_run().map_or(Outcome::NOTHING, |packet| count_flow::<FlowKey4>(skb, packet)).pack()
 }
 
 /// The same for IPv6.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn count_flow_6(skb: Skb) -> u32 {
-    Packet::of_run().map_or(0, |packet| count_flow::<FlowKey6>(skb, packet))
+pub(crate) extern "C" fn count_flow_6(skb: Skb) -> u64 {
+    Packet::of_run().map_or(Outcome::NOTHING, |packet| count_flow::<FlowKey6>(skb, packet)).pack()
 }
 
 /// Counts a packet in its flow, or else for its processing unit alone.
 #[inline(always)]
-fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> u32 {
+fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> Outcome {
     let wire = packet.wire(skb);
     let direction = packet.direction();
     // A tunnel's packets whose inside is wanted shall not be the steady state, which does not look inside.
@@ -200,13 +238,15 @@ fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> u32 {
         if !in_flow {
             count::ledger(|ledger| ledger.inner_lost += 1);
         }
-        return 0;
+        return Outcome::NOTHING;
     }
-    if packet.role.flags & role::LOOPBACK != 0 {
-        sent_on_loopback::<K>(skb, packet);
-    } else if !in_flow {
-        count::count_flowless(pu, direction, wire);
-    }
-    count::mark(skb, pu);
-    u32::from(packet.carries)
+    let counted_for = if packet.role.flags & role::LOOPBACK != 0 {
+        sent_on_loopback::<K>(skb, packet)
+    } else {
+        if !in_flow {
+            count::count_flowless(pu, direction, wire);
+        }
+        pu
+    };
+    Outcome { pu: counted_for, marked: pu, family: packet.carries.into() }
 }

@@ -14,8 +14,10 @@ use collector_ebpf::abi::{
     drop::{self, DropBudget, DropCounts, DropKey, DropLedger},
     flow::{FlowKey4, FlowKey6, Identity, Slot4, Slot6, TableCounts, TableKey4, TableKey6},
     network,
+    packet::PacketRecord,
     pu::{self, Role},
     report::FlowEvent,
+    trace::{self, Trace},
 };
 
 use crate::{
@@ -122,6 +124,14 @@ pub(crate) static CIDRS: LpmTrie<[u8; 16], u32, 16384> = LpmTrie::new();
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<FlowEvent, { 1 << 20 }> = RingBuf::new();
 
+/// Single packets: a [`PacketRecord`] each, and its octets behind it. A buffer a CPU, where user space has made one.
+#[btf_map]
+pub(crate) static PACKETS: PerfEventArray = PerfEventArray::new();
+
+/// Whose packets are reported, by the unit's index. Written by user space.
+#[btf_map]
+pub(crate) static TRACED: HashMap<u32, Trace, { trace::MOST as usize }, NO_PREALLOC> = HashMap::new();
+
 /// What a run has read of its packet, where it is not the steady state.
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
@@ -159,6 +169,8 @@ pub(crate) struct Scratch {
     pub(crate) quoted: [u64; 5],
     /// What all that says.
     pub(crate) packet: Packet,
+    /// What is reported of it.
+    pub(crate) record: PacketRecord,
 }
 
 /// What the first fragments of datagrams said. Written and read here.
@@ -176,10 +188,6 @@ pub(crate) static DROP_LEDGER: PerCpuArray<DropLedger, 1> = PerCpuArray::new();
 /// What units may still report of their drops. Written here, read by user space.
 #[btf_map]
 pub(crate) static DROP_BUDGETS: Array<DropBudget, { drop::UNITS as usize }> = Array::new();
-
-/// Single packets: a `PacketRecord` and octets.
-#[btf_map]
-pub(crate) static PACKETS: PerfEventArray = PerfEventArray::new();
 
 /// Written by the reference program `floor` only. As small as can be where it is not loaded, as what follows.
 #[btf_map]

@@ -6,6 +6,7 @@ use collector_ebpf::{
     abi::{
         flow::{how, ports},
         packet::{PacketRecord, end},
+        pu::index,
     },
     wire::tcp,
 };
@@ -110,6 +111,12 @@ impl Key {
             protocol: self.protocol,
             ports: ports::TRANSPORT,
         }
+    }
+
+    /// It only passed through.
+    #[must_use]
+    pub const fn is_forwarded(&self) -> bool {
+        self.pu == index::FORWARDED
     }
 
     /// Whether the packet's sender opened its flow, and by what that is known, if the flow itself is not.

@@ -56,8 +56,6 @@ fn line(ledger: &Ledger) -> String {
         ("unparsed", unparsed),
         ("looped", ledger.looped),
         ("second_pass", ledger.second_pass),
-        ("filtered", ledger.filtered),
-        ("sampled", ledger.sampled),
         ("table_full", ledger.table_full),
         ("rate_limited", ledger.rate_limited),
     ] {
@@ -74,6 +72,18 @@ fn line(ledger: &Ledger) -> String {
     if explained != ledger.seen {
         let sign = if ledger.seen > explained { '+' } else { '-' };
         let _ = write!(line, " {sign} unexplained {}", ledger.seen.abs_diff(explained));
+    }
+    if ledger.traced > 0 {
+        let _ = write!(line, "; traced {} = packets {}", ledger.traced, ledger.packets);
+        let others = [
+            ("filtered", ledger.filtered),
+            ("sampled", ledger.sampled),
+            ("output_failed", ledger.output_failed),
+            ("packets_lost", ledger.packets_lost),
+        ];
+        for (name, count) in others.into_iter().filter(|(_, count)| *count > 0) {
+            let _ = write!(line, " + {name} {count}");
+        }
     }
     let losses = ledger.losses();
     if losses.is_empty() {

@@ -1,0 +1,16 @@
+//! Who keeps packets as they were seen.
+
+use std::fmt;
+
+use crate::event::Captured;
+
+/// Receives every packet that was traced or dropped, as it was seen, before the report of it goes to the
+/// [`EventCollector`](super::EventCollector).
+///
+/// The daemon's task calls, one call at a time and in the order in which the packets are read: those of one CPU are in the
+/// order in which they were seen. As a collector, it must not block, and it counts what it loses. After the last packet it
+/// is dropped with the daemon's options.
+pub trait PacketCapture: fmt::Debug + Send + Sync {
+    /// A packet was seen. What is lent is cheap to clone.
+    fn capture(&self, packet: &Captured);
+}

@@ -1,0 +1,229 @@
+//! Reports of single packets: who asked for them, the buffers that they come by, and the way to the collector.
+
+use std::{future::pending, io};
+
+use aya::maps::{MapData, PerfEventArray};
+use collector_ebpf::abi::{counter, packet::event};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Daemon, DaemonError};
+use crate::{
+    aggregate::packets::{captured, report},
+    drain::{
+        decode::{DecodeError, Packet},
+        perf::Packets,
+    },
+    error::root_cause,
+    event::Text,
+    kernel::{cpus, error::KernelError},
+    pu::trace::{NoSuchUnit, Traces, Wish},
+};
+
+/// Wishes that may wait for the daemon's task.
+const WAITING: usize = 16;
+
+/// Octets that are taken of a packet beside those that are told: for the headers before the IP header, and so that those
+/// behind it can be read whatever the snap length.
+const HEADERS: u32 = 64;
+
+/// Why a wish for packets came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TraceError {
+    /// There is no such unit.
+    #[error(transparent)]
+    Unit(#[from] NoSuchUnit),
+    /// The daemon has ended.
+    #[error("the collector has ended: nothing is traced any more")]
+    Ended,
+    /// The kernel refuses something, which the log has told.
+    #[error("the packets cannot be had: {cause}")]
+    Refused {
+        /// What the kernel said.
+        cause: String,
+    },
+}
+
+/// Asks a running daemon for reports of packets.
+#[derive(Clone, Debug)]
+pub struct Tracer {
+    wishes: mpsc::Sender<Asked>,
+}
+
+impl Tracer {
+    /// Has packets reported. What was wished for before goes on for as long as it would have, at least.
+    ///
+    /// # Errors
+    ///
+    /// [`TraceError`].
+    pub async fn enable(&self, wish: Wish) -> Result<(), TraceError> {
+        let (answer, answered) = oneshot::channel();
+        let asked = Asked { wish, answer };
+        self.wishes.send(asked).await.map_err(|_unsent| TraceError::Ended)?;
+        answered.await.map_err(|_unanswered| TraceError::Ended)?
+    }
+}
+
+impl Default for Tracer {
+    /// Of no daemon: whatever is asked of it has ended.
+    fn default() -> Self {
+        channel().0
+    }
+}
+
+/// A wish, and who waits for what comes of it.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) wish: Wish,
+    answer: oneshot::Sender<Result<(), TraceError>>,
+}
+
+impl Asked {
+    pub(super) fn answer(self, done: Result<(), DaemonError>) {
+        let done = done.map_err(|error| match error {
+            DaemonError::Trace(error) => error.into(),
+            other => TraceError::Refused { cause: root_cause(&other) },
+        });
+        // Who asked may have stopped waiting.
+        let _ = self.answer.send(done);
+    }
+}
+
+/// The wishes, as they come to the daemon.
+pub(super) struct Wishes {
+    asked: mpsc::Receiver<Asked>,
+}
+
+impl Wishes {
+    /// The next one; waits for ever where nobody can have any.
+    pub(super) async fn next(&mut self) -> Asked {
+        match self.asked.recv().await {
+            Some(asked) => asked,
+            None => pending().await,
+        }
+    }
+}
+
+pub(super) fn channel() -> (Tracer, Wishes) {
+    let (wishes, asked) = mpsc::channel(WAITING);
+    (Tracer { wishes }, Wishes { asked })
+}
+
+/// What is traced, and the buffers once anything is.
+pub(super) struct Tracing {
+    map: PerfEventArray<MapData>,
+    packets: Option<Packets>,
+    traces: Traces,
+    tally: Tally,
+}
+
+/// What became of the packets that the programs wrote.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    /// Those of traces that were read.
+    pub(super) read: u64,
+    /// Those of traces that were written and not read.
+    pub(super) lost: u64,
+    /// Those of drops that were read.
+    pub(super) drops: u64,
+    /// What was no packet.
+    pub(super) undecodable: u64,
+}
+
+impl Tracing {
+    pub(super) fn new(map: PerfEventArray<MapData>) -> Self {
+        Self { map, packets: None, traces: Traces::default(), tally: Tally::default() }
+    }
+
+    /// Waits for packets; for ever where there are no buffers.
+    pub(super) async fn next(&mut self, take: impl FnMut(Result<Packet, DecodeError>)) -> io::Result<()> {
+        match &mut self.packets {
+            Some(packets) => packets.next(take).await,
+            None => pending().await,
+        }
+    }
+
+    /// What became of the packets that the ledger of the programs knows of.
+    pub(super) fn tally(&self, ledger: &counter::Ledger) -> Tally {
+        let written = ledger.traced - ledger.filtered - ledger.sampled - ledger.output_failed;
+        Tally { lost: written.saturating_sub(self.tally.read), ..self.tally }
+    }
+
+    /// Reports of drops that were read.
+    pub(super) const fn drops_read(&self) -> u64 {
+        self.tally.drops
+    }
+
+    /// Makes the buffers, if there are none yet.
+    pub(super) fn open(&mut self, octets: u32) -> Result<(), KernelError> {
+        if self.packets.is_none() {
+            self.packets = Some(Packets::open(&mut self.map, &cpus::online()?, octets as usize)?);
+        }
+        Ok(())
+    }
+}
+
+impl Daemon<'_> {
+    /// Has packets reported from now on.
+    pub(super) fn trace(&mut self, wish: &Wish) -> Result<(), DaemonError> {
+        let entry = wish.entry(&self.units)?;
+        self.tracing.open(self.options.settings.packets)?;
+        let now = self.programs.anchor()?.boot_ns;
+        let trace = self.tracing.traces.add(entry, wish, now);
+        self.controller.trace(entry, trace)?;
+        self.controller.capture(u32::from(self.options.snaplen) + HEADERS);
+        Ok(())
+    }
+
+    /// Forgets what is over; after the last of them a packet costs what it cost before.
+    pub(super) fn end_traces(&mut self) -> Result<(), DaemonError> {
+        for entry in self.tracing.traces.end(self.moment.boot_ns) {
+            self.controller.end_trace(entry)?;
+            if self.tracing.traces.is_empty() {
+                self.controller.capture(0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells of a packet.
+    pub(super) fn tell_packet(&mut self, packet: Result<Packet, DecodeError>) {
+        let packet = match packet {
+            Ok(packet) => packet,
+            Err(error) => {
+                self.tracing.tally.undecodable += 1;
+                tracing::debug!(%error, "a packet's record was not understood");
+                return;
+            }
+        };
+        let snaplen = usize::from(self.options.snaplen);
+        let interface = self.watched.interfaces.get(&packet.record.ifindex);
+        let interface: Text = interface.map_or_else(|| "".into(), |interface| interface.name.as_str().into());
+        if let Some(capture) = &self.options.capture
+            && let Some(captured) = captured(&packet, snaplen, interface.clone(), &self.units, &self.moment)
+        {
+            capture.capture(&captured);
+        }
+        let mut report = report(&packet, snaplen, interface, &self.units);
+        if packet.record.event == event::DROPPED {
+            self.tracing.tally.drops += 1;
+            if !self.tell_drop(&packet.record, &mut report) {
+                return;
+            }
+        } else {
+            self.tracing.tally.read += 1;
+        }
+        self.collector.collect_packet_event(&report);
+    }
+
+    /// Tells of the packets that are there now.
+    pub(super) fn drain_packets(&mut self) {
+        let mut all = Vec::new();
+        if let Some(packets) = &mut self.tracing.packets {
+            packets.drain(|packet| all.push(packet));
+        }
+        for packet in all {
+            self.tell_packet(packet);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Whose packets are reported one by one, and for how long. A later wish extends an earlier one and never shortens it.
+
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+
+use collector_ebpf::abi::{
+    flow::{RX, TX},
+    trace::{ALL, FOR_EVER, Trace},
+};
+
+use crate::{
+    event::Text,
+    pu::registry::{Registry, Unit},
+};
+
+/// Octets of a packet in its report, from the IP header on, where nothing else is said: as in the original.
+pub const DEFAULT_SNAPLEN: u16 = 64;
+
+/// Whose packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Those of every unit.
+    All,
+    /// Those of the unit with this id.
+    Unit(Text),
+}
+
+/// Which of a unit's packets, as it has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Directions {
+    /// Those that it receives.
+    In,
+    /// Those that it sends.
+    Out,
+    /// All.
+    #[default]
+    Both,
+}
+
+impl Directions {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::In => "in",
+            Self::Out => "out",
+            Self::Both => "both",
+        }
+    }
+
+    /// What the word stands for.
+    pub fn of(name: &str) -> Option<Self> {
+        [Self::In, Self::Out, Self::Both].into_iter().find(|directions| directions.name() == name)
+    }
+}
+
+/// A wish for reports of packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Whose packets.
+    pub whose: Whose,
+    /// Which of them.
+    pub directions: Directions,
+    /// For how long; none: as long as the collector runs.
+    pub duration: Option<Duration>,
+    /// Of so many packets of a unit on a CPU one is reported.
+    pub every: NonZeroU32,
+}
+
+/// A wish that cannot be fulfilled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "trace: there is no processing unit {id:?}: expected one that the configuration declares ([[pu]]), host, forwarded, \
+     unknown or overlay, or * for all"
+)]
+pub struct NoSuchUnit {
+    /// The id.
+    pub id: Text,
+}
+
+impl Wish {
+    /// The entry that it is about.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSuchUnit`].
+    pub fn entry(&self, units: &Registry) -> Result<u32, NoSuchUnit> {
+        let Whose::Unit(id) = &self.whose else { return Ok(ALL) };
+        let unit: Option<&Unit> = units.iter().find(|unit| unit.id == *id);
+        unit.map(|unit| unit.index.into()).ok_or_else(|| NoSuchUnit { id: id.clone() })
+    }
+}
+
+/// What is traced now, by entry.
+#[derive(Debug, Default)]
+pub struct Traces {
+    entries: BTreeMap<u32, Trace>,
+}
+
+impl Traces {
+    /// Adds a wish at the boot time `now`; the entry as it is then. Each direction lasts as long as the wish that lasts
+    /// longest; of how many packets one is reported, the last wish says.
+    pub fn add(&mut self, entry: u32, wish: &Wish, now: u64) -> Trace {
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(FOR_EVER);
+        let until = wish.duration.map_or(FOR_EVER, |duration| now.saturating_add(nanos(duration)));
+        let trace = self.entries.entry(entry).or_default();
+        for (direction, other) in [(RX, Directions::Out), (TX, Directions::In)] {
+            if wish.directions != other
+                && let Some(before) = trace.until_ns.get_mut(direction)
+            {
+                *before = until.max(*before);
+            }
+        }
+        trace.every = wish.every.get();
+        *trace
+    }
+
+    /// Forgets what is over at the boot time `now`; the entries.
+    pub fn end(&mut self, now: u64) -> Vec<u32> {
+        let is_over = |trace: &Trace| trace.until_ns.iter().all(|until| *until <= now);
+        let over = self.entries.iter().filter(|(_, trace)| is_over(trace));
+        let over: Vec<_> = over.map(|(entry, _)| *entry).collect();
+        for entry in &over {
+            self.entries.remove(entry);
+        }
+        over
+    }
+
+    /// Whether nothing is traced.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{num::NonZeroU32, time::Duration};
+
+    use collector_ebpf::abi::trace::{ALL, FOR_EVER, Trace};
+
+    use super::{Directions, NoSuchUnit, Traces, Whose, Wish};
+    use crate::pu::registry::{Declared, Registry};
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn wish(directions: Directions, seconds: Option<u64>, every: u32) -> Wish {
+        Wish {
+            whose: Whose::All,
+            directions,
+            duration: seconds.map(Duration::from_secs),
+            every: NonZeroU32::new(every).unwrap(),
+        }
+    }
+
+    fn trace(until_ns: [u64; 2], every: u32) -> Trace {
+        Trace { until_ns, every, _pad: 0 }
+    }
+
+    #[test]
+    fn a_later_wish_extends_and_never_shortens() {
+        let mut traces = Traces::default();
+        assert_eq!(traces.add(7, &wish(Directions::In, Some(10), 1), 5), trace([10 * SECOND + 5, 0], 1));
+        assert_eq!(
+            traces.add(7, &wish(Directions::Both, Some(3), 4), 5),
+            trace([10 * SECOND + 5, 3 * SECOND + 5], 4)
+        );
+        assert_eq!(
+            traces.add(7, &wish(Directions::Out, Some(60), 1), 5),
+            trace([10 * SECOND + 5, 60 * SECOND + 5], 1)
+        );
+        assert_eq!(traces.add(7, &wish(Directions::Both, None, 1), 5), trace([FOR_EVER; 2], 1));
+        assert_eq!(traces.add(7, &wish(Directions::Both, Some(1), 1), 5), trace([FOR_EVER; 2], 1));
+    }
+
+    #[test]
+    fn what_is_over_is_forgotten_once() {
+        let mut traces = Traces::default();
+        traces.add(7, &wish(Directions::In, Some(10), 1), 0);
+        traces.add(8, &wish(Directions::Out, Some(20), 1), 0);
+        traces.add(ALL, &wish(Directions::Both, None, 1), 0);
+        assert!(traces.end(10 * SECOND - 1).is_empty());
+        assert_eq!(traces.end(10 * SECOND), [7]);
+        assert_eq!(traces.end(u64::MAX - 1), [8]);
+        assert!(!traces.is_empty(), "there is one without an end");
+        // It began anew: what was over before does not come back.
+        assert_eq!(traces.add(7, &wish(Directions::Out, Some(1), 1), SECOND), trace([0, 2 * SECOND], 1));
+    }
+
+    #[test]
+    fn units_are_named_by_their_ids() {
+        let web = Declared { id: "web".to_owned(), ..Declared::default() };
+        let units = Registry::new(&[web]).unwrap();
+        let entry = |id: &str| {
+            Wish { whose: Whose::Unit(id.into()), ..wish(Directions::Both, None, 1) }.entry(&units)
+        };
+        assert_eq!([entry("web"), entry("host")], [Ok(101), Ok(1)]);
+        assert_eq!(wish(Directions::Both, None, 1).entry(&units), Ok(ALL));
+        let error = entry("wbe").unwrap_err();
+        assert_eq!(error, NoSuchUnit { id: "wbe".into() });
+        assert!(error.to_string().contains("[[pu]]"), "{error}");
+    }
+}
