@@ -3,6 +3,7 @@
 //! - [`abi`]: every byte that crosses the border between the programs and user space: map keys and values,
 //!   ring records, their sizes, offsets and version.
 //! - [`wire`]: one protocol a file; [`wire::parse`] turns the bytes of a frame into what a flow is made of.
+//! - [`filter`]: what a packet filter makes of a packet.
 //!
 //! Nothing here knows aya's kernel side or a file descriptor: the same source runs in the programs
 //! (`src/bin/datapath`), in user space, and under `cargo test` with byte arrays.
@@ -16,4 +17,5 @@
 extern crate std;
 
 pub mod abi;
+pub mod filter;
 pub mod wire;

@@ -28,6 +28,7 @@ use collector_user::{
         Ended, FlowRecord, InitiatorBy, PacketReport, PingReport, Text, Time, UserRecord,
     },
     sink::{
+        Room as _,
         json::Json,
         queue::{self, DEFAULT_CAPACITY},
     },

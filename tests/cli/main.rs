@@ -3,6 +3,8 @@
 //! Declared in `collector-user/Cargo.toml`, whose binary it starts.
 #![expect(clippy::expect_used, reason = "a test that cannot be set up fails with these words")]
 
+/// `collector capture`, beside tcpdump.
+mod capture;
 /// `collector config`, and the log's form.
 mod config;
 /// `kill -9`, and what is left.

@@ -56,8 +56,13 @@ impl Wire {
 
     /// The collector in the near namespace, with these arguments behind `run`.
     pub(crate) fn collector(&self, args: &[&str]) -> Command {
+        self.verb("run", args)
+    }
+
+    /// The same, with another verb.
+    pub(crate) fn verb(&self, verb: &str, args: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.near)).args([COLLECTOR, "run"]).args(args);
+        command.arg(format!("--net=/run/netns/{}", self.near)).args([COLLECTOR, verb]).args(args);
         command
     }
 
@@ -89,7 +94,8 @@ impl Wire {
         Running { out: child.stdout.take(), errors, attached: String::new(), child }
     }
 
-    fn begin(command: Command) -> Running {
+    /// Starts it, and waits until it says what it is attached to.
+    pub(crate) fn begin(command: Command) -> Running {
         let mut running = Self::launch(command);
         let Running { errors, attached, .. } = &mut running;
         // A talkative one has learned of interfaces before.
@@ -151,6 +157,14 @@ impl Running {
         }
     }
 
+    /// Waits for its end; exit code, and the rest of standard error.
+    pub(crate) fn end_without_output(mut self) -> (Option<i32>, String) {
+        let mut errors = String::new();
+        self.errors.read_to_string(&mut errors).expect("standard error is text");
+        let status = self.child.wait().expect("it was started here");
+        (status.code(), errors)
+    }
+
     /// Waits for its end; exit code, lines of standard output, rest of standard error.
     pub(crate) fn end(mut self) -> (Option<i32>, Vec<String>, String) {
         let mut text = String::new();
@@ -185,11 +199,17 @@ pub(crate) struct TempFile(pub(crate) PathBuf);
 
 impl TempFile {
     pub(crate) fn new(text: &str) -> Self {
+        let file = Self::absent("toml");
+        fs::write(&file.0, text).expect("the temporary folder is writable");
+        file
+    }
+
+    /// One that is not there yet.
+    pub(crate) fn absent(extension: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("collector-cli-{}-{}.toml", std::process::id(), COUNT.fetch_add(1, Relaxed));
-        let path = std::env::temp_dir().join(name);
-        fs::write(&path, text).expect("the temporary folder is writable");
-        Self(path)
+        let name =
+            format!("collector-cli-{}-{}.{extension}", std::process::id(), COUNT.fetch_add(1, Relaxed));
+        Self(std::env::temp_dir().join(name))
     }
 
     pub(crate) fn path(&self) -> &str {

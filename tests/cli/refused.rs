@@ -18,6 +18,34 @@ fn bad_usage_is_2() {
     assert!(said.contains("10s") || said.contains("unit"), "says what a length of time looks like: {said}");
 }
 
+/// Before any privilege is asked for.
+#[test]
+#[cfg(not(target_feature = "crt-static"))]
+fn a_wrong_filter_is_2_in_the_words_of_libpcap() {
+    let (code, said) = refused(&["run", "--filter", "tcp port"]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("\"tcp port\" is no filter (pcap-filter(7)): "), "{said}");
+    assert!(said.contains("syntax error"), "{said}");
+    let file = TempFile::new("forwarded = true\nfilter = \"port 99999\"\n");
+    for args in [["run", "--config"], ["config", "check"]] {
+        let (code, said) = refused(&[args[0], args[1], file.path()]);
+        assert_eq!(code, Some(2));
+        assert!(
+            said.contains(&format!("{}:2:10: filter: \"port 99999\" is no filter", file.path())),
+            "{said}"
+        );
+    }
+}
+
+/// A guest has no libpcap.
+#[test]
+#[cfg(target_feature = "crt-static")]
+fn without_libpcap_a_filter_is_2_and_the_package_is_named() {
+    let (code, said) = refused(&["run", "--filter", "tcp port 443"]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("install it (Debian: libpcap0.8)"), "{said}");
+}
+
 #[test]
 fn help_is_an_output() {
     let output = output(&["run", "--help"]);
@@ -27,6 +55,7 @@ fn help_is_an_output() {
         "--config",
         "--iface",
         "--forwarded",
+        "--filter",
         "--output",
         "--duration",
         "--flow-interval",

@@ -8,6 +8,8 @@ mod programs;
 mod differential;
 // How far the verifier has to look.
 mod verified;
+// Packet filters on bytes, and on frames whose tag lies beside them.
+mod filter;
 // Who a flow belongs to, by what the programs are told.
 mod attribution;
 // The same once an answer leaves, and by sockets of this host.

@@ -8,7 +8,7 @@
 //! - [`collector`]: the daemon, running in a namespace, and what it [says](said) of itself; [`events`]: sums over what it reported; [`books`]: all that it
 //!   has to report, to the last packet.
 //! - [`release`]: what the running kernel is too old for.
-//! - [`testrun`]: the programs, run on bytes.
+//! - [`testrun`]: the programs, run on bytes; [`filters`]: expressions for the packet filter.
 //! - [`measure`]: what the benchmarks are told, and how they sum up.
 //!
 //! Nothing here sleeps. What has to be waited for is a descriptor, a channel or an event, with one limit for all
@@ -20,6 +20,7 @@ pub mod books;
 pub mod collector;
 pub mod command;
 pub mod events;
+pub mod filters;
 pub mod frames;
 pub mod generated;
 pub mod lab;

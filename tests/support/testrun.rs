@@ -24,7 +24,8 @@ use collector_user::{
         cpus,
         networks::Networks,
         object::{
-            self, CounterMaps, EGRESS, FlowMaps, INGRESS, Ledgers, Loaded, Programs, ReferenceMaps, Settings,
+            self, CounterMaps, EGRESS, FILTER_PROBE, FlowMaps, INGRESS, Ledgers, Loaded, Programs,
+            ReferenceMaps, Settings,
         },
         requirements,
     },
@@ -237,6 +238,18 @@ impl Datapath {
         let mut mark = [0; 4];
         mark.copy_from_slice(&after[MARK..MARK + 4]);
         Ok(Verdict { action: result.return_value as i32, mark: u32::from_ne_bytes(mark) })
+    }
+
+    /// Whether the packet filter wants a frame. Needs the programs of the bench.
+    pub fn probe(&mut self, frame: &[u8]) -> Result<bool> {
+        let program = self.programs.classifier(FILTER_PROBE)?;
+        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+        Ok(program.test_run(options)?.return_value == 1)
+    }
+
+    /// Frames that the filter asked beyond its window for.
+    pub fn filter_window(&self) -> Result<u64> {
+        Ok(self.ledgers.filter_window()?)
     }
 
     /// Another handle of a program, for another thread.

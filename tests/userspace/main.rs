@@ -14,6 +14,8 @@ mod conservation;
 mod differential;
 // The same, read by the parser and by a second reading of the documents.
 mod second;
+// Packet filters, against libpcap's own verdict on generated and on captured frames.
+mod filter;
 // The JSON Schema, against what is really written and by a validator that knows nothing of it.
 mod schema;
 // The mock behind the library's feature, as a user's test has it.

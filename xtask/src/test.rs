@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use crate::{build, error::Error, process, say, workspace::Workspace};
+use crate::{build, error::Error, process, say, tools, workspace::Workspace};
 
 pub(crate) mod kernel;
 pub(crate) mod report;
@@ -54,5 +54,6 @@ pub(crate) fn all(workspace: &Workspace, args: &[String]) -> Result<(), Error> {
 }
 
 fn user(workspace: &Workspace, args: &[String]) -> Result<(), Error> {
+    tools::ensure("the tests", &[tools::LIBPCAP])?;
     process::shown(workspace.cargo().args(["test", "--workspace", "--"]).args(args))
 }

@@ -16,6 +16,7 @@ pub mod bench;
 pub mod control;
 pub mod counter;
 pub mod drop;
+pub mod filter;
 pub mod flow;
 pub mod layout;
 pub mod network;
@@ -30,7 +31,7 @@ use layout::Layout;
 pub const VERSION: u32 = 9;
 
 /// The layout of every type of the contract, in the order of the files.
-pub fn layouts() -> [&'static Layout; 24] {
+pub fn layouts() -> [&'static Layout; 27] {
     [
         &control::Control::LAYOUT,
         &control::Anchor::LAYOUT,
@@ -42,6 +43,9 @@ pub fn layouts() -> [&'static Layout; 24] {
         &drop::DropCounts::LAYOUT,
         &drop::DropLedger::LAYOUT,
         &drop::DropBudget::LAYOUT,
+        &filter::Instruction::LAYOUT,
+        &filter::Program::LAYOUT,
+        &filter::Machine::LAYOUT,
         &flow::FlowKey4::LAYOUT,
         &flow::FlowKey6::LAYOUT,
         &flow::SlotAmounts::LAYOUT,

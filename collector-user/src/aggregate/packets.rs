@@ -92,6 +92,7 @@ pub fn captured(
         ifindex: record.ifindex,
         interface,
         event: what_happened(record),
+        drop_reason: drop_reason(record),
         puid: units.get(record.pu).map_or_else(|| "".into(), |unit| unit.id.clone()),
         mark: record.mark,
         packets: record.packets,

@@ -1,5 +1,7 @@
 //! The command line: what can be said, and its help.
 
+mod capture;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue, value_parser};
@@ -7,7 +9,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue, value_pa
 use crate::{
     collector::stash::Aggregate,
     config::{Attach, Config, IfaceGlob, Interval, LogFormat, Output, OutputConfig, TraceConfig, Tunnels},
+    error::with_causes,
+    host::pcap::Filter,
 };
+
+pub use capture::CaptureArgs;
 
 /// Shows who talks to whom on this host: flows and counters per processing unit, from the kernel's datapath.
 #[derive(Debug, Parser)]
@@ -24,6 +30,10 @@ pub enum Command {
     /// Attaches to interfaces and reports what passes, until it is interrupted.
     #[command(after_help = RUN_HELP)]
     Run(RunArgs),
+
+    /// Writes packets to a file that Wireshark, tshark and tcpdump open.
+    #[command(after_help = capture::HELP)]
+    Capture(CaptureArgs),
 
     /// Prints the JSON Schema of the lines that `run --output json` writes.
     Schema,
@@ -101,6 +111,13 @@ pub struct RunArgs {
     #[arg(long, value_name = "HOW")]
     pub aggregate: Option<Aggregate>,
 
+    /// Of single packets, want only those that this expression matches: that of tcpdump, see pcap-filter(7).
+    ///
+    /// It is compiled by libpcap (Debian: libpcap0.8), and sees the first 256 octets of a packet. Flows and counters are of
+    /// all packets. [default: every packet]
+    #[arg(long, value_name = "EXPR", value_parser = filter)]
+    pub filter: Option<Filter>,
+
     /// Write events to standard output only, for people or for programs. [default: text]
     ///
     /// Takes the place of all outputs of the configuration file.
@@ -155,6 +172,9 @@ impl RunArgs {
             config.iface.clone_from(&self.iface);
         }
         config.forwarded |= self.forwarded;
+        if let Some(filter) = &self.filter {
+            config.filter = Some(filter.clone());
+        }
         if let Some(output) = self.output {
             config.outputs = vec![OutputConfig::stdout(output, config.queue)];
         }
@@ -176,6 +196,11 @@ impl RunArgs {
         config.flow_interval = self.flow_interval.unwrap_or(config.flow_interval);
         config.counter_interval = self.counter_interval.unwrap_or(config.counter_interval);
     }
+}
+
+/// Compiles an expression; why it is none, with the cause, in one line.
+fn filter(expression: &str) -> Result<Filter, String> {
+    Filter::compile(expression).map_err(|error| with_causes(&error))
 }
 
 impl ValueEnum for Output {
@@ -252,6 +277,7 @@ mod tests {
     use crate::{
         collector::stash::Aggregate,
         config::{Attach, Config, Interval, LogFormat, Output, OutputConfig, TraceConfig, Tunnels},
+        host::pcap::Filter,
     };
 
     fn run(line: &str) -> Result<RunArgs, clap::Error> {
@@ -293,6 +319,28 @@ mod tests {
         assert_eq!(config.duration, Some(Interval::from_seconds(10)));
         assert_eq!(config.flow_interval, Interval::from_seconds(2));
         assert_eq!(config.counter_interval.get().as_millis(), 250);
+    }
+
+    #[test]
+    fn a_filter_is_one_argument_and_wins() {
+        let of = |words: &[&str]| {
+            let words = ["collector", "run"].into_iter().chain(words.iter().copied());
+            Cli::try_parse_from(words).map(|cli| {
+                let Command::Run(args) = cli.command else { panic!("another verb") };
+                args
+            })
+        };
+        let args = of(&["--filter", "tcp port 443"]).unwrap();
+        let file = Filter::compile("udp").unwrap();
+        let mut config = Config { filter: Some(file.clone()), ..Config::default() };
+        args.apply(&mut config);
+        assert_eq!(config.filter.as_ref().map(Filter::expression), Some("tcp port 443"));
+        let mut config = Config { filter: Some(file.clone()), ..Config::default() };
+        of(&[]).unwrap().apply(&mut config);
+        assert_eq!(config.filter, Some(file));
+        let error = of(&["--filter", "tcp port"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("is no filter (pcap-filter(7)): "), "{error}");
     }
 
     #[test]

@@ -16,11 +16,13 @@ use tokio::{
     sync::watch,
 };
 
-use crate::sink::queue::Queue;
+use crate::sink::Room;
 
 /// How long handing the last events over may take, counted from the end's begin; how long then writing them; and how
 /// long the last line.
-pub(super) const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(10);
+/// How long outputs may still take after a second signal: one that is sound needs far less.
+const MOMENT: Duration = Duration::from_millis(250);
 
 /// How far a run's end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,7 +39,7 @@ enum Stage {
 pub(super) struct Ending {
     stage: watch::Sender<Stage>,
     /// Of the outputs.
-    queues: Arc<Mutex<Vec<Queue>>>,
+    queues: Arc<Mutex<Vec<Box<dyn Room>>>>,
 }
 
 impl Ending {
@@ -65,7 +67,7 @@ impl Ending {
     }
 
     /// The queues of the outputs: when the end begins, they wait for room, and no longer than the grace.
-    pub(super) fn watch_over(&self, queues: Vec<Queue>) {
+    pub(super) fn watch_over(&self, queues: Vec<Box<dyn Room>>) {
         *self.queues.lock().unwrap_or_else(PoisonError::into_inner) = queues;
     }
 
@@ -74,7 +76,7 @@ impl Ending {
         self.stage.send_if_modified(|stage| {
             let is_first = *stage == Stage::Running;
             if is_first {
-                self.each_queue(Queue::wait_for_room);
+                self.each_queue(|queue| queue.wait_for_room());
                 *stage = Stage::Ending;
             }
             is_first
@@ -91,6 +93,18 @@ impl Ending {
         self.reached(Stage::Hurried).await;
     }
 
+    /// Returns once nobody should wait for an output any more: a moment after a second signal, or after the grace.
+    pub(super) async fn give_up(&self) {
+        let hurried = async {
+            self.hurried().await;
+            tokio::time::sleep(MOMENT).await;
+        };
+        tokio::select! {
+            () = hurried => {}
+            () = tokio::time::sleep(GRACE) => {}
+        }
+    }
+
     async fn reached(&self, wanted: Stage) {
         // The sender lives in `self`, so the wait cannot fail.
         let _ = self.stage.subscribe().wait_for(|stage| *stage >= wanted).await;
@@ -104,16 +118,16 @@ impl Ending {
         tokio::select! {
             () = signals.next() => {}
             () = tokio::time::sleep(GRACE) => {
-                self.each_queue(Queue::hurry);
+                self.each_queue(|queue| queue.hurry());
                 signals.next().await;
             }
         }
         self.stage.send_replace(Stage::Hurried);
-        self.each_queue(Queue::hurry);
+        self.each_queue(|queue| queue.hurry());
     }
 
-    fn each_queue(&self, act: impl Fn(&Queue)) {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(act);
+    fn each_queue(&self, act: impl Fn(&dyn Room)) {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|queue| act(&**queue));
     }
 }
 
@@ -201,7 +215,7 @@ mod tests {
         reached.recv().unwrap();
 
         let ending = Ending::new();
-        ending.watch_over(vec![queue.clone()]);
+        ending.watch_over(vec![Box::new(queue.clone())]);
         let (signals, heard) = tokio::sync::mpsc::unbounded_channel();
         let attending = ending.clone();
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

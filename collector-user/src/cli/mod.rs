@@ -1,6 +1,7 @@
 //! The command line, one verb a file.
 
 pub mod args;
+mod capture;
 mod config;
 mod ending;
 mod outputs;
@@ -20,6 +21,7 @@ pub use stdout::look_at_stdout;
 pub fn main(cli: &Cli) -> ExitCode {
     match &cli.command {
         Command::Run(args) => run::run(args),
+        Command::Capture(args) => capture::run(args),
         Command::Config(command) => config::run(command),
         Command::Schema => schema::run(),
         Command::Selftest(args) => selftest::run(args),

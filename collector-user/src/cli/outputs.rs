@@ -28,7 +28,7 @@ use crate::{
     error::with_causes,
     event::Status,
     sink::{
-        Format, SinkError,
+        Format, Room, SinkError,
         json::Json,
         log::{Datagrams, Encode, Journal, JsonLines, Log, Socket, Syslog, TextLines},
         queue::{self, End, Queue, Writer},
@@ -124,8 +124,8 @@ impl Outputs {
         &self.fanout
     }
 
-    pub(super) fn queues(&self) -> Vec<Queue> {
-        self.sinks.iter().map(|sink| sink.queue.clone()).collect()
+    pub(super) fn queues(&self) -> Vec<Box<dyn Room>> {
+        self.sinks.iter().map(|sink| Box::new(sink.queue.clone()) as _).collect()
     }
 
     /// Returns once the last of them has ended by itself. Of those before, it is said when it happens, once.

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     args::RunArgs,
-    ending::{Ending, GRACE},
+    ending::Ending,
     outputs::{OutputError, Outputs},
     say::Voice,
 };
@@ -33,8 +33,6 @@ use crate::{
 
 /// Between two looks at what of the merged records is to be handed on, as in the original.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
-/// How long outputs may still take after a second signal: one that is sound needs far less.
-const MOMENT: Duration = Duration::from_millis(250);
 
 /// Why a run ends with an exit code other than 0.
 #[derive(Debug, thiserror::Error)]
@@ -62,10 +60,8 @@ impl RunError {
     fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Config(_)
-            | Self::Daemon(
-                DaemonError::NoSuchInterface { .. } | DaemonError::Units(_) | DaemonError::Trace(_),
-            )
             | Self::Output(OutputError::SharedPlace { .. } | OutputError::SharedWithLog { .. }) => 2,
+            Self::Daemon(error) if error.is_usage() => 2,
             _ => 1,
         })
     }
@@ -107,16 +103,7 @@ fn collect(config: &Config, voice: &Voice) -> Result<(), RunError> {
     ending.watch_over(outputs.queues());
     runtime.block_on(async {
         let result = aggregate(config, voice, &outputs, &ending).await;
-        let give_up = || async {
-            let hurried = async {
-                ending.hurried().await;
-                tokio::time::sleep(MOMENT).await;
-            };
-            tokio::select! {
-                () = hurried => {}
-                () = tokio::time::sleep(GRACE) => {}
-            }
-        };
+        let give_up = || ending.give_up();
         // A daemon that failed has not been told to stop; from here on a signal means haste all the same.
         ending.begin();
         // Whatever happened, what was handed over is written; and what the daemon says weighs more than the outputs.
@@ -132,7 +119,7 @@ fn collect(config: &Config, voice: &Voice) -> Result<(), RunError> {
 }
 
 /// Two descriptors an interface: the soft limit is for programs that use select(2).
-fn raise_descriptor_limit() {
+pub(super) fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     // Where it may not be raised, an interface too many is told when it comes.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
@@ -184,19 +171,31 @@ async fn serve(
     outputs: &Outputs,
     ending: &Ending,
 ) -> Result<Status, DaemonError> {
-    let duration = config.duration.map(Interval::get);
+    let options = options(config);
+    until_ended(&options, config.duration, voice, collector, outputs.all_ended(), ending).await
+}
+
+/// The daemon, until a signal, the end of its time, or until there is nobody left who wants anything.
+pub(super) async fn until_ended(
+    options: &Options,
+    duration: Option<Interval>,
+    voice: &Voice,
+    collector: &impl EventCollector,
+    unwanted: impl Future<Output = ()>,
+    ending: &Ending,
+) -> Result<Status, DaemonError> {
     let (tell, begun) = oneshot::channel();
     let shutdown = async {
         // Its time is that in which it counts.
         let time_is_up = async {
-            match (begun.await, duration) {
+            match (begun.await, duration.map(Interval::get)) {
                 (Ok(()), Some(duration)) => tokio::time::sleep(duration).await,
                 _ => std::future::pending().await,
             }
         };
         tokio::select! {
             () = ending.begun() => {}
-            () = outputs.all_ended() => {}
+            () = unwanted => {}
             () = time_is_up => {}
         }
         // From here on nothing is drained but what is left: there is time to wait for an output's room.
@@ -207,10 +206,10 @@ async fn serve(
         // Who was to hear of it may have ended by a signal.
         let _ = tell.send(());
     };
-    daemon::run(&options(config), collector, shutdown, started).await
+    daemon::run(options, collector, shutdown, started).await
 }
 
-fn options(config: &Config) -> Options {
+pub(super) fn options(config: &Config) -> Options {
     let limits = &config.limits;
     let drain = Duration::from_secs(1);
     let (flow, counter) = (config.flow_interval.get(), config.counter_interval.get());
@@ -244,6 +243,7 @@ fn options(config: &Config) -> Options {
             // Two seconds' worth.
             new_flows_burst: limits.new_flows_per_second.saturating_mul(2),
             mark_mask: config.mark_mask,
+            filter: config.filter.clone(),
             ..Settings::default()
         },
     }

@@ -4,6 +4,7 @@
 use std::{
     error::Error,
     io::{self, IsTerminal as _, Write as _},
+    path::Path,
 };
 
 use serde::Serialize;
@@ -20,7 +21,7 @@ use crate::{
     daemon::Started,
     error::with_causes,
     event::{InterfaceStatus, Time},
-    sink::{queue::SinkCounts, waiting::Waiting},
+    sink::{capture::CaptureCounts, queue::SinkCounts, waiting::Waiting},
 };
 
 /// Lines of an error at most: the verifier's log may have thousands, and its last words say why.
@@ -105,6 +106,11 @@ impl Voice {
         );
     }
 
+    /// What became of a capture: in the file, on the way there, and what was lost before.
+    pub(super) fn captured(&self, counts: &CaptureCounts, losses: &[(String, u64)], to: &Path) {
+        self.line("INFO", &captured(counts, losses, to));
+    }
+
     /// The error and its causes on one line, the verifier's words below; in JSON all in one message.
     pub(super) fn error(&self, error: &dyn Error) {
         let text = with_causes(error);
@@ -159,6 +165,18 @@ fn quiet(text: &str) -> String {
     quiet
 }
 
+fn captured(counts: &CaptureCounts, losses: &[(String, u64)], to: &Path) -> String {
+    let CaptureCounts { written, queue_full, failed, late, octets, .. } = *counts;
+    let to = if to.as_os_str() == "-" { "standard output".into() } else { to.to_string_lossy() };
+    let own = [("queue_full.capture", queue_full), ("sink_failed.capture", failed)];
+    let all = losses.iter().map(|(name, count)| (name.as_str(), *count)).chain(own);
+    let lost: Vec<String> =
+        all.filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} {count}")).collect();
+    let lost = if lost.is_empty() { "nothing".to_owned() } else { lost.join(", ") };
+    let late = if late == 0 { String::new() } else { format!("; behind a later one: {late}") };
+    format!("captured {written} packets, {octets} octets of file, to {to}; lost: {lost}{late}")
+}
+
 fn attached(interfaces: &[InterfaceStatus]) -> String {
     let attached: Vec<String> = interfaces
         .iter()
@@ -173,10 +191,13 @@ fn attached(interfaces: &[InterfaceStatus]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{attached, in_form, json};
+    use std::path::Path;
+
+    use super::{attached, captured, in_form, json};
     use crate::{
         config::LogFormat,
         event::{InterfaceStatus, Time},
+        sink::capture::CaptureCounts,
     };
 
     #[test]
@@ -184,6 +205,21 @@ mod tests {
         assert_eq!(
             in_form(LogFormat::Text, "INFO", "a\u{1b}[31m\u{7f}\tb \u{e9}"),
             "a\\u{1b}[31m\\u{7f}\\tb \u{e9}\n"
+        );
+    }
+
+    #[test]
+    fn a_capture_is_summed_up_in_one_line() {
+        let counts = CaptureCounts { written: 2000, octets: 9, ..CaptureCounts::default() };
+        assert_eq!(
+            captured(&counts, &[], Path::new("-")),
+            "captured 2000 packets, 9 octets of file, to standard output; lost: nothing"
+        );
+        let counts = CaptureCounts { written: 1, queue_full: 2, surplus: 5, failed: 3, late: 4, octets: 9 };
+        assert_eq!(
+            captured(&counts, &[("output_failed".to_owned(), 7)], Path::new("c.pcapng")),
+            "captured 1 packets, 9 octets of file, to c.pcapng; lost: output_failed 7, queue_full.capture 2, \
+             sink_failed.capture 3; behind a later one: 4"
         );
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::event::Captured;
+use crate::event::{Captured, LinkType, Text};
 
 /// Receives every packet that was traced or dropped, as it was seen, before the report of it goes to the
 /// [`EventCollector`](super::EventCollector).
@@ -11,6 +11,12 @@ use crate::event::Captured;
 /// order in which they were seen. As a collector, it must not block, and it counts what it loses. After the last packet it
 /// is dropped with the daemon's options.
 pub trait PacketCapture: fmt::Debug + Send + Sync {
+    /// An interface is watched from now on: packets of it may come. Packets may come of others, too: where it was dropped, a
+    /// packet need not have been seen at an interface.
+    fn watch(&self, index: u32, interface: &Text, link: LinkType) {
+        let _ = (index, interface, link);
+    }
+
     /// A packet was seen. What is lent is cheap to clone.
     fn capture(&self, packet: &Captured);
 }

@@ -11,7 +11,11 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{GlobError, IntervalError};
-use crate::pu::{registry::TooMany, trace::NoSuchUnit};
+use crate::{
+    error::with_causes,
+    host::pcap::FilterError,
+    pu::{registry::TooMany, trace::NoSuchUnit},
+};
 
 /// A configuration file that does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +88,12 @@ pub enum Fault {
         key: &'static str,
         /// What is wrong with it.
         source: IntervalError,
+    },
+    /// A packet filter is none, or libpcap is not there.
+    #[error("filter: {}", with_causes(source))]
+    Filter {
+        /// What is wrong with it.
+        source: FilterError,
     },
     /// A number that must not be 0 is.
     #[error("{key} is 0: expected a number from 1 on")]

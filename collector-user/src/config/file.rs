@@ -13,7 +13,7 @@ use super::{
     pu::{self, RawPu},
     trace::{self, RawTrace},
 };
-use crate::collector::stash::Aggregate;
+use crate::{collector::stash::Aggregate, host::pcap::Filter};
 
 /// The keys of the file. Each that is missing leaves the default. The forms with underscores are from before the keys
 /// had one spelling.
@@ -24,6 +24,7 @@ struct Raw {
     forwarded: Option<bool>,
     tunnels: Option<Tunnels>,
     aggregate: Option<Aggregate>,
+    filter: Option<Spanned<String>>,
     attach: Option<Attach>,
     duration: Option<Spanned<Length>>,
     flow_interval: Option<Spanned<Length>>,
@@ -78,6 +79,7 @@ pub(super) fn read(text: &str) -> Result<Config, Wrong> {
     config.forwarded = raw.forwarded.unwrap_or(config.forwarded);
     config.tunnels = raw.tunnels.unwrap_or(config.tunnels);
     config.aggregate = raw.aggregate;
+    config.filter = raw.filter.as_ref().map(filter).transpose()?;
     config.attach = raw.attach.unwrap_or(config.attach);
     config.log_format = raw.log_format.unwrap_or(config.log_format);
     config.duration = interval("duration", raw.duration)?;
@@ -122,6 +124,11 @@ fn snaplen(given: &Spanned<u32>) -> Result<u16, Wrong> {
         Err(_) | Ok(0) => Err(wrong(given.span(), fault())),
         Ok(octets) => Ok(octets),
     }
+}
+
+/// A packet filter.
+fn filter(given: &Spanned<String>) -> Result<Filter, Wrong> {
+    Filter::compile(given.get_ref()).map_err(|source| wrong(given.span(), Fault::Filter { source }))
 }
 
 /// A number of events that may wait.

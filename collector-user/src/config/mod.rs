@@ -25,7 +25,10 @@ pub use pu::PuConfig;
 use serde::Deserialize;
 pub use trace::{TraceConfig, TraceError};
 
-use crate::{collector::stash::Aggregate, pu::trace::DEFAULT_SNAPLEN, sink::queue::DEFAULT_CAPACITY};
+use crate::{
+    collector::stash::Aggregate, host::pcap::Filter, pu::trace::DEFAULT_SNAPLEN,
+    sink::queue::DEFAULT_CAPACITY,
+};
 
 /// The bits of `skb->mark` that carry a processing unit's mark unless somebody says otherwise: 18 to 31, as trireme has
 /// it.
@@ -45,6 +48,8 @@ pub struct Config {
     pub tunnels: Tunnels,
     /// Which flow records become one before they reach the outputs; none: each is told.
     pub aggregate: Option<Aggregate>,
+    /// The single packets that are wanted; none: all.
+    pub filter: Option<Filter>,
     /// Where events go; one at least.
     pub outputs: Vec<OutputConfig>,
     /// How the programs are attached.
@@ -149,6 +154,7 @@ impl Default for Config {
             forwarded: false,
             tunnels: Tunnels::default(),
             aggregate: None,
+            filter: None,
             outputs: vec![OutputConfig::stdout(Output::default(), DEFAULT_CAPACITY)],
             attach: Attach::default(),
             duration: None,

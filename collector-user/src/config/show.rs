@@ -24,6 +24,10 @@ impl Config {
             Some(aggregate) => writeln!(out, "aggregate = {}", quoted(aggregate.name()))?,
             None => writeln!(out, "# aggregate: each record by itself")?,
         }
+        match &self.filter {
+            Some(filter) => writeln!(out, "filter = {}", quoted(filter))?,
+            None => writeln!(out, "# filter: every packet")?,
+        }
         writeln!(out, "attach = {}", quoted(self.attach.name()))?;
         match self.duration {
             Some(duration) => writeln!(out, "duration = {}", quoted(duration))?,

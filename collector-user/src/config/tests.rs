@@ -6,7 +6,10 @@ use super::{
     Attach, Config, ConfigError, DEFAULT_MARK_MASK, Destination, EXAMPLE, Fault, Form, Limits, LogFormat,
     Output, OutputConfig, Tunnels,
 };
-use crate::collector::filter::{Kind, Kinds};
+use crate::{
+    collector::filter::{Kind, Kinds},
+    host::pcap::Filter,
+};
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(text, Path::new("c.toml"))
@@ -38,6 +41,7 @@ fn everything_can_be_said() {
 iface = ["eth0", "veth*"]
 forwarded = true
 tunnels = "inner"
+filter = "tcp port 443"
 output = "json"
 attach = "clsact"
 duration = "1m"
@@ -68,6 +72,7 @@ cidr = ["10.1.2.3/32"]
     assert_eq!(config.iface.iter().map(super::IfaceGlob::as_str).collect::<Vec<_>>(), ["eth0", "veth*"]);
     assert!(config.forwarded);
     assert_eq!(config.tunnels, Tunnels::Inner);
+    assert_eq!(config.filter, Some(Filter::compile("tcp port 443").unwrap()));
     assert_eq!(config.outputs, [OutputConfig::stdout(Output::Json, 1000)]);
     assert_eq!((config.attach, config.log_format), (Attach::Clsact, LogFormat::Json));
     assert_eq!(config.duration.unwrap().get().as_secs(), 60);
@@ -193,6 +198,14 @@ fn every_fault_of_an_output_has_its_place() {
         (
             format!("{json}events = [\"flow\", \"status\"]"),
             "c.toml:3:19: output: \"status\" is no kind of event: expected flow, container, user, trace, ",
+        ),
+        (
+            "filter = \"tcp port\"".to_owned(),
+            "c.toml:1:10: filter: \"tcp port\" is no filter (pcap-filter(7)): ",
+        ),
+        (
+            "filter = \"ip6 protochain 6\"".to_owned(),
+            "c.toml:1:10: filter: \"ip6 protochain 6\" is compiled to a loop",
         ),
         ("output = []".to_owned(), "c.toml:1:10: output: no output is left: expected "),
         (

@@ -17,7 +17,7 @@ use super::{Daemon, DaemonError, missing, numbers::Numbers, tell, unseen::Uplink
 use crate::{
     config::IfaceGlob,
     error::root_cause,
-    event::InterfaceStatus,
+    event::{InterfaceStatus, LinkType},
     host::{
         links::{self, Link, Tunnel},
         names,
@@ -270,6 +270,10 @@ impl Daemon<'_> {
             filters::remove_qdisc(&self.netlink.handle, link.index).await;
         }
         let mechanism = result?;
+        if let Some(capture) = &options.capture {
+            let kind = if link.raw_ip { LinkType::RawIp } else { LinkType::Ethernet };
+            capture.watch(link.index, &link.name.as_str().into(), kind);
+        }
         Ok((mechanism == Mechanism::Clsact && place.behind_others).then(|| {
             format!(
                 "the first place on {}: filters of others come before ours there, and what they decide \

@@ -166,6 +166,13 @@ pub enum DaemonError {
     Events(#[from] io::Error),
 }
 
+impl DaemonError {
+    /// Whether something was asked for that is not there, or that cannot be: whoever asks otherwise may be served.
+    pub const fn is_usage(&self) -> bool {
+        matches!(self, Self::NoSuchInterface { .. } | Self::Units(_) | Self::Trace(_))
+    }
+}
+
 /// Where the daemon stands once it counts.
 #[derive(Clone, Debug)]
 pub struct Started {
@@ -175,6 +182,31 @@ pub struct Started {
     pub missing: Vec<String>,
     /// Takes wishes for reports of packets as long as it runs.
     pub tracer: Tracer,
+}
+
+/// Whether what was asked for can be had on this host, as far as that is seen without a privilege: for who would rather
+/// know before something else is begun.
+///
+/// # Errors
+///
+/// [`DaemonError`], as [`run`] would say.
+///
+/// # Panics
+///
+/// As [`run`].
+pub async fn check(options: &Options) -> Result<(), DaemonError> {
+    let (netlink, _changes) = watch::open()?;
+    prepare(options, &netlink).await.map(drop)
+}
+
+/// A wrong name is told before anything that needs a privilege.
+async fn prepare(options: &Options, netlink: &Netlink) -> Result<Registry, DaemonError> {
+    interfaces::check_names(&options.ifaces, &links::list(&netlink.handle).await?)?;
+    let units = Registry::new(&options.units)?;
+    for wish in &options.traces {
+        wish.entry(&units)?;
+    }
+    Ok(units)
 }
 
 /// Runs until `shutdown` is ready. `started` is called once, when every packet is counted from then on.
@@ -196,12 +228,7 @@ pub async fn run(
     started: impl FnOnce(&Started),
 ) -> Result<Status, DaemonError> {
     let (netlink, changes) = watch::open()?;
-    // A wrong name is told before anything that needs a privilege.
-    interfaces::check_names(&options.ifaces, &links::list(&netlink.handle).await?)?;
-    let units = Registry::new(&options.units)?;
-    for wish in &options.traces {
-        wish.entry(&units)?;
-    }
+    let units = prepare(options, &netlink).await?;
     let (tracer, wishes) = trace::channel();
     let mut shutdown = std::pin::pin!(shutdown);
     let loaded = tokio::select! {

@@ -115,6 +115,7 @@ impl Daemon<'_> {
             identity_full: kernel.identity_full,
             no_role: kernel.no_role,
             orphan_fragments: kernel.orphan_fragments,
+            filter_window: self.ledgers.filter_window().unwrap_or_default(),
             gaps: self.gaps,
             taken_off: self.taken_off,
             drained: read,

@@ -25,6 +25,8 @@ pub struct Captured {
     pub interface: Text,
     /// What happened to it: came in by the interface, was handed to it, or was dropped.
     pub event: PacketEvent,
+    /// Why it was dropped, in the kernel's words; empty where it was not, or where they are not known.
+    pub drop_reason: Text,
     /// The id of the processing unit; empty where it is none's.
     pub puid: Text,
     /// The mark of its socket buffer, as it was found.

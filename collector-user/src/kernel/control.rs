@@ -14,10 +14,10 @@ use collector_ebpf::abi::{
 };
 
 use crate::{
-    host::links::Tunnel,
+    host::{links::Tunnel, pcap::Filter},
     kernel::{
         error::KernelError,
-        object::{ControlMaps, FlowMaps},
+        object::{ControlMaps, FlowMaps, fill_filter},
     },
 };
 
@@ -111,6 +111,16 @@ impl Controller {
             self.maps.roles.set(entry, Role::default(), 0).map_err(failed("ROLES", "written"))?;
         }
         absent_is_fine(self.maps.roles_more.remove(&ifindex)).map_err(failed("ROLES_MORE", "written"))
+    }
+
+    /// Puts another packet filter in the place of the one that the programs were loaded with. A packet that is looked at
+    /// meanwhile may meet instructions of both.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn set_filter(&mut self, filter: &Filter) -> Result<(), KernelError> {
+        fill_filter(&mut self.maps.filters, filter)
     }
 
     /// Adds an address of this host, which belongs to processing unit `pu`: the one that declares it, or `HOST`.

@@ -4,6 +4,7 @@ use aya::maps::MapError;
 use collector_ebpf::abi::{
     control::Crossed,
     counter::{DirectionCounters, Ledger, PUS_PER_CHUNK, PuCounters},
+    filter::{AT_DROPS, AT_TC},
     flow::{RX, TX},
 };
 
@@ -58,6 +59,21 @@ impl Ledgers {
             }
         }
         sum
+    }
+
+    /// Packets that the filter may have wanted, and that did not match since it asked for octets beyond its window: over all
+    /// CPUs, since the programs were loaded.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn filter_window(&self) -> Result<u64, KernelError> {
+        let mut sum = 0;
+        for machine in [AT_TC, AT_DROPS] {
+            let cpus = self.machines.get(&machine, 0).map_err(failed("FILTER_RUNS"))?;
+            sum += cpus.iter().map(|cpu| cpu.beyond).sum::<u64>();
+        }
+        Ok(sum)
     }
 
     /// What became of every packet and record since the programs were loaded, over all CPUs.

@@ -14,20 +14,25 @@ use collector_ebpf::abi::{
     bench::{self, Walk},
     control::{Anchor, Control},
     counter::{PUS_PER_CHUNK, PuCounters},
+    filter::{self, Machine},
     flow::{Slot4, Slot6, TableKey4, TableKey6},
+    packet::link,
     pu::Role,
     trace::Trace,
 };
 
-use crate::kernel::{
-    cpus::{self, give_slots, slots_of_one},
-    drops::{self, DropLimits, Drops, Prepared},
-    error::KernelError,
-    maps::{data, mapped, outer, shared, tables, typed},
-    memory::SharedArray,
-    networks::Networks,
-    requirements::{
-        check_kernel, check_object, check_privileges, is_preempt_rt, kernel_version, ticks_per_second,
+use crate::{
+    host::pcap::Filter,
+    kernel::{
+        cpus::{self, give_slots, slots_of_one},
+        drops::{self, DropLimits, Drops, Prepared},
+        error::KernelError,
+        maps::{data, mapped, outer, shared, tables, typed},
+        memory::SharedArray,
+        networks::Networks,
+        requirements::{
+            check_kernel, check_object, check_privileges, is_preempt_rt, kernel_version, ticks_per_second,
+        },
     },
 };
 
@@ -70,6 +75,8 @@ pub struct Settings {
     pub slots_on: Option<Vec<u32>>,
     /// Count and report what the kernel drops, within these limits.
     pub drops: Option<DropLimits>,
+    /// The single packets that are wanted; all where there is no filter.
+    pub filter: Option<Filter>,
     /// Load the programs that the bench compares with, too.
     pub reference_programs: bool,
 }
@@ -93,6 +100,7 @@ impl Default for Settings {
             mark_mask: 0xFFFC_0000,
             slots_on: None,
             drops: Some(DropLimits::default()),
+            filter: None,
             reference_programs: false,
         }
     }
@@ -160,6 +168,8 @@ pub struct ControlMaps {
     pub cidrs: LpmTrie<MapData, [u8; 16], u32>,
     /// Whose packets are reported.
     pub traced: HashMap<MapData, u32, Trace>,
+    /// The programs of the packet filter.
+    pub filters: Array<MapData, filter::Program>,
     /// The outer map of the IPv4 tables: writing it waits for every program that runs.
     pub tables_4: ArrayOfMaps<MapData>,
 }
@@ -190,10 +200,11 @@ pub struct CounterMaps {
 }
 
 /// The ledgers that the programs keep.
-#[derive(Debug)]
 pub struct Ledgers {
     /// An entry a CPU.
     pub(super) cpus: SharedArray<Control>,
+    /// The machines of the packet filter, which count too.
+    pub(super) machines: PerCpuArray<MapData, Machine>,
 }
 
 /// Loads everything; attaches nothing.
@@ -227,6 +238,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let (high_water_4, high_water_6) = (high_water(settings.table_4), high_water(settings.table_6));
 
     let prepared = settings.drops.as_ref().map(Prepared::new);
+    let filtered = u32::from(settings.filter.is_some());
 
     let mut loader = EbpfLoader::new();
     if let Some(Ok(prepared)) = &prepared {
@@ -242,6 +254,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         .override_global("POSSIBLE_CPUS", &possible, true)
         .override_global("MARK_MASK", &mark_mask, true)
         .override_global("MARK_SHIFT", &mark_shift, true)
+        .override_global("FILTERED", &filtered, true)
         .override_global("HIGH_WATER_4", &high_water_4, true)
         .override_global("HIGH_WATER_6", &high_water_6, true)
         .map_max_entries("CONTROL", possible)
@@ -279,6 +292,10 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         identities_4: [data(&mut ebpf, "NEW4")?, data(&mut ebpf, "LIVE4")?],
         identities_6: [data(&mut ebpf, "NEW6")?, data(&mut ebpf, "LIVE6")?],
     };
+    let mut filters = typed(&mut ebpf, "FILTER")?;
+    if let Some(filter) = &settings.filter {
+        fill_filter(&mut filters, filter)?;
+    }
     let control_map = data(&mut ebpf, "CONTROL")?;
     let control = ControlMaps {
         control: mapped(&control_map, "CONTROL", possible)?,
@@ -288,10 +305,12 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         tunnels: typed(&mut ebpf, "TUNNELS")?,
         cidrs: typed(&mut ebpf, "CIDRS")?,
         traced: typed(&mut ebpf, "TRACED")?,
+        filters,
         tables_4: outer_4,
     };
     let counters = CounterMaps { units: outer(&mut ebpf, "PUS")?, chunks: Vec::new() };
-    let ledgers = Ledgers { cpus: mapped(&control_map, "CONTROL", possible)? };
+    let machines = typed(&mut ebpf, "FILTER_RUNS")?;
+    let ledgers = Ledgers { cpus: mapped(&control_map, "CONTROL", possible)?, machines };
     give_slots(&control.control, with_slots, slots_4, slots_6);
     let networks = Networks::new(typed(&mut ebpf, "NETWORKS")?, typed(&mut ebpf, "NETWORKS_MADE")?);
     let events = typed(&mut ebpf, "EVENTS")?;
@@ -321,11 +340,28 @@ pub const INGRESS: &str = "tc_ingress";
 pub const EGRESS: &str = "tc_egress";
 const ANCHOR: &str = "anchor";
 /// The programs of the bench: nothing, and the usual way to count flows, as they are and with a packet of another flow
-/// in each run; and those that count, with a packet of another flow in each run.
-pub const REFERENCES: [&str; 7] =
-    ["empty", "floor", "walk_empty", "walk_floor", "walk_ingress", "walk_egress", "walk_held"];
+/// in each run; those that count, with a packet of another flow in each run; and the packet filter alone.
+pub const REFERENCES: [&str; 8] =
+    ["empty", "floor", "walk_empty", "walk_floor", "walk_ingress", "walk_egress", "walk_held", FILTER_PROBE];
+/// The program that says whether the filter wants a packet, among those of the bench.
+pub const FILTER_PROBE: &str = "filter_probe";
 /// Flows that `floor` can tell apart.
 pub const FLOOR_FLOWS: u32 = 1 << 20;
+
+/// Puts the filter's program for each kind of link into their map.
+pub(super) fn fill_filter(
+    programs: &mut Array<MapData, filter::Program>,
+    filter: &Filter,
+) -> Result<(), KernelError> {
+    for link in [link::ETHERNET, link::RAW_IP] {
+        programs.set(link.into(), filter.program(link), 0).map_err(|source| KernelError::Map {
+            map: "FILTER",
+            action: "filled",
+            source,
+        })?;
+    }
+    Ok(())
+}
 
 fn reference_maps(ebpf: &mut Ebpf) -> Result<ReferenceMaps, KernelError> {
     let mut programs: ProgramArray<_> = typed(ebpf, "PROGRAMS")?;

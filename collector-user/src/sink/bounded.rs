@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-/// The queue. Holds at most its capacity; a batch that was taken out no longer counts.
+/// The queue. Holds at most its capacity, in items and in what they weigh; a batch that was taken out no longer counts.
 pub(crate) struct Bounded<T> {
     state: Mutex<State<T>>,
     /// An item came, or none will come.
@@ -17,10 +17,14 @@ pub(crate) struct Bounded<T> {
     /// Items were taken out, or it is no use waiting for that.
     room: Condvar,
     capacity: usize,
+    /// What the items may weigh together.
+    most_weight: usize,
+    weigh: fn(&T) -> usize,
 }
 
 struct State<T> {
     items: VecDeque<T>,
+    weight: usize,
     accepted: u64,
     is_open: bool,
     is_awaited: bool,
@@ -37,23 +41,61 @@ pub(crate) enum Refused {
     Closed,
 }
 
+/// What came of waiting for items.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// There were some.
+    Some,
+    /// There were none in that time.
+    NothingYet,
+    /// There are none, and none will come.
+    NoMore,
+}
+
 impl<T> Bounded<T> {
+    /// One whose items weigh nothing.
     pub(crate) const fn new(capacity: usize) -> Self {
-        let state =
-            State { items: VecDeque::new(), accepted: 0, is_open: true, is_awaited: false, patience: None };
-        Self { state: Mutex::new(state), ready: Condvar::new(), room: Condvar::new(), capacity }
+        Self::weighing(capacity, usize::MAX, |_| 0)
+    }
+
+    /// One that holds at most `most_weight` as well, by what `weigh` says of each item.
+    pub(crate) const fn weighing(capacity: usize, most_weight: usize, weigh: fn(&T) -> usize) -> Self {
+        let state = State {
+            items: VecDeque::new(),
+            weight: 0,
+            accepted: 0,
+            is_open: true,
+            is_awaited: false,
+            patience: None,
+        };
+        Self {
+            state: Mutex::new(state),
+            ready: Condvar::new(),
+            room: Condvar::new(),
+            capacity,
+            most_weight,
+            weigh,
+        }
     }
 
     /// Adds an item, or says why not. Waits for room only after [`be_patient`](Self::be_patient). `item` is made only
     /// where there is room for it.
     pub(crate) fn push(&self, item: impl FnOnce() -> T) -> Result<(), Refused> {
+        self.push_weighing(0, item)
+    }
+
+    /// The same for an item of which it is known what it weighs.
+    pub(crate) fn push_weighing(&self, weight: usize, item: impl FnOnce() -> T) -> Result<(), Refused> {
+        let is_full = |state: &State<T>| {
+            state.items.len() >= self.capacity || state.weight.saturating_add(weight) > self.most_weight
+        };
         let mut state = self.lock();
-        while state.is_open && state.items.len() >= self.capacity {
+        while state.is_open && is_full(&state) {
             let Some(patience) = state.patience else { return Err(Refused::Full) };
             let (after, outcome) =
                 self.room.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner);
             state = after;
-            if outcome.timed_out() && state.items.len() >= self.capacity {
+            if outcome.timed_out() && is_full(&state) {
                 // Whoever takes nothing for so long is waited for once, not once an item.
                 state.patience = None;
             }
@@ -61,7 +103,9 @@ impl<T> Bounded<T> {
         if !state.is_open {
             return Err(Refused::Closed);
         }
-        state.items.push_back(item());
+        let item = item();
+        state.weight += (self.weigh)(&item);
+        state.items.push_back(item);
         state.accepted += 1;
         let wake = std::mem::take(&mut state.is_awaited);
         drop(state);
@@ -93,6 +137,24 @@ impl<T> Bounded<T> {
         self.move_out(state, batch, most)
     }
 
+    /// The same, but waits no longer than `patience`.
+    pub(crate) fn take_within(&self, batch: &mut Vec<T>, most: usize, patience: Duration) -> Taken {
+        let nothing_yet = |state: &mut State<T>| {
+            state.is_awaited = true;
+            state.items.is_empty() && state.is_open
+        };
+        let (state, _) = self
+            .ready
+            .wait_timeout_while(self.lock(), patience, nothing_yet)
+            .unwrap_or_else(PoisonError::into_inner);
+        let is_open = state.is_open;
+        match (self.move_out(state, batch, most), is_open) {
+            (true, _) => Taken::Some,
+            (false, true) => Taken::NothingYet,
+            (false, false) => Taken::NoMore,
+        }
+    }
+
     /// Moves up to `most` items to `batch`; does not wait. False when there are none at the moment.
     pub(crate) fn try_take(&self, batch: &mut Vec<T>, most: usize) -> bool {
         self.move_out(self.lock(), batch, most)
@@ -100,7 +162,8 @@ impl<T> Bounded<T> {
 
     fn move_out(&self, mut state: MutexGuard<'_, State<T>>, batch: &mut Vec<T>, most: usize) -> bool {
         let count = state.items.len().min(most);
-        batch.extend(state.items.drain(..count));
+        let State { items, weight, .. } = &mut *state;
+        batch.extend(items.drain(..count).inspect(|item| *weight -= (self.weigh)(item)));
         let may_be_waited_for = state.patience.is_some();
         drop(state);
         if may_be_waited_for {
@@ -131,7 +194,7 @@ impl<T> Bounded<T> {
 mod tests {
     use std::{thread, time::Duration};
 
-    use super::{Bounded, Refused};
+    use super::{Bounded, Refused, Taken};
 
     /// Longer than any test takes that passes.
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -150,6 +213,16 @@ mod tests {
         assert_eq!(batch, [1, 2, 3, 5]);
         assert!(!queue.try_take(&mut batch, 9));
         assert_eq!(queue.accepted(), 4);
+    }
+
+    #[test]
+    fn heavy_items_fill_it_before_they_are_many() {
+        let queue = Bounded::weighing(9, 10, |item: &usize| *item);
+        let push = |item: usize| queue.push_weighing(item, || item);
+        assert_eq!([6, 5, 4, 1].map(push), [Ok(()), Err(Refused::Full), Ok(()), Err(Refused::Full)]);
+        let mut batch = Vec::new();
+        assert!(queue.try_take(&mut batch, 1));
+        assert_eq!([7, 6].map(push), [Err(Refused::Full), Ok(())]);
     }
 
     #[test]
@@ -180,6 +253,22 @@ mod tests {
             taker.join().unwrap()
         });
         assert_eq!(taken, (0..1000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn who_waits_for_a_time_is_told_what_came_of_it() {
+        let queue = Bounded::new(3);
+        let mut batch = Vec::new();
+        assert_eq!(queue.take_within(&mut batch, 9, Duration::from_millis(1)), Taken::NothingYet);
+        thread::scope(|scope| {
+            let taker = scope.spawn(|| queue.take_within(&mut batch, 9, PATIENCE));
+            // Before the wait or in it: both see it.
+            queue.push(|| 1).unwrap();
+            assert_eq!(taker.join().unwrap(), Taken::Some);
+        });
+        queue.close();
+        assert_eq!(queue.take_within(&mut batch, 9, PATIENCE), Taken::NoMore);
+        assert_eq!(batch, [1]);
     }
 
     #[test]

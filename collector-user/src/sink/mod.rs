@@ -4,13 +4,18 @@
 //! [`json`] and [`text`]; the log of others ([`log`](mod@log): standard error, the systemd journal, syslog); and any
 //! collector ([`Behind`]). A sink that is slow, fails or panics loses its own events, counted, and never holds up the one
 //! who hands them over.
+//!
+//! Packets as they were seen are no events: they go to a file of a form of its own, [`pcapng`], by [`capture`](mod@capture).
 
 mod behind;
 pub(crate) mod bounded;
+pub mod capture;
 mod error;
 pub mod json;
 mod lines;
 pub mod log;
+mod merge;
+pub mod pcapng;
 pub mod queue;
 pub mod text;
 pub(crate) mod waiting;
@@ -34,6 +39,17 @@ pub trait Format: Send {
     ///
     /// Where the event cannot be put into this format.
     fn write(&mut self, time: Time, event: &Event, out: &mut Vec<u8>) -> io::Result<()>;
+}
+
+/// A queue that loses what finds no room, and can be told to wait for it: for when nothing is drained any more, and the
+/// last of it is more than a queue holds.
+pub trait Room: Send {
+    /// From now on what finds the queue full waits for room. An output that takes nothing for two seconds is waited for no
+    /// longer, so that it costs the others no more than that; one that is slow is, until [`hurry`](Self::hurry).
+    fn wait_for_room(&self);
+
+    /// What finds the queue full is lost at once again, what waits now among it. From any thread.
+    fn hurry(&self);
 }
 
 /// What a sink's thread hands events to, one at a time. It may block.

@@ -1,7 +1,7 @@
 //! The machinery of a sink: a bounded queue, a thread that formats and writes, and their counts.
 //!
 //! [`start`] and [`start_target`] give two handles. [`Queue`] takes events in, from the daemon's task, and does not wait,
-//! but at the end and where it is told to ([`Queue::wait_for_room`]). [`Writer`] belongs to who ends the sink:
+//! but at the end and where it is told to ([`Room::wait_for_room`]). [`Writer`] belongs to who ends the sink:
 //! [`Writer::close`] lets the thread write all that was accepted, [`Closed::finish`] writes the status as the last line.
 //!
 //! Every event that is handed over is counted once: `handed over = delivered + queue_full + failed`, at any moment when
@@ -28,7 +28,7 @@ use tokio::sync::{
 };
 
 use super::{
-    Format, SinkError, Target,
+    Format, Room, SinkError, Target,
     bounded::{Bounded, Refused},
     lines::Lines,
     writer::{OUTCOMES, Outcome, Thread},
@@ -44,7 +44,7 @@ use crate::{
 /// Events that a queue holds unless somebody says otherwise.
 pub const DEFAULT_CAPACITY: usize = 65_536;
 
-/// How long an output may take nothing before [`Queue::wait_for_room`] no longer waits for it.
+/// How long an output may take nothing before [`Room::wait_for_room`] no longer waits for it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What became of the events that a sink was handed.
@@ -201,16 +201,14 @@ impl Queue {
         };
         lost.fetch_add(1, Relaxed);
     }
+}
 
-    /// From now on an event that finds the queue full waits for room: for when nothing is drained any more, and the last
-    /// events are more than a queue holds. An output that takes nothing for two seconds is waited for no longer, so
-    /// that it costs the others no more than that; one that is slow is, until [`hurry`](Self::hurry).
-    pub fn wait_for_room(&self) {
+impl Room for Queue {
+    fn wait_for_room(&self) {
         self.shared.queue.be_patient(PATIENCE);
     }
 
-    /// Events that find the queue full are lost at once again, those that wait now among them. From any thread.
-    pub fn hurry(&self) {
+    fn hurry(&self) {
         self.shared.queue.hurry();
     }
 }

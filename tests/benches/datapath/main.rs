@@ -3,12 +3,14 @@
 //! - [`hot`]: one flow, which holds its slot.
 //! - [`flows`]: many flows, whose packets come mixed.
 //! - [`first`]: the first packet of a flow, with everything on.
+//! - [`filter`]: the packet filter alone.
 //!
 //! Each program is run by `BPF_PROG_TEST_RUN`, beside two of the same object: an empty one, which is what running a
 //! program costs at all and is subtracted, and `floor`, the usual way to count flows. Programs take turns within a round,
 //! so that whatever else the machine does meets all of them; what is printed are medians over the rounds.
 #![expect(clippy::print_stdout, reason = "the tables are what it is for")]
 
+mod filter;
 mod first;
 mod flows;
 mod hot;
@@ -30,9 +32,12 @@ use collector_user::kernel::object::Settings;
 fn main() -> Result<()> {
     let options = Options::parse(std::env::args().skip(1))?;
     pin(0)?;
-    for (part, run) in
-        [("hot", hot::run as fn(usize) -> Result<()>), ("flows", flows::run), ("first", first::run)]
-    {
+    for (part, run) in [
+        ("hot", hot::run as fn(usize) -> Result<()>),
+        ("flows", flows::run),
+        ("first", first::run),
+        ("filter", filter::run),
+    ] {
         if options.wants(part) {
             run(options.rounds)?;
         }
@@ -68,8 +73,19 @@ fn settings() -> Settings {
 
 /// Nanoseconds of a run of the program on the frame, over `repeat` runs.
 fn run(datapath: &mut Datapath, program: &'static str, frame: &[u8], repeat: u32) -> Result<f64> {
+    run_for(datapath, program, PASS_ON, frame, repeat)
+}
+
+/// The same of a program that ends with another action.
+fn run_for(
+    datapath: &mut Datapath,
+    program: &'static str,
+    action: i32,
+    frame: &[u8],
+    repeat: u32,
+) -> Result<f64> {
     let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
     let result = datapath.programs.classifier(program)?.test_run(options)?;
-    ensure!(result.return_value as i32 == PASS_ON, "{program} ended with {}", result.return_value as i32);
+    ensure!(result.return_value as i32 == action, "{program} ended with {}", result.return_value as i32);
     Ok(result.duration.as_nanos() as f64)
 }

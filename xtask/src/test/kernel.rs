@@ -12,7 +12,7 @@ use crate::{
 const WHAT: &str = "the kernel tests";
 
 /// What they compare against.
-const TOOLS: [Tool; 8] = [
+const TOOLS: [Tool; 9] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("nft", "nftables"),
@@ -21,6 +21,7 @@ const TOOLS: [Tool; 8] = [
     ("ping", "iputils-ping"),
     ("bpftool", "bpftool"),
     ("python3", "python3"),
+    tools::LIBPCAP,
 ];
 
 /// Fails where they cannot run, before anything is built for them.

@@ -35,6 +35,7 @@ mod count;
 mod drops;
 mod family;
 mod fill;
+mod filter;
 mod fragments;
 mod identity;
 mod inner;
@@ -104,6 +105,12 @@ pub(crate) fn empty(_ctx: TcContext) -> i32 {
 pub(crate) fn floor(ctx: TcContext) -> i32 {
     reference::floor(ctx.skb.skb);
     PASS_ON
+}
+
+/// What tests and the bench run a packet filter by: 1 for a packet that it wants, else 0.
+#[classifier]
+pub(crate) fn filter_probe(ctx: TcContext) -> i32 {
+    filter::probe(ctx.skb.skb)
 }
 
 /// `empty` with a packet of the next flow: what the bench subtracts where each packet is another flow's.

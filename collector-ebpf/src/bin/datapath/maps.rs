@@ -12,6 +12,7 @@ use collector_ebpf::abi::{
     control::{Anchor, Control},
     counter::{Fill, PU_CHUNKS, PUS_PER_CHUNK, PuCounters},
     drop::{self, DropBudget, DropCounts, DropKey, DropLedger},
+    filter::{self, Machine},
     flow::{FlowKey4, FlowKey6, Identity, Slot4, Slot6, TableCounts, TableKey4, TableKey6},
     network,
     packet::PacketRecord,
@@ -188,6 +189,13 @@ pub(crate) static DROP_LEDGER: PerCpuArray<DropLedger, 1> = PerCpuArray::new();
 /// What units may still report of their drops. Written here, read by user space.
 #[btf_map]
 pub(crate) static DROP_BUDGETS: Array<DropBudget, { drop::UNITS as usize }> = Array::new();
+/// The programs of the packet filter, by the kind of link. Written by user space before any program runs.
+#[btf_map]
+pub(crate) static FILTER: Array<filter::Program, { filter::PROGRAMS as usize }> = Array::new();
+
+/// The machines that run them. Written here; what they count is read by user space.
+#[btf_map]
+pub(crate) static FILTER_RUNS: PerCpuArray<Machine, { filter::MACHINES as usize }> = PerCpuArray::new();
 
 /// Written by the reference program `floor` only. As small as can be where it is not loaded, as what follows.
 #[btf_map]

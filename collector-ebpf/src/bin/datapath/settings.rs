@@ -108,3 +108,7 @@ pub(crate) static DROP_INTERVAL_NS: Global<u64> = Global::new(10_000_000);
 /// Nanoseconds that a unit may save up for reports of drops.
 #[unsafe(no_mangle)]
 pub(crate) static DROP_BURST_NS: Global<u64> = Global::new(2_000_000_000);
+
+/// 1 where there is a packet filter; 0 where every packet is wanted.
+#[unsafe(no_mangle)]
+pub(crate) static FILTERED: Global<u32> = Global::new(0);

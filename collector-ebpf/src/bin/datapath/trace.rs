@@ -18,7 +18,7 @@ use collector_ebpf::abi::{
 };
 
 use crate::{
-    Skb, account, count,
+    Skb, account, count, filter,
     maps::{PACKETS, ROLES, SCRATCH, TRACED},
     packet::metadata_vlan,
     read::{self, Packet},
@@ -43,7 +43,7 @@ pub(crate) extern "C" fn trace_packet(skb: Skb, pu: u32, is_leaving: u32) -> u32
         return 0;
     }
     count::ledger(|ledger| ledger.traced += 1);
-    if !wanted(skb) {
+    if !filter::wants(skb, link_of(role).into()) {
         count::ledger(|ledger| ledger.filtered += 1);
     } else if !is_due(pu as u16, every) {
         count::ledger(|ledger| ledger.sampled += 1);
@@ -71,10 +71,10 @@ fn applies(trace: &Trace, direction: usize, now: u64) -> u32 {
     if now < until { trace.every } else { 0 }
 }
 
-/// Whether a filter takes the packet. There is none: the place for one.
-#[inline(never)]
-fn wanted(_skb: Skb) -> bool {
-    true
+/// What packets of an interface begin with.
+#[inline(always)]
+fn link_of(role: &Role) -> u8 {
+    if role.flags & role::RAW_IP != 0 { link::RAW_IP } else { link::ETHERNET }
 }
 
 /// Whether the packet is the one of so `many` of its unit that is reported: the first of them.
@@ -119,7 +119,7 @@ fn output(skb: Skb, pu: u16, is_leaving: bool, now: u64, role: &Role) -> i64 {
         // The kernel keeps it in network byte order.
         (*record).vlan_protocol = if tag.is_some() { (*skb).vlan_proto as u16 } else { 0 };
         (*record).event = if is_leaving { event::TRANSMITTED } else { event::RECEIVED };
-        (*record).link = if role.flags & role::RAW_IP != 0 { link::RAW_IP } else { link::ETHERNET };
+        (*record).link = link_of(role);
         (*record).end = 0;
         (*record)._pad = [0; 3];
         bpf_perf_event_output(

@@ -16,7 +16,7 @@ use crate::{
         ContainerRecord, CounterReport, DnsRequestReport, Event, FlowRecord, Ledger, PacketReport,
         PingReport, Status, Time, UserRecord,
     },
-    sink::{Behind, Format, SinkError, json::Json},
+    sink::{Behind, Format, Room as _, SinkError, json::Json},
 };
 
 /// Longer than any test takes that passes.
