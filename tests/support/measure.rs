@@ -5,7 +5,7 @@ use anyhow::{Context as _, ensure};
 use crate::Result;
 
 /// The parts that `--only` can name, of all benchmarks together: each leaves out what is not its own.
-const PARTS: [&str; 5] = ["events", "hot", "flows", "first", "filter"];
+const PARTS: [&str; 6] = ["events", "hot", "flows", "first", "filter", "traced"];
 
 /// Arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -102,6 +102,11 @@ fn summary(config: &Config) -> String {
         let globs: Vec<_> = config.iface.iter().map(ToString::to_string).collect();
         summary = format!("{summary}; interfaces: {}", globs.join(", "));
     }
+    if !config.trace.is_empty() {
+        let traces: Vec<_> =
+            config.trace.iter().map(|trace| trace.to_string().escape_debug().to_string()).collect();
+        summary = format!("{summary}; traces: {}", traces.join(", "));
+    }
     let units = config.pu.len();
     format!("{summary}; processing units declared: {units}")
 }
@@ -116,11 +121,11 @@ mod tests {
     #[test]
     fn a_good_file_in_one_line() {
         let text = "iface = [\"eth0\", \"veth*\"]\n[[output]]\ntype = \"json\"\nto = \"/f\"\n\
-                    [[pu]]\nid = \"web\"\ninterface = [\"x\"]\n";
+                    [[trace]]\npu = \"web\"\n[[pu]]\nid = \"web\"\ninterface = [\"x\"]\n";
         let config = Config::parse(text, Path::new("c.toml")).unwrap();
         assert_eq!(
             summary(&config),
-            "good; outputs: json to /f; interfaces: eth0, veth*; processing units declared: 1"
+            "good; outputs: json to /f; interfaces: eth0, veth*; traces: web:both; processing units declared: 1"
         );
         assert_eq!(lacking(&config, &BTreeMap::new()).as_deref(), Some("eth0"));
         let link = Link { name: "eth0".to_owned(), ..Link::default() };

@@ -50,6 +50,17 @@ counter-interval = "2m"
 queue = 1000
 mark-mask = 0x0000FF00
 log-format = "json"
+snaplen = 65535
+sample = 10
+
+[[trace]]
+pu = "web"
+direction = "in"
+for = "10m"
+sample = 3
+
+[[trace]]
+pu = "*"
 
 [limits]
 flow-slots = 1024
@@ -80,6 +91,10 @@ cidr = ["10.1.2.3/32"]
     assert_eq!(config.counter_interval.get().as_secs(), 120);
     assert_eq!((config.queue, config.mark_mask), (1000, 0xFF00));
     assert_eq!(config.limits, Limits { flow_slots: 1024, flows: 4096, new_flows_per_second: 10 });
+    let traces: Vec<_> = config.trace.iter().map(ToString::to_string).collect();
+    assert_eq!(traces, ["web:in:10m", "*:both"]);
+    let every: Vec<_> = config.trace.iter().map(|trace| trace.wish(config.sample).every.get()).collect();
+    assert_eq!((config.snaplen, every), (u16::MAX, vec![3, 10]));
     let [web, db] = config.pu.as_slice() else { panic!("{:?}", config.pu) };
     assert_eq!((&*web.id, &*web.namespace), ("web", "/prod"));
     assert_eq!(web.tags.to_string(), "app=web app=other empty=");
@@ -228,6 +243,7 @@ fn what_is_shown_is_the_same_configuration() {
                 log-format = \"json\"\nattach = \"tcx\"\n\
                 [limits]\nflows = 64\n[[output]]\ntype = \"log\"\nto = \"journal\"\nevents = [\"ping\"]\n\
                 [[output]]\ntype = \"text\"\nto = \"a\\\"b\"\nname = \"two words\"\n\
+                [[trace]]\npu = \"c\"\ndirection = \"out\"\nfor = \"1m\"\nsample = 9\n[[trace]]\npu = \"all\"\n\
                 [[pu]]\nid = \"a\\tb\"\ncidr = [\"10.0.0.0/8\"]\ntags = [\"k=v\"]\n\
                 [[pu]]\nid = \"c\"\nnamespace = \"/n\"\ninterface = [\"x\"]\nside = \"behind\"\n";
     for text in ["", full, EXAMPLE] {
@@ -252,6 +268,23 @@ fn keys(head: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_trace_that_cannot_be_is_told_with_its_place() {
+    for (text, place, want) in [
+        ("[[trace]]\npu = \"wbe\"", "2:6", "no processing unit \"wbe\""),
+        ("[[trace]]\npu = \"host\"\ndirection = \"up\"", "3:13", "expected one of `in`, `out`, `both`"),
+        ("[[trace]]\npu = \"host\"\nfor = \"ever\"", "3:7", "trace.for: \"ever\" is no length of time"),
+        ("[[trace]]\npu = \"host\"\nsample = 0", "3:10", "trace.sample is 0"),
+        ("[[trace]]", "1:1", "missing field `pu`"),
+        ("sample = 0", "1:10", "sample is 0"),
+        ("snaplen = 0", "1:11", "snaplen = 0: expected a number from 1 to 65535"),
+        ("snaplen = 65536", "1:11", "snaplen = 65536: expected a number from 1 to 65535"),
+    ] {
+        let (message, _) = error(text);
+        assert!(message.starts_with(&format!("c.toml:{place}: ")) && message.contains(want), "{message}");
+    }
+}
+
+#[test]
 fn the_example_has_every_key_and_is_right_with_and_without_its_comments() {
     assert_eq!(parse(EXAMPLE).unwrap(), Config::default());
     // Prose has a blank behind its `#`. The one key that excludes others stays out.
@@ -265,7 +298,7 @@ fn the_example_has_every_key_and_is_right_with_and_without_its_comments() {
         .collect();
     let text = uncommented.join("\n");
     let config = parse(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
-    assert_eq!((config.outputs.len(), config.pu.len()), (3, 1));
+    assert_eq!((config.outputs.len(), config.pu.len(), config.trace.len()), (3, 1, 1));
     let mut sections: Vec<(&str, Vec<&str>)> = vec![("", Vec::new())];
     for line in uncommented {
         match line.strip_prefix('[') {
@@ -282,6 +315,7 @@ fn the_example_has_every_key_and_is_right_with_and_without_its_comments() {
         ("limits", "[limits]"),
         ("output", "[[output]]\ntype = \"log\""),
         ("pu", "[[pu]]\nid = \"a\""),
+        ("trace", "[[trace]]\npu = \"host\""),
     ] {
         let keys = keys(head);
         assert!(keys.len() >= 3, "{keys:?}");

@@ -4,6 +4,7 @@
 //! - [`flows`]: many flows, whose packets come mixed.
 //! - [`first`]: the first packet of a flow, with everything on.
 //! - [`filter`]: the packet filter alone.
+//! - [`traced`]: one flow, whose packets are reported.
 //!
 //! Each program is run by `BPF_PROG_TEST_RUN`, beside two of the same object: an empty one, which is what running a
 //! program costs at all and is subtracted, and `floor`, the usual way to count flows. Programs take turns within a round,
@@ -14,6 +15,7 @@ mod filter;
 mod first;
 mod flows;
 mod hot;
+mod traced;
 mod walk;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -37,6 +39,7 @@ fn main() -> Result<()> {
         ("flows", flows::run),
         ("first", first::run),
         ("filter", filter::run),
+        ("traced", traced::run),
     ] {
         if options.wants(part) {
             run(options.rounds)?;
