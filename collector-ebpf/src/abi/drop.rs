@@ -31,20 +31,27 @@ pub const ELSEWHERE: u16 = 0;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DropCounts {
-    /// Wire packets: the segments of a super-packet.
-    pub packets: u64,
+    /// Wire packets beyond the socket buffers: of a super-packet, all but one.
+    pub more: u64,
     /// Socket buffers.
     pub skbs: u64,
     /// Octets of the buffers as the kernel held them, from the link layer's header on where there was one.
     pub bytes: u64,
 }
 
-layout!(DropCounts, 24, { packets: 0, skbs: 8, bytes: 16 });
+layout!(DropCounts, 24, { more: 0, skbs: 8, bytes: 16 });
+
+impl DropCounts {
+    /// Wire packets.
+    pub const fn packets(&self) -> u64 {
+        self.skbs + self.more
+    }
+}
 
 /// What became of every run of the drop program, and of every report: an entry of the map `DROP_LEDGER`, one a CPU.
 ///
 /// `seen` = those in [`DropCounts::skbs`] + `no_packet` + `table_full`. Of those that are counted and not [`ELSEWHERE`],
-/// each is one of `reported`, `folded`, `held_back` or `output_failed`.
+/// each is one of `reported`, `folded`, `output_failed`, or [`DropBudget::held_back`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DropLedger {
@@ -59,22 +66,21 @@ pub struct DropLedger {
     pub reported: u64,
     /// Those of reasons of which no report is wanted.
     pub folded: u64,
-    /// Reports beyond the budget of their unit.
-    pub held_back: u64,
     /// Reports for which the buffer had no room.
     pub output_failed: u64,
 }
 
-layout!(DropLedger, 56, {
-    seen: 0, no_packet: 8, table_full: 16, reported: 24, folded: 32, held_back: 40, output_failed: 48,
-});
+layout!(DropLedger, 48, { seen: 0, no_packet: 8, table_full: 16, reported: 24, folded: 32, output_failed: 40 });
+
+/// Parts of a tick in which reports are paid for.
+pub const PARTS: u64 = 1 << 16;
 
 /// A unit's budget of reports: an entry of the array `DROP_BUDGETS`, by the unit's index.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DropBudget {
-    /// `CLOCK_BOOTTIME` in nanoseconds up to which reports are paid for: each costs its interval. (The generic cell rate
-    /// algorithm, ITU-T I.371: a token bucket in one number.)
+    /// Up to when reports are paid for, in [parts](PARTS) of a tick of the kernel's `jiffies64`: each costs its interval.
+    /// (The generic cell rate algorithm, ITU-T I.371: a token bucket in one number.)
     pub paid_until: u64,
     /// Reports that were held back, ever.
     pub held_back: u64,

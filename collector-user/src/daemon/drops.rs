@@ -158,7 +158,7 @@ impl Daemon<'_> {
         let (kernel, rows) =
             (dropping.maps.ledger().unwrap_or_default(), dropping.rows().unwrap_or_default());
         dropping.skipped = dropping.skipped.max(self.programs.skipped_drops());
-        let DropLedger { seen, no_packet, table_full, reported, folded, held_back, output_failed } = kernel;
+        let DropLedger { seen, no_packet, table_full, reported, folded, output_failed } = kernel;
         ledger.drops_seen = seen;
         ledger.drops_counted = rows.values().map(|counts| counts.skbs).sum();
         ledger.drops_no_packet = no_packet;
@@ -168,7 +168,7 @@ impl Daemon<'_> {
         ledger.drop_reports_lost = reported.saturating_sub(self.tracing.drops_read());
         ledger.drop_flows_lost = dropping.rejected.lost;
         ledger.drop_reports_folded = folded + dropping.folded;
-        ledger.drop_reports_held_back = held_back;
+        ledger.drop_reports_held_back = dropping.maps.held_back(self.units.last_index()).unwrap_or_default();
         ledger.drop_reports_failed = output_failed;
     }
 }

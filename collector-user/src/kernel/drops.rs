@@ -10,13 +10,14 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray},
     programs::{BtfTracePoint, Program},
 };
-use collector_ebpf::abi::drop::{DropBudget, DropCounts, DropKey, DropLedger, ELSEWHERE, UNITS};
+use collector_ebpf::abi::drop::{DropBudget, DropCounts, DropKey, DropLedger, PARTS};
 
 use super::{
     btf::{Btf, BtfError},
     error::KernelError,
     maps::typed,
     reasons::Reasons,
+    requirements::ticks_per_second,
 };
 use crate::host::symbols::Symbols;
 
@@ -90,8 +91,8 @@ pub struct Told {
     shape: Shape,
     reasons: u32,
     namespace: u32,
-    interval_ns: u64,
-    burst_ns: u64,
+    interval: u64,
+    burst_parts: u64,
     rows: u32,
     trial: (u64, u64),
     folded: [u64; 4],
@@ -112,14 +113,14 @@ impl Told {
         let DropLimits { per_second, burst, rows, .. } = *limits;
         let namespace = fs::metadata("/proc/thread-self/ns/net")
             .map_err(|source| KernelError::Host { what: "the network namespace", source })?;
-        let interval_ns = 1_000_000_000 / u64::from(per_second.max(1));
+        let interval = (u64::from(ticks_per_second()?) * PARTS / u64::from(per_second.max(1))).max(1);
         Ok(Self {
             reasons: u32::from(shape.has_reasons),
             shape,
             // The kernel numbers namespaces with 32 bits.
             namespace: namespace.ino() as u32,
-            interval_ns,
-            burst_ns: interval_ns.saturating_mul(u64::from(burst.max(1))),
+            interval,
+            burst_parts: interval.saturating_mul(u64::from(burst.max(1))),
             rows: rows.max(1),
             trial,
             folded,
@@ -134,8 +135,8 @@ impl Told {
         loader
             .override_global("DROP_REASONS", &self.reasons, true)
             .override_global("NAMESPACE", &self.namespace, true)
-            .override_global("DROP_INTERVAL_NS", &self.interval_ns, true)
-            .override_global("DROP_BURST_NS", &self.burst_ns, true)
+            .override_global("DROP_INTERVAL", &self.interval, true)
+            .override_global("DROP_BURST", &self.burst_parts, true)
             .override_global("TRIAL", &self.trial.0, true)
             .override_global("TRIAL_LENGTH", &self.trial.1, true)
             .map_max_entries("DROPS", self.rows);
@@ -254,26 +255,26 @@ impl DropMaps {
         let cpus = self.ledger.get(&0, 0).map_err(failed("DROP_LEDGER"))?;
         Ok(cpus.iter().fold(DropLedger::default(), |mut sum, cpu| {
             // Each by its name: one that is new has to be added here.
-            let DropLedger { seen, no_packet, table_full, reported, folded, held_back, output_failed } = cpu;
+            let DropLedger { seen, no_packet, table_full, reported, folded, output_failed } = cpu;
             sum.seen += seen;
             sum.no_packet += no_packet;
             sum.table_full += table_full;
             sum.reported += reported;
             sum.folded += folded;
-            sum.held_back += held_back;
             sum.output_failed += output_failed;
             sum
         }))
     }
 
-    /// Reports of a unit that were held back, ever.
+    /// Reports that were held back, ever, of all units up to the one with this index.
     ///
     /// # Errors
     ///
     /// [`KernelError::Map`].
-    pub fn held_back(&self, pu: u16) -> Result<u64, KernelError> {
-        debug_assert!(pu != ELSEWHERE && u32::from(pu) < UNITS, "there is no report of others");
-        Ok(self.budgets.get(&u32::from(pu), 0).map_err(failed("DROP_BUDGETS"))?.held_back)
+    pub fn held_back(&self, last: u16) -> Result<u64, KernelError> {
+        (0..=u32::from(last)).try_fold(0, |sum, unit| {
+            Ok(sum + self.budgets.get(&unit, 0).map_err(failed("DROP_BUDGETS"))?.held_back)
+        })
     }
 }
 

@@ -10,12 +10,13 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_F_CURRENT_CPU, BPF_NOEXIST},
     helpers::generated::{
-        bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_perf_event_output, bpf_probe_read_kernel,
+        bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_perf_event_output,
+        bpf_probe_read_kernel,
     },
     programs::BtfTracePointContext,
 };
 use collector_ebpf::abi::{
-    drop::{DropCounts, DropKey, DropLedger, ELSEWHERE, UNITS},
+    drop::{DropCounts, DropKey, DropLedger, ELSEWHERE, PARTS, UNITS},
     packet::{PacketRecord, end, event, link},
     pu::{index, role},
 };
@@ -26,8 +27,8 @@ use crate::{
     packet::opaque,
     read::role_of_index,
     settings::{
-        DROP_BURST_NS, DROP_INTERVAL_NS, DROP_REASONS, FOLDED_0, FOLDED_1, FOLDED_2, FOLDED_3, NAMESPACE,
-        TRIAL, TRIAL_LENGTH,
+        DROP_BURST, DROP_INTERVAL, DROP_REASONS, FOLDED_0, FOLDED_1, FOLDED_2, FOLDED_3, NAMESPACE, TRIAL,
+        TRIAL_LENGTH,
     },
 };
 
@@ -139,14 +140,16 @@ fn count(key: &DropKey, dropped: &Dropped) -> bool {
         Some(row) => row,
         None => {
             // Another CPU may make it first.
-            let _ = DROPS.insert(key, &DropCounts { packets: 0, skbs: 0, bytes: 0 }, u64::from(BPF_NOEXIST));
+            let _ = DROPS.insert(key, &DropCounts { more: 0, skbs: 0, bytes: 0 }, u64::from(BPF_NOEXIST));
             let Some(row) = DROPS.get_ptr_mut(key) else { return false };
             row
         }
     };
     // SAFETY: rows are never removed; all that is added is added atomically.
     unsafe {
-        atomic::add(&raw mut (*row).packets, u64::from(dropped.packets));
+        if dropped.packets > 1 {
+            atomic::add(&raw mut (*row).more, u64::from(dropped.packets - 1));
+        }
         atomic::add(&raw mut (*row).skbs, 1);
         atomic::add(&raw mut (*row).bytes, u64::from(dropped.length));
     }
@@ -158,20 +161,19 @@ fn count(key: &DropKey, dropped: &Dropped) -> bool {
 fn may_report(pu: u16) -> u32 {
     let Some(budget) = DROP_BUDGETS.get_ptr_mut(u32::from(pu) % UNITS) else { return 0 };
     // SAFETY: no arguments, no memory.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let now = unsafe { bpf_jiffies64() } * PARTS;
     // SAFETY: the entry is live. Two CPUs may read the same number and spend the same report; what is held back is
     // added atomically.
     unsafe {
         let paid = &raw mut (*budget).paid_until;
-        let saved = now.saturating_sub(DROP_BURST_NS.load());
-        let until = paid.read_volatile().max(saved) + DROP_INTERVAL_NS.load();
+        let saved = now.saturating_sub(DROP_BURST.load());
+        let until = paid.read_volatile().max(saved) + DROP_INTERVAL.load();
         if until <= now {
             paid.write_volatile(until);
             return 1;
         }
         atomic::add(&raw mut (*budget).held_back, 1);
     }
-    ledger(|ledger| &raw mut ledger.held_back);
     0
 }
 

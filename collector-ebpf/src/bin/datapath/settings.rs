@@ -101,13 +101,13 @@ pub(crate) static FOLDED_2: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static FOLDED_3: Global<u64> = Global::new(0);
 
-/// Nanoseconds of which each report of a drop costs its unit one.
+/// What a report of a drop costs its unit, in parts of a tick.
 #[unsafe(no_mangle)]
-pub(crate) static DROP_INTERVAL_NS: Global<u64> = Global::new(10_000_000);
+pub(crate) static DROP_INTERVAL: Global<u64> = Global::new(1);
 
-/// Nanoseconds that a unit may save up for reports of drops.
+/// What a unit may save up for reports of drops.
 #[unsafe(no_mangle)]
-pub(crate) static DROP_BURST_NS: Global<u64> = Global::new(2_000_000_000);
+pub(crate) static DROP_BURST: Global<u64> = Global::new(1);
 
 /// 1 where there is a packet filter; 0 where every packet is wanted.
 #[unsafe(no_mangle)]

@@ -74,7 +74,7 @@ pub fn rows(rows: &BTreeMap<DropKey, DropCounts>, names: &Names, units: &Registr
                 class: meaning.class,
                 drop_reason: meaning.word.into(),
                 advice: meaning.advice.into(),
-                packets: counts.packets,
+                packets: counts.packets(),
                 skbs: counts.skbs,
                 bytes: counts.bytes,
             }
@@ -102,11 +102,11 @@ pub fn by_unit(rows: &BTreeMap<DropKey, DropCounts>, names: &Names) -> BTreeMap<
     for (key, counts) in rows.iter().filter(|(key, _)| key.pu != ELSEWHERE) {
         let class = names.cause(key.reason, key.place).meaning.class;
         let unit = units.entry(key.pu).or_default();
-        unit.packets += counts.packets;
+        unit.packets += counts.packets();
         unit.bytes += counts.bytes;
         for (of_class, count) in DropClass::ALL.iter().zip(&mut unit.classes) {
             if *of_class == class {
-                *count += counts.packets;
+                *count += counts.packets();
             }
         }
     }

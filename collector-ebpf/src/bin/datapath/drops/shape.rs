@@ -81,8 +81,10 @@ const NOT_SET: u16 = 0xFFFF;
 const FOR_MANY: core::ops::RangeInclusive<u8> = 1..=2;
 /// Octets of a link layer's header that is believed: Ethernet with up to four tags.
 const LINK_HEADERS: core::ops::RangeInclusive<u32> = 14..=30;
-/// The IP header's part that tells its ends.
-const IP: usize = 40;
+/// Where the addresses stand in an IPv4 header (RFC 791 section 3.1).
+const ADDRESSES_4: u64 = 12;
+/// And in one of IPv6 (RFC 8200 section 3).
+const ADDRESSES_6: u64 = 8;
 
 /// A socket buffer that is dropped.
 pub(super) struct Dropped {
@@ -174,23 +176,28 @@ impl Dropped {
     /// The addresses of its IP header, IPv4 as `::ffff:a.b.c.d`: source and destination.
     #[inline(always)]
     pub(super) fn ends(&self) -> Option<([u8; 16], [u8; 16])> {
-        if self.protocol != ETHERTYPE_IPV4 && self.protocol != ETHERTYPE_IPV6 {
-            return None;
+        match self.protocol {
+            ETHERTYPE_IPV4 => {
+                let [source, destination] = self.read::<2>(ADDRESSES_4)?;
+                Some((mapped(source), mapped(destination)))
+            }
+            ETHERTYPE_IPV6 => {
+                let [one, two, three, four, to_one, to_two, to_three, to_four] =
+                    self.read::<8>(ADDRESSES_6)?;
+                Some((octets([one, two, three, four]), octets([to_one, to_two, to_three, to_four])))
+            }
+            _ => None,
         }
-        let mut ip = [0_u32; IP / 4];
+    }
+
+    /// Words of the IP header; no more than are needed, for each costs.
+    #[inline(always)]
+    fn read<const WORDS: usize>(&self, at: u64) -> Option<[u32; WORDS]> {
+        let mut words = [0_u32; WORDS];
+        let from = (self.network + at) as *const c_void;
         // SAFETY: as much as there is room for; an address that cannot be read is an error.
-        let failed = unsafe {
-            bpf_probe_read_kernel(ip.as_mut_ptr().cast(), IP as u32, self.network as *const c_void)
-        };
-        if failed != 0 {
-            return None;
-        }
-        // The words of either header: those of IPv4 are the fourth and the fifth.
-        let [_, _, one, two, three, four, to_one, to_two, to_three, to_four] = ip;
-        if self.protocol == ETHERTYPE_IPV4 {
-            return Some((mapped(two), mapped(three)));
-        }
-        Some((octets([one, two, three, four]), octets([to_one, to_two, to_three, to_four])))
+        let failed = unsafe { bpf_probe_read_kernel(words.as_mut_ptr().cast(), 4 * WORDS as u32, from) };
+        (failed == 0).then_some(words)
     }
 }
 
