@@ -329,7 +329,7 @@ mod tests {
     }
 
     fn of(octets: Vec<u8>, record: PacketRecord) -> PacketReport {
-        report(&seen(octets, record), 64, &units())
+        report(&seen(octets, record), 64, "eth0".into(), &units())
     }
 
     #[test]
@@ -455,7 +455,7 @@ mod tests {
         assert_eq!(whole.time.as_unix_nanos(), 1_000_107);
         let cut = captured(&seen, 16, "".into(), &units(), &MOMENT).unwrap();
         assert_eq!((&cut.bytes[..], cut.length), (&whole.bytes[..16], 38));
-        let told = report(&seen, 64, &units());
+        let told = report(&seen, 64, "".into(), &units());
         assert_eq!(told.payload, packet, "the report begins behind it");
     }
 

@@ -8,7 +8,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue, value_pa
 
 use crate::{
     collector::stash::Aggregate,
-    config::{Attach, Config, IfaceGlob, Interval, LogFormat, Output, OutputConfig, TraceConfig, Tunnels},
+    config::{
+        Attach, Config, Drops, IfaceGlob, Interval, LogFormat, Output, OutputConfig, TraceConfig, Tunnels,
+    },
     error::with_causes,
     host::pcap::Filter,
 };
@@ -107,6 +109,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "WHICH")]
     pub tunnels: Option<Tunnels>,
 
+    /// Count what the kernel drops, and report single ones. [default: on]
+    #[arg(long, value_name = "WHICH")]
+    pub drops: Option<Drops>,
+
     /// Make one record of those of a connection, or of a service. [default: each record as it comes]
     #[arg(long, value_name = "HOW")]
     pub aggregate: Option<Aggregate>,
@@ -179,6 +185,7 @@ impl RunArgs {
             config.outputs = vec![OutputConfig::stdout(output, config.queue)];
         }
         config.tunnels = self.tunnels.unwrap_or(config.tunnels);
+        config.drops = self.drops.unwrap_or(config.drops);
         config.aggregate = self.aggregate.or(config.aggregate);
         config.log_format = self.log_format.unwrap_or(config.log_format);
         config.attach = self.attach.unwrap_or(config.attach);
@@ -238,6 +245,20 @@ impl ValueEnum for Tunnels {
         Some(PossibleValue::new(self.name()).help(match self {
             Self::Outer => "The tunnel",
             Self::Inner => "The tunnel, and what it carries as another flow",
+        }))
+    }
+}
+
+impl ValueEnum for Drops {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Off, Self::On, Self::All]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()).help(match self {
+            Self::Off => "Do not look at them",
+            Self::On => "Report those that somebody may miss, at most 100 a second of each unit",
+            Self::All => "Report duplicates, leftovers and what was for other hosts, too",
         }))
     }
 }

@@ -20,11 +20,12 @@ use crate::{
         filter::Kind,
         stash::{self, Limits, Stash},
     },
-    config::{Attach, Config, ConfigError, Interval, OutputConfig, Tunnels},
+    config::{Attach, Config, ConfigError, Drops, Interval, OutputConfig, Tunnels},
     daemon::{self, DaemonError, Options, Started},
     event::Status,
     kernel::{
         attach::{Choice, Mechanism},
+        drops::DropLimits,
         object::Settings,
     },
     pu::registry::Declared,
@@ -214,7 +215,7 @@ pub(super) fn options(config: &Config) -> Options {
     let drain = Duration::from_secs(1);
     let (flow, counter) = (config.flow_interval.get(), config.counter_interval.get());
     Options {
-        benign_drops: false,
+        benign_drops: config.drops == Drops::All,
         ifaces: config.iface.clone(),
         units: config.pu.iter().map(Declared::from).collect(),
         forwarded: config.forwarded,
@@ -243,6 +244,11 @@ pub(super) fn options(config: &Config) -> Options {
             // Two seconds' worth.
             new_flows_burst: limits.new_flows_per_second.saturating_mul(2),
             mark_mask: config.mark_mask,
+            drops: (config.drops != Drops::Off).then(|| DropLimits {
+                per_second: limits.drop_reports_per_second,
+                burst: limits.drop_reports_per_second.saturating_mul(2),
+                ..DropLimits::default()
+            }),
             filter: config.filter.clone(),
             ..Settings::default()
         },

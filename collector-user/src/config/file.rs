@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, de::Visitor};
 use toml::Spanned;
 
 use super::{
-    Attach, Config, Interval, LogFormat, Tunnels,
+    Attach, Config, Drops, Interval, LogFormat, Tunnels,
     error::{Fault, Wrong},
     limits::{self, RawLimits},
     output::{self, OutputConfig, RawOutputs},
@@ -23,6 +23,7 @@ struct Raw {
     iface: Vec<Spanned<String>>,
     forwarded: Option<bool>,
     tunnels: Option<Tunnels>,
+    drops: Option<Drops>,
     aggregate: Option<Aggregate>,
     filter: Option<Spanned<String>>,
     attach: Option<Attach>,
@@ -78,6 +79,7 @@ pub(super) fn read(text: &str) -> Result<Config, Wrong> {
     }
     config.forwarded = raw.forwarded.unwrap_or(config.forwarded);
     config.tunnels = raw.tunnels.unwrap_or(config.tunnels);
+    config.drops = raw.drops.unwrap_or(config.drops);
     config.aggregate = raw.aggregate;
     config.filter = raw.filter.as_ref().map(filter).transpose()?;
     config.attach = raw.attach.unwrap_or(config.attach);

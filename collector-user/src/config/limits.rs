@@ -21,11 +21,19 @@ pub struct Limits {
     /// New flows a second that each processing unit may have on each CPU. Beyond, packets are in the unit's totals
     /// only. Default 100,000.
     pub new_flows_per_second: u32,
+    /// Reports of single drops a second that each processing unit may have; it may save up those of two seconds. Drops are
+    /// counted without a limit. Default 100.
+    pub drop_reports_per_second: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { flow_slots: 131_072, flows: 131_072, new_flows_per_second: 100_000 }
+        Self {
+            flow_slots: 131_072,
+            flows: 131_072,
+            new_flows_per_second: 100_000,
+            drop_reports_per_second: 100,
+        }
     }
 }
 
@@ -38,15 +46,17 @@ pub(super) struct RawLimits {
     flows: Option<Spanned<u32>>,
     #[serde(alias = "new_flows_per_second")]
     new_flows_per_second: Option<Spanned<u32>>,
+    drop_reports_per_second: Option<Spanned<u32>>,
 }
 
 impl Limits {
     /// Each key of the table, its value, and the range of that.
-    pub(super) const fn each(&self) -> [(&'static str, u32, RangeInclusive<u32>); 3] {
+    pub(super) const fn each(&self) -> [(&'static str, u32, RangeInclusive<u32>); 4] {
         [
             ("flow-slots", self.flow_slots, 64..=1 << 26),
             ("flows", self.flows, 64..=1 << 24),
             ("new-flows-per-second", self.new_flows_per_second, 1..=u32::MAX),
+            ("drop-reports-per-second", self.drop_reports_per_second, 1..=1_000_000),
         ]
     }
 }
@@ -54,9 +64,14 @@ impl Limits {
 /// Checks the table of a file.
 pub(super) fn check(raw: RawLimits) -> Result<Limits, Wrong> {
     let mut limits = Limits::default();
-    let given = [raw.flow_slots, raw.flows, raw.new_flows_per_second];
+    let given = [raw.flow_slots, raw.flows, raw.new_flows_per_second, raw.drop_reports_per_second];
     let spans = given.each_ref().map(|given| given.as_ref().map(Spanned::span));
-    let values = [&mut limits.flow_slots, &mut limits.flows, &mut limits.new_flows_per_second];
+    let values = [
+        &mut limits.flow_slots,
+        &mut limits.flows,
+        &mut limits.new_flows_per_second,
+        &mut limits.drop_reports_per_second,
+    ];
     for (value, given) in values.into_iter().zip(given) {
         if let Some(given) = given {
             *value = given.into_inner();

@@ -46,6 +46,8 @@ pub struct Config {
     pub forwarded: bool,
     /// What of a tunnel's packets is a flow.
     pub tunnels: Tunnels,
+    /// Which of the packets that the kernel drops are told.
+    pub drops: Drops,
     /// Which flow records become one before they reach the outputs; none: each is told.
     pub aggregate: Option<Aggregate>,
     /// The single packets that are wanted; none: all.
@@ -122,6 +124,31 @@ impl Tunnels {
     }
 }
 
+/// Which of the packets that the kernel drops are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Drops {
+    /// None: they are not looked at.
+    Off,
+    /// All are counted; single ones are reported, but for those of reasons that a network has on a good day.
+    #[default]
+    On,
+    /// Single ones of whatever reason are reported.
+    All,
+}
+
+impl Drops {
+    /// The name in the file and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::On => "on",
+            Self::All => "all",
+        }
+    }
+}
+
 /// How programs are attached to an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -153,6 +180,7 @@ impl Default for Config {
             iface: Vec::new(),
             forwarded: false,
             tunnels: Tunnels::default(),
+            drops: Drops::default(),
             aggregate: None,
             filter: None,
             outputs: vec![OutputConfig::stdout(Output::default(), DEFAULT_CAPACITY)],

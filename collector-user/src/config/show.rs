@@ -20,6 +20,7 @@ impl Config {
         writeln!(out, "iface = {}", list(&self.iface))?;
         writeln!(out, "forwarded = {}", self.forwarded)?;
         writeln!(out, "tunnels = {}", quoted(self.tunnels.name()))?;
+        writeln!(out, "drops = {}", quoted(self.drops.name()))?;
         match self.aggregate {
             Some(aggregate) => writeln!(out, "aggregate = {}", quoted(aggregate.name()))?,
             None => writeln!(out, "# aggregate: each record by itself")?,

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::{
-    Attach, Config, ConfigError, DEFAULT_MARK_MASK, Destination, EXAMPLE, Fault, Form, Limits, LogFormat,
-    Output, OutputConfig, Tunnels,
+    Attach, Config, ConfigError, DEFAULT_MARK_MASK, Destination, Drops, EXAMPLE, Fault, Form, Limits,
+    LogFormat, Output, OutputConfig, Tunnels,
 };
 use crate::{
     collector::filter::{Kind, Kinds},
@@ -41,6 +41,7 @@ fn everything_can_be_said() {
 iface = ["eth0", "veth*"]
 forwarded = true
 tunnels = "inner"
+drops = "all"
 filter = "tcp port 443"
 output = "json"
 attach = "clsact"
@@ -83,6 +84,7 @@ cidr = ["10.1.2.3/32"]
     assert_eq!(config.iface.iter().map(super::IfaceGlob::as_str).collect::<Vec<_>>(), ["eth0", "veth*"]);
     assert!(config.forwarded);
     assert_eq!(config.tunnels, Tunnels::Inner);
+    assert_eq!(config.drops, Drops::All);
     assert_eq!(config.filter, Some(Filter::compile("tcp port 443").unwrap()));
     assert_eq!(config.outputs, [OutputConfig::stdout(Output::Json, 1000)]);
     assert_eq!((config.attach, config.log_format), (Attach::Clsact, LogFormat::Json));
@@ -90,7 +92,10 @@ cidr = ["10.1.2.3/32"]
     assert_eq!(config.flow_interval.get().as_millis(), 250);
     assert_eq!(config.counter_interval.get().as_secs(), 120);
     assert_eq!((config.queue, config.mark_mask), (1000, 0xFF00));
-    assert_eq!(config.limits, Limits { flow_slots: 1024, flows: 4096, new_flows_per_second: 10 });
+    assert_eq!(
+        config.limits,
+        Limits { flow_slots: 1024, flows: 4096, new_flows_per_second: 10, ..Limits::default() }
+    );
     let traces: Vec<_> = config.trace.iter().map(ToString::to_string).collect();
     assert_eq!(traces, ["web:in:10m", "*:both"]);
     let every: Vec<_> = config.trace.iter().map(|trace| trace.wish(config.sample).every.get()).collect();

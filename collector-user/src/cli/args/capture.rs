@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, value_parser};
 
 use crate::{
-    config::{Attach, Config, IfaceGlob, Interval, LogFormat},
+    config::{Attach, Config, Drops, IfaceGlob, Interval, LogFormat},
     host::pcap::Filter,
 };
 
@@ -40,6 +40,10 @@ pub struct CaptureArgs {
     /// It is compiled by libpcap (Debian: libpcap0.8), and sees the first 256 octets of a packet. [default: every packet]
     #[arg(long, value_name = "EXPR", value_parser = super::filter)]
     pub filter: Option<Filter>,
+
+    /// Capture what the kernel drops, too: each packet again, with the reason and the place, as far as its first 192 octets.
+    #[arg(long)]
+    pub drops: bool,
 
     /// Keep at most so many octets of each packet, from its link-layer header on; its length is kept.
     ///
@@ -77,6 +81,8 @@ impl CaptureArgs {
         if let Some(filter) = &self.filter {
             config.filter = Some(filter.clone());
         }
+        config.drops = if self.drops { Drops::All } else { Drops::Off };
+        config.limits.drop_reports_per_second = 1_000_000;
         config.outputs.clear();
         config.aggregate = None;
         config.duration = self.duration;
