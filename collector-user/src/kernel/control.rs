@@ -113,8 +113,8 @@ impl Controller {
         absent_is_fine(self.maps.roles_more.remove(&ifindex)).map_err(failed("ROLES_MORE", "written"))
     }
 
-    /// Puts another packet filter in the place of the one that the programs were loaded with. A packet that is looked at
-    /// meanwhile may meet instructions of both.
+    /// Puts another packet filter in the place of the one that the programs were loaded with; where that was none, they want
+    /// every packet all the same. A packet that is looked at meanwhile may meet instructions of both.
     ///
     /// # Errors
     ///
