@@ -60,7 +60,7 @@ fn a_packet_is_reported_once_it_is_counted_with_all_that_is_known_of_it() -> Res
             let verdict = datapath.run_with(hook, &frame, context)?;
             assert_eq!(verdict.mark, u32::from(UNIT) << 18 | 0x2A, "the mark is written all the same");
             let captured = CAPTURED.min(frame.len() as u32);
-            let [Packet { record, octets }] = &buffers.wait()?[..] else { panic!("one packet was expected") };
+            let [Packet { record, octets }] = &buffers.take()?[..] else { panic!("one packet was expected") };
             let expected = PacketRecord {
                 boot_ns: record.boot_ns,
                 ifindex: IFINDEX,
@@ -240,7 +240,7 @@ fn a_buffer_that_nobody_reads_loses_what_the_ledger_says_and_no_count() -> Resul
     assert_eq!(datapath.unit(UNIT)?.flowless, NOTHING);
     // Once there is room, the kernel says how many it had none for.
     datapath.run(Hook::Egress, &frame)?;
-    assert_eq!((buffers.wait()?.len(), buffers.skipped()), (1, failed));
+    assert_eq!((buffers.take()?.len(), buffers.skipped()), (1, failed));
     // Wherever in the buffer one lies, over its end too, it is whole.
     for _ in 0..100 {
         datapath.run(Hook::Egress, &frame)?;
@@ -248,6 +248,27 @@ fn a_buffer_that_nobody_reads_loses_what_the_ledger_says_and_no_count() -> Resul
         assert_eq!(packet.octets[..], frame[..CAPTURED as usize]);
     }
     assert_eq!(buffers.skipped(), failed);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn who_waits_is_woken_when_a_buffer_is_half_full_again_and_again() -> Result<()> {
+    let (mut datapath, mut buffers) = begin(1 << 16)?;
+    datapath.controller.trace(UNIT.into(), both())?;
+    let frame = ENDS_4.udp(100);
+    let record = u64::from(CAPTURED) + size_of::<PacketRecord>() as u64 + 8 + 4;
+    for _ in 0..5 {
+        let mut written = 0;
+        while written <= 1 << 15 {
+            datapath.run(Hook::Egress, &frame)?;
+            written += record.next_multiple_of(8);
+        }
+        let packets = buffers.wait()?;
+        assert_eq!(packets.len() as u64, written / record.next_multiple_of(8));
+        assert!(packets.iter().all(|packet| packet.octets[..] == frame[..CAPTURED as usize]));
+    }
+    assert_eq!(buffers.skipped(), 0);
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, ensure};
 use aya::{
-    maps::{MapData, PerfEventArray, RingBuf},
+    maps::{MapData, RingBuf},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
 use collector_ebpf::abi::{
@@ -27,6 +27,7 @@ use collector_user::{
             self, CounterMaps, EGRESS, FILTER_PROBE, FlowMaps, INGRESS, Ledgers, Loaded, Programs,
             ReferenceMaps, Settings,
         },
+        perf::PacketMap,
         requirements,
     },
 };
@@ -57,7 +58,7 @@ pub struct Datapath {
     /// Networks inside of tunnels.
     pub networks: Networks,
     events: RingBuf<MapData>,
-    packets: PerfEventArray<MapData>,
+    packets: PacketMap,
     /// What the programs of the bench walk over, where the settings ask for them.
     pub reference: Option<ReferenceMaps>,
     /// How often the ring asked for a drain before its time.
@@ -423,7 +424,7 @@ impl Buffers {
         all.into_iter().map(|packet| Ok(packet?)).collect()
     }
 
-    /// Waits until there is a packet, and takes out those that are there then.
+    /// Waits until a buffer is half full, and takes out some of it.
     pub fn wait(&mut self) -> Result<Vec<Packet>> {
         let mut all = Vec::new();
         self.runtime.block_on(self.packets.next(|packet| all.push(packet)))?;

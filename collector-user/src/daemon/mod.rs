@@ -473,8 +473,6 @@ impl<'a> Daemon<'a> {
         // Twice: a program that was running read the epoch before or after the first swap. And whatever fails, what was
         // drained is told.
         let drained = self.drain().and_then(|()| self.drain());
-        self.drain_packets();
-        self.tell_rejected();
         let Self { flows, scribe, units, moment, collector, options, watched, .. } = self;
         let teller = Teller { scribe, units, moment, collector: *collector, options, watched };
         flows.cut_off(|id| teller.host_end(id), |id, flow| teller.tell(id, flow));

@@ -18,6 +18,7 @@ impl Daemon<'_> {
     /// Renews the lease, swaps the epoch, adds what the retired one counted, and reports what has fallen due.
     pub(super) fn drain(&mut self) -> Result<(), DaemonError> {
         self.renew()?;
+        self.drain_packets();
         self.end_traces()?;
         let retired = self.controller.swap(&self.flow_maps)?;
         let drained = self.moment.boot_ns;

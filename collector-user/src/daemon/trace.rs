@@ -2,7 +2,6 @@
 
 use std::{future::pending, io};
 
-use aya::maps::{MapData, PerfEventArray};
 use collector_ebpf::abi::{counter, packet::event};
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,7 +14,7 @@ use crate::{
     },
     error::root_cause,
     event::Text,
-    kernel::{cpus, error::KernelError},
+    kernel::{cpus, error::KernelError, perf::PacketMap},
     pu::trace::{NoSuchUnit, Traces, Wish},
 };
 
@@ -111,7 +110,7 @@ pub(super) fn channel() -> (Tracer, Wishes) {
 
 /// What is traced, and the buffers once anything is.
 pub(super) struct Tracing {
-    map: PerfEventArray<MapData>,
+    map: PacketMap,
     packets: Option<Packets>,
     traces: Traces,
     tally: Tally,
@@ -131,11 +130,11 @@ pub(super) struct Tally {
 }
 
 impl Tracing {
-    pub(super) fn new(map: PerfEventArray<MapData>) -> Self {
+    pub(super) fn new(map: PacketMap) -> Self {
         Self { map, packets: None, traces: Traces::default(), tally: Tally::default() }
     }
 
-    /// Waits for packets; for ever where there are no buffers.
+    /// Waits for many packets; for ever where there are no buffers.
     pub(super) async fn next(&mut self, take: impl FnMut(Result<Packet, DecodeError>)) -> io::Result<()> {
         match &mut self.packets {
             Some(packets) => packets.next(take).await,

@@ -1,18 +1,19 @@
-//! The buffers of single packets, one a CPU, as a stream for tokio: waits on their descriptors, never polls.
+//! The buffers of single packets, one a CPU, as a stream for tokio: waits on their descriptors, which are ready when one is
+//! half full. What is less is there for who looks from time to time.
 #![expect(unsafe_code, reason = "tokio wants a promise about the descriptors that it registers")]
 
 use std::{future::poll_fn, io, ops::ControlFlow, task::Poll};
 
-use aya::maps::{
-    MapData, PerfEventArray,
-    perf::{PerfEvent, PerfEventArrayBuffer},
-};
+use aya::maps::perf::PerfEvent;
 use bytes::{Bytes, BytesMut};
 use tokio::io::unix::AsyncFd;
 
 use crate::{
     drain::decode::{DecodeError, Packet, packet},
-    kernel::error::KernelError,
+    kernel::{
+        error::KernelError,
+        perf::{PacketBuffer, PacketMap},
+    },
 };
 
 /// Packets taken at once, so that a flood cannot keep the task from its other work.
@@ -20,7 +21,7 @@ const AT_ONCE: usize = 1024;
 
 /// The buffers, and what was read of them.
 pub struct Packets {
-    buffers: Vec<AsyncFd<PerfEventArrayBuffer<MapData>>>,
+    buffers: Vec<AsyncFd<PacketBuffer>>,
     /// Whose turn it is.
     next: usize,
     skipped: u64,
@@ -32,16 +33,14 @@ impl Packets {
     ///
     /// # Errors
     ///
-    /// [`KernelError::Buffer`], or [`KernelError::Host`] where epoll(7) refuses.
+    /// As [`PacketMap::open`]; [`KernelError::Host`] where epoll(7) refuses.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime with I/O.
-    pub fn open(map: &mut PerfEventArray<MapData>, cpus: &[u32], octets: usize) -> Result<Self, KernelError> {
-        let pages = (octets / rustix::param::page_size()).max(1);
+    pub fn open(map: &mut PacketMap, cpus: &[u32], octets: usize) -> Result<Self, KernelError> {
         let open = |cpu: &u32| {
-            let buffer =
-                map.open(*cpu, Some(pages)).map_err(|source| KernelError::Buffer { cpu: *cpu, source })?;
+            let buffer = map.open(*cpu, octets)?;
             // SAFETY: the buffer owns its descriptor, which stays open and the same as long as the registration holds it.
             unsafe { AsyncFd::register(buffer) }.map_err(|error| KernelError::Host {
                 what: "events of a buffer",
@@ -51,7 +50,7 @@ impl Packets {
         Ok(Self { buffers: cpus.iter().map(open).collect::<Result<_, _>>()?, next: 0, skipped: 0 })
     }
 
-    /// Waits until there are packets. Hands each of one CPU to `take`, at most a thousand at once; the CPUs take turns.
+    /// Waits until there are many packets. Hands each of one CPU to `take`, at most a thousand at once; the CPUs take turns.
     /// Cancel safe.
     ///
     /// # Errors
@@ -64,7 +63,7 @@ impl Packets {
             for (step, buffer) in after.iter_mut().chain(before).enumerate() {
                 let Poll::Ready(ready) = buffer.poll_read_ready_mut(context) else { continue };
                 let mut ready = ready?;
-                if read(ready.get_inner_mut(), skipped, &mut take) < AT_ONCE {
+                if read(ready.get_inner_mut(), skipped, AT_ONCE, &mut take) < AT_ONCE {
                     ready.clear_ready();
                 }
                 *next = (*next + step + 1) % buffers.len();
@@ -75,10 +74,10 @@ impl Packets {
         .await
     }
 
-    /// Hands on what is there now, without waiting.
+    /// Hands on what is there now, without waiting: at most what the buffers hold.
     pub fn drain(&mut self, mut take: impl FnMut(Result<Packet, DecodeError>)) {
         for buffer in &mut self.buffers {
-            while read(buffer.get_mut(), &mut self.skipped, &mut take) == AT_ONCE {}
+            read(buffer.get_mut(), &mut self.skipped, usize::MAX, &mut take);
         }
     }
 
@@ -90,21 +89,22 @@ impl Packets {
 }
 
 fn read(
-    buffer: &mut PerfEventArrayBuffer<MapData>,
+    buffer: &mut PacketBuffer,
     skipped: &mut u64,
+    most: usize,
     mut take: impl FnMut(Result<Packet, DecodeError>),
 ) -> usize {
-    let all = buffer.try_fold(0, |count, event| {
-        match event {
+    let mut count = 0;
+    let _ = buffer.read(|record| {
+        match record {
             PerfEvent::Sample { head, tail } => take(packet(&joined(head, tail))),
             PerfEvent::Lost { count } => *skipped += count,
         }
+        count += 1;
         // What was handed over is taken out of the buffer.
-        if count + 1 == AT_ONCE { ControlFlow::Break(AT_ONCE) } else { ControlFlow::Continue(count + 1) }
+        if count == most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
-    match all {
-        ControlFlow::Break(count) | ControlFlow::Continue(count) => count,
-    }
+    count
 }
 
 /// A sample in one piece: at the end of the buffer it goes on at the buffer's beginning.

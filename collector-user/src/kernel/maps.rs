@@ -1,5 +1,7 @@
 //! Takes the maps out of what was loaded, each in the form in which it is used.
 
+use std::os::fd::AsFd as _;
+
 use aya::{
     Ebpf, Pod,
     maps::{ArrayOfMaps, Map, MapData, MapError},
@@ -7,7 +9,7 @@ use aya::{
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_HASH;
 use collector_ebpf::abi::flow::TableCounts;
 
-use super::{error::KernelError, memory::SharedArray};
+use super::{error::KernelError, memory::SharedArray, perf::PacketMap};
 
 /// Takes a map out whose entries are read and written in other ways than one by one.
 pub(super) fn data(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, KernelError> {
@@ -23,6 +25,19 @@ where
     M: TryFrom<Map, Error = MapError>,
 {
     take(ebpf, name)?.try_into().map_err(|source| KernelError::Map { map: name, action: "opened", source })
+}
+
+/// Takes the map of the buffers for packets out.
+pub(super) fn packets(ebpf: &mut Ebpf, name: &'static str) -> Result<PacketMap, KernelError> {
+    let map = take(ebpf, name)?;
+    let Map::PerfEventArray(data) = &map else {
+        return Err(KernelError::Missing { what: "map of the kind expected", name });
+    };
+    let descriptor = data.fd().as_fd().try_clone_to_owned();
+    let descriptor =
+        descriptor.map_err(|source| KernelError::Call { map: name, action: "opened", source })?;
+    let map = map.try_into().map_err(|source| KernelError::Map { map: name, action: "opened", source })?;
+    Ok(PacketMap::new(map, descriptor))
 }
 
 /// Takes a map of maps out.

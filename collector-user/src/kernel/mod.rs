@@ -25,5 +25,6 @@ mod maps;
 pub mod memory;
 pub mod networks;
 pub mod object;
+pub mod perf;
 pub mod reasons;
 pub mod requirements;

@@ -3,8 +3,8 @@
 use aya::{
     Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
     maps::{
-        Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, PerfEventArray, ProgramArray,
-        RingBuf, lpm_trie::LpmTrie,
+        Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray, RingBuf,
+        lpm_trie::LpmTrie,
     },
     programs::{Program, SchedClassifier, TestRun as _, TestRunOptions},
 };
@@ -27,9 +27,10 @@ use crate::{
         cpus::{self, give_slots, slots_of_one},
         drops::{self, DropLimits, Drops, Prepared},
         error::KernelError,
-        maps::{data, mapped, outer, shared, tables, typed},
+        maps::{data, mapped, outer, packets, shared, tables, typed},
         memory::SharedArray,
         networks::Networks,
+        perf::PacketMap,
         requirements::{
             check_kernel, check_object, check_privileges, is_preempt_rt, kernel_version, ticks_per_second,
         },
@@ -123,7 +124,7 @@ pub struct Loaded {
     /// Flows that begin and end.
     pub events: RingBuf<MapData>,
     /// Single packets.
-    pub packets: PerfEventArray<MapData>,
+    pub packets: PacketMap,
     /// Rare faults that the programs tell in words.
     pub faults: EbpfLogger<&'static dyn log::Log>,
     /// What counts what the kernel drops, or why there is nothing that does; `None` where it was not asked for.
@@ -314,7 +315,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     give_slots(&control.control, with_slots, slots_4, slots_6);
     let networks = Networks::new(typed(&mut ebpf, "NETWORKS")?, typed(&mut ebpf, "NETWORKS_MADE")?);
     let events = typed(&mut ebpf, "EVENTS")?;
-    let packets = typed(&mut ebpf, "PACKETS")?;
+    let packets = packets(&mut ebpf, "PACKETS")?;
     let faults = EbpfLogger::init(&mut ebpf)?;
     let anchored = shared(&mut ebpf, "ANCHOR", 1)?;
     let reference = settings.reference_programs.then(|| reference_maps(&mut ebpf)).transpose()?;
