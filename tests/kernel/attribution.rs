@@ -11,7 +11,7 @@ use collector_tests::{
     frames::{ENDS_4, ENDS_6, Ends, ICMPV6, icmp},
     testrun::{Context, Datapath, Hook, IFINDEX, INTERFACE, NOTHING, UNIT, lacks_ingress_ifindex, uplink},
 };
-use collector_user::kernel::object::Settings;
+use collector_user::kernel::settings::Settings;
 
 /// An interface of which nothing is known.
 const ELSEWHERE: u32 = 5;

@@ -6,7 +6,7 @@ use collector_tests::{
     frames::{ACK, ENDS_4, ENDS_6, Ends, FIN, RST, SYN},
     testrun::{Datapath, Hook},
 };
-use collector_user::kernel::object::Settings;
+use collector_user::kernel::settings::Settings;
 
 /// The local end sends.
 const OUT: Hook = Hook::Egress;

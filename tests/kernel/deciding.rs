@@ -17,7 +17,7 @@ use collector_tests::{
         uplink,
     },
 };
-use collector_user::kernel::object::Settings;
+use collector_user::kernel::settings::Settings;
 
 /// A bridge whose ports are host-side ends.
 const INSIDE: u32 = 6;

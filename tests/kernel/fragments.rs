@@ -13,7 +13,7 @@ use collector_tests::{
     testrun::{Datapath, Hook},
     traffic::{Datagrams, Host, headers, send_and_settle},
 };
-use collector_user::kernel::object::Settings;
+use collector_user::kernel::settings::Settings;
 
 use crate::assert_balanced;
 

@@ -10,7 +10,7 @@ use collector_tests::{
     testrun::{Datapath, Hook, UNIT, explained_without_flow},
     traffic::{Host, PacketSocket, pin, settle},
 };
-use collector_user::{daemon::Options, kernel::object::Settings};
+use collector_user::{daemon::Options, kernel::settings::Settings};
 
 const PORT: u16 = 5001;
 

@@ -14,7 +14,7 @@ use collector_tests::{
     frames::{ENDS_4, ENDS_6, Ends, ICMP, ICMPV6, destination_options, ethernet, icmp_error, ipv6},
     testrun::{Context, Datapath, Hook, lacks_ingress_ifindex, uplink},
 };
-use collector_user::kernel::object::Settings;
+use collector_user::kernel::settings::Settings;
 
 /// A bridge whose ports are host-side ends.
 const INSIDE: u32 = 6;

@@ -9,7 +9,7 @@ use collector_tests::{
     },
     testrun::{Context, Datapath, Hook, NOTHING, UNIT},
 };
-use collector_user::kernel::object::Settings;
+use collector_user::kernel::settings::Settings;
 
 /// Name, frame, size and number of segments as the kernel says them; the packets, and the octets of headers in each.
 type Case = (&'static str, Vec<u8>, u32, u32, u64, u64);

@@ -14,7 +14,7 @@ use collector_tests::{
     testrun::{Datapath, Hook, UNIT, explained_without_flow, own},
     traffic::pin,
 };
-use collector_user::kernel::object::Settings;
+use collector_user::kernel::settings::Settings;
 
 /// The smallest cache there can be on a CPU, and a budget that nobody spends.
 fn smallest() -> Settings {

@@ -12,7 +12,7 @@ use collector_tests::{
     testrun::{Buffers, Context, Datapath, Hook, IFINDEX, NOTHING, UNIT, own, uplink},
     traffic::pin,
 };
-use collector_user::{drain::decode::Packet, kernel::object::Settings};
+use collector_user::{drain::decode::Packet, kernel::settings::Settings};
 
 const BUFFER: usize = 1 << 18;
 /// Octets reported of a packet.

@@ -5,7 +5,7 @@ use collector_tests::{
     Result, release,
     testrun::{Datapath, Hook},
 };
-use collector_user::kernel::object::Settings;
+use collector_user::kernel::settings::Settings;
 
 /// The first version that tells (`verified_insns`).
 const TELLS: (u32, u32) = (5, 16);

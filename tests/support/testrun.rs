@@ -25,10 +25,11 @@ use collector_user::{
         networks::Networks,
         object::{
             self, CounterMaps, EGRESS, FILTER_PROBE, FlowMaps, INGRESS, Ledgers, Loaded, Programs,
-            ReferenceMaps, Settings,
+            ReferenceMaps,
         },
         perf::PacketMap,
         requirements,
+        settings::Settings,
     },
 };
 

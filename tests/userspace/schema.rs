@@ -11,10 +11,10 @@ use bytes::Bytes;
 use collector_user::{
     collector::EventCollector as _,
     event::{
-        ActionType, AttributedBy, ContainerRecord, CounterReport, Counters, DnsRequestReport, EndPoint,
-        EndPointType, Ended, FlowRecord, InitiatorBy, InterfaceStatus, Ledger, PacketEvent, PacketReport,
-        PingReport, PingType, ResetBy, ServiceType, Stage, Status, TagStore, Time, TraceRecord, Tunnel,
-        Unseen, UserRecord,
+        ActionType, AttributedBy, ContainerRecord, CounterReport, Counters, DnsRequestReport, DropClass,
+        Dropped, EndPoint, EndPointType, Ended, FlowRecord, InitiatorBy, InterfaceStatus, Ledger,
+        PacketEvent, PacketReport, PingReport, PingType, ResetBy, ServiceType, Stage, Status, TagStore, Time,
+        TraceRecord, Tunnel, Unseen, UserRecord,
     },
     sink::{
         json::{self, Json},
@@ -138,6 +138,9 @@ fn flow() -> FlowRecord {
         vlan: 4094,
         tunnel: Tunnel::Geneve,
         tunnel_id: u32::MAX,
+        dropped_packets: u64::MAX,
+        kernel_reason: "NETFILTER_DROP".into(),
+        drop_place: "nft_do_chain+0x1".into(),
         initiator_by: InitiatorBy::PortRegistry,
         attributed_by: AttributedBy::Socket,
         ended: Ended::Reset,
@@ -163,6 +166,13 @@ fn packet() -> PacketReport {
         source_ip: Some("::".parse().unwrap()),
         source_port: 5353,
         trireme_packet: true,
+        packets: u32::MAX,
+        interface: "eth0".into(),
+        kernel_reason: "NETFILTER_DROP".into(),
+        drop_place: "nft_do_chain+0x1".into(),
+        drop_class: DropClass::Policy,
+        advice: "look".into(),
+        suppressed: u64::MAX,
         payload: Bytes::from_static(&[0x45, 0x00, 0xFF]),
     }
 }
@@ -204,7 +214,19 @@ fn status() -> Status {
         delivered: by_name(),
         ..Ledger::default()
     };
-    Status { interfaces: vec![interface], ledger }
+    let dropped = Dropped {
+        puid: "web".into(),
+        namespace: "/prod".into(),
+        kernel_reason: "NETFILTER_DROP".into(),
+        place: "nft_do_chain+0x1".into(),
+        class: DropClass::Policy,
+        drop_reason: "policy".into(),
+        advice: "look".into(),
+        packets: u64::MAX,
+        skbs: u64::MAX,
+        bytes: u64::MAX,
+    };
+    Status { interfaces: vec![interface], drops: vec![dropped], ledger }
 }
 
 #[derive(Clone, Default)]

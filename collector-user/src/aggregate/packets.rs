@@ -71,21 +71,13 @@ pub fn captured(
     units: &Registry,
     moment: &Moment,
 ) -> Option<Captured> {
-    let Packet { record, octets } = packet;
+    let record = &packet.record;
     let link = match record.link {
         link::ETHERNET => LinkType::Ethernet,
         link::RAW_IP => LinkType::RawIp,
         _ => return None,
     };
-    let mut length = record.length;
-    let mut bytes = octets.clone();
-    if record.vlan_protocol != 0
-        && link == LinkType::Ethernet
-        && let Some((addresses, rest)) = octets.split_at_checked(ADDRESSES)
-    {
-        bytes = with_tag(addresses, record, rest);
-        length += TAG;
-    }
+    let (mut bytes, length) = whole(packet);
     bytes.truncate(snaplen);
     Some(Captured {
         time: moment.wall_of_boot(record.boot_ns),
@@ -93,6 +85,7 @@ pub fn captured(
         interface,
         event: what_happened(record),
         drop_reason: drop_reason(record),
+        drop_place: "".into(),
         puid: units.get(record.pu).map_or_else(|| "".into(), |unit| unit.id.clone()),
         mark: record.mark,
         packets: record.packets,
@@ -100,6 +93,18 @@ pub fn captured(
         link,
         bytes,
     })
+}
+
+/// The octets of a packet with the tag that the kernel kept beside it in its place, and how many there would be of the whole.
+pub fn whole(packet: &Packet) -> (Bytes, u32) {
+    let Packet { record, octets } = packet;
+    if record.vlan_protocol != 0
+        && record.link == link::ETHERNET
+        && let Some((addresses, rest)) = octets.split_at_checked(ADDRESSES)
+    {
+        return (with_tag(addresses, record, rest), record.length + TAG);
+    }
+    (octets.clone(), record.length)
 }
 
 /// Octets of both link-layer addresses, behind which a tag stands (IEEE 802.1Q-2022 clause 9.3).
@@ -352,6 +357,8 @@ mod tests {
             source_ip: Some([10, 0, 0, 1].into()),
             source_port: 40_000,
             trireme_packet: true,
+            packets: 1,
+            interface: "eth0".into(),
             payload: Bytes::copy_from_slice(&packet[..64]),
             ..PacketReport::default()
         };

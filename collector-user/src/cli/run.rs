@@ -26,7 +26,7 @@ use crate::{
     kernel::{
         attach::{Choice, Mechanism},
         drops::DropLimits,
-        object::Settings,
+        settings::Settings,
     },
     pu::registry::Declared,
     sink::SinkError,

@@ -2,20 +2,29 @@
 
 use std::{collections::BTreeMap, error::Error};
 
-use collector_ebpf::abi::{
-    drop::{DropCounts, DropKey, DropLedger},
-    packet::PacketRecord,
+use collector_ebpf::{
+    abi::{
+        drop::{DropCounts, DropKey, DropLedger},
+        filter::{Machine, Program},
+        packet::{PacketRecord, link},
+    },
+    filter,
 };
 
 use super::{Daemon, DaemonError, Options};
 use crate::{
-    aggregate::drops::{self, Cause, Names, OfUnit, meaning, rejected::Rejected},
+    aggregate::{
+        drops::{self, Cause, Names, OfUnit, meaning, rejected::Rejected},
+        packets,
+    },
+    drain::decode::Packet,
     event::{Dropped, Ledger, PacketReport},
-    host::symbols::Symbols,
+    host::{pcap::Filter, symbols::Symbols},
     kernel::{
         drops::{DropMaps, Drops},
         error::KernelError,
-        object::{Programs, Settings},
+        object::Programs,
+        settings::Settings,
     },
 };
 
@@ -33,6 +42,9 @@ pub(super) struct Dropping {
     maps: DropMaps,
     names: Names,
     rejected: Rejected,
+    filter: Option<DropFilter>,
+    /// Reports that the filter left out.
+    filtered: u64,
     /// Reports that nobody wants.
     folded: u64,
     /// How many reports of each unit had been held back at its last report; low 32 bits.
@@ -46,6 +58,7 @@ impl Dropping {
     pub(super) fn start(
         loaded: Option<Result<Drops, KernelError>>,
         programs: &mut Programs,
+        filter: Option<&Filter>,
         missing: &mut Vec<String>,
     ) -> Option<Self> {
         let attached = loaded?.and_then(|drops| programs.attach_drops().map(|()| drops));
@@ -69,6 +82,8 @@ impl Dropping {
             maps,
             names: Names::new(reasons, has_reasons, symbols),
             rejected: Rejected::default(),
+            filter: filter.map(DropFilter::new),
+            filtered: 0,
             folded: 0,
             held_back: BTreeMap::new(),
             skipped: 0,
@@ -104,13 +119,28 @@ impl Daemon<'_> {
         if matches!(self.drops, Some(Ok(_))) {
             self.tracing.open(self.options.settings.packets)?;
         }
-        self.dropping = Dropping::start(self.drops.take(), &mut self.programs, missing);
+        self.dropping = Dropping::start(
+            self.drops.take(),
+            &mut self.programs,
+            self.options.settings.filter.as_ref(),
+            missing,
+        );
         Ok(())
+    }
+
+    /// Whether the packet filter wants a drop. It is asked here: the program that sees drops may run in the midst of itself,
+    /// and no two may share a machine.
+    pub(super) fn wants_drop(&mut self, packet: &Packet) -> bool {
+        let Some(dropping) = &mut self.dropping else { return true };
+        let Some(filter) = &mut dropping.filter else { return true };
+        let is_wanted = filter.wants(packet);
+        dropping.filtered += u64::from(!is_wanted);
+        is_wanted
     }
 
     /// Adds to the report of a drop why and where it was, and keeps it for its flow's record. `false` where nobody wants it:
     /// the programs know only of those whose reason says that, not of those whose place does.
-    pub(super) fn tell_drop(&mut self, record: &PacketRecord, report: &mut PacketReport) -> bool {
+    pub(super) fn describe_drop(&mut self, record: &PacketRecord, report: &mut PacketReport) -> bool {
         let Some(dropping) = &mut self.dropping else { return true };
         let Cause { reason, place, meaning } = dropping.names.cause(record.reason, record.place);
         if meaning.class.is_benign() && !self.options.benign_drops {
@@ -164,12 +194,34 @@ impl Daemon<'_> {
         ledger.drops_no_packet = no_packet;
         ledger.drops_table_full = table_full;
         ledger.drops_skipped = dropping.skipped;
-        ledger.drop_reports = reported - dropping.folded;
+        ledger.drop_reports = reported - dropping.folded - dropping.filtered;
+        ledger.drop_reports_filtered = dropping.filtered;
         ledger.drop_reports_lost = reported.saturating_sub(self.tracing.drops_read());
         ledger.drop_flows_lost = dropping.rejected.lost;
         ledger.drop_reports_folded = folded + dropping.folded;
         ledger.drop_reports_held_back = dropping.maps.held_back(self.units.last_index()).unwrap_or_default();
         ledger.drop_reports_failed = output_failed;
+    }
+}
+
+/// The packet filter, for drops.
+struct DropFilter {
+    /// By the kind of link.
+    programs: [Box<Program>; 2],
+    machine: Box<Machine>,
+}
+
+impl DropFilter {
+    fn new(filter: &Filter) -> Self {
+        let programs = [link::ETHERNET, link::RAW_IP].map(|link| Box::new(filter.program(link)));
+        Self { programs, machine: Box::default() }
+    }
+
+    fn wants(&mut self, packet: &Packet) -> bool {
+        let Some(program) = self.programs.get(usize::from(packet.record.link)) else { return false };
+        let (octets, length) = packets::whole(packet);
+        self.machine.show(&octets, length);
+        filter::run(program, &mut self.machine) != filter::NO_MATCH
     }
 }
 

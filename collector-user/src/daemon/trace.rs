@@ -198,19 +198,21 @@ impl Daemon<'_> {
         let snaplen = usize::from(self.options.snaplen);
         let interface = self.watched.interfaces.get(&packet.record.ifindex);
         let interface: Text = interface.map_or_else(|| "".into(), |interface| interface.name.as_str().into());
-        if let Some(capture) = &self.options.capture
-            && let Some(captured) = captured(&packet, snaplen, interface.clone(), &self.units, &self.moment)
-        {
-            capture.capture(&captured);
-        }
-        let mut report = report(&packet, snaplen, interface, &self.units);
+        let mut report = report(&packet, snaplen, interface.clone(), &self.units);
         if packet.record.event == event::DROPPED {
             self.tracing.tally.drops += 1;
-            if !self.tell_drop(&packet.record, &mut report) {
+            if !self.wants_drop(&packet) || !self.describe_drop(&packet.record, &mut report) {
                 return;
             }
         } else {
             self.tracing.tally.read += 1;
+        }
+        if let Some(capture) = &self.options.capture
+            && let Some(mut captured) = captured(&packet, snaplen, interface, &self.units, &self.moment)
+        {
+            captured.drop_reason = report.kernel_reason.clone();
+            captured.drop_place = report.drop_place.clone();
+            capture.capture(&captured);
         }
         self.collector.collect_packet_event(&report);
     }

@@ -27,6 +27,8 @@ pub struct Captured {
     pub event: PacketEvent,
     /// Why it was dropped, in the kernel's words; empty where it was not, or where they are not known.
     pub drop_reason: Text,
+    /// The function that dropped it, and how far in it.
+    pub drop_place: Text,
     /// The id of the processing unit; empty where it is none's.
     pub puid: Text,
     /// The mark of its socket buffer, as it was found.

@@ -71,11 +71,13 @@ pub struct Ledger {
     /// Drops of which the kernel told nothing, since they came in the midst of the telling of another (Linux 6.1 and
     /// newer): beside `drops_seen`, of nobody knows whom.
     pub drops_skipped: u64,
-    /// Reports of single drops that were written: with the three that follow one for each of `drops_counted` that is a
+    /// Reports of single drops that were written: with the four that follow one for each of `drops_counted` that is a
     /// unit's.
     pub drop_reports: u64,
     /// Those that are not wanted: of drops that a network has on a good day.
     pub drop_reports_folded: u64,
+    /// Those that the filter left out.
+    pub drop_reports_filtered: u64,
     /// Those beyond the budget of their unit.
     pub drop_reports_held_back: u64,
     /// Those that found no room in the buffer.

@@ -100,7 +100,7 @@ struct Type {
     entries: usize,
     /// Members may be of bits.
     has_bits: bool,
-    size_or_type: u32,
+    rest: u32,
 }
 
 /// Structures in structures, and names of names, that are followed before it is taken for a circle.
@@ -198,7 +198,7 @@ impl Btf {
         let name = format!("btf_trace_{tracepoint}");
         let missing = || BtfError::Missing { what: name.clone() };
         let pointer = self.get(self.resolved(self.named(kind::TYPEDEF, &name).ok_or_else(missing)?)?)?;
-        let prototype = self.get(pointer.size_or_type)?;
+        let prototype = self.get(pointer.rest)?;
         if pointer.kind != kind::POINTER || prototype.kind != kind::FUNCTION_PROTOTYPE {
             return Err(missing());
         }
@@ -207,7 +207,7 @@ impl Btf {
             .map(|index| {
                 let mut of = self.resolved(word(&self.octets, prototype.body + 8 * index + 4)?)?;
                 if of != 0 && self.get(of)?.kind == kind::POINTER {
-                    of = self.resolved(self.get(of)?.size_or_type)?;
+                    of = self.resolved(self.get(of)?.rest)?;
                 }
                 Ok(if of == 0 { String::new() } else { self.name(self.get(of)?.name).to_owned() })
             })
@@ -282,7 +282,7 @@ impl Btf {
                 let of = word(&self.octets, header.body)?;
                 word(&self.octets, header.body + 8)?.saturating_mul(self.size(of, depth - 1)?)
             }
-            kind::INT | kind::STRUCT | kind::UNION | kind::ENUM | kind::ENUM_64 => header.size_or_type,
+            kind::INT | kind::STRUCT | kind::UNION | kind::ENUM | kind::ENUM_64 => header.rest,
             _ => 0,
         })
     }
@@ -301,7 +301,7 @@ impl Btf {
             if !is_name {
                 return Ok(of);
             }
-            of = header.size_or_type;
+            of = header.rest;
         }
         Err(BtfError::Malformed { at: of as usize })
     }
@@ -350,14 +350,14 @@ impl Type {
 }
 
 fn header_of(octets: &[u8], at: usize) -> Result<Type, BtfError> {
-    let (name, info, size_or_type) = (word(octets, at)?, word(octets, at + 4)?, word(octets, at + 8)?);
+    let (name, info, rest) = (word(octets, at)?, word(octets, at + 4)?, word(octets, at + 8)?);
     Ok(Type {
         body: at + 12,
         name,
         kind: info >> 24 & 0x1F,
         entries: (info & 0xFFFF) as usize,
         has_bits: info >> 31 != 0,
-        size_or_type,
+        rest,
     })
 }
 

@@ -1,6 +1,7 @@
 //! Everything that speaks `bpf(2)`.
 //!
 //! - [`object`]: loads the embedded programs and maps, sized for this host.
+//! - [`settings`]: what is decided before.
 //! - [`attach`]: puts the programs on interfaces, by TCX or clsact.
 //! - [`filters`]: the clsact filters on an interface: leftovers of a killed collector, and room for ours.
 //! - [`control`]: the only writer of what the programs obey: epoch, generation, lease, roles, addresses, ranges.
@@ -28,3 +29,4 @@ pub mod object;
 pub mod perf;
 pub mod reasons;
 pub mod requirements;
+pub mod settings;

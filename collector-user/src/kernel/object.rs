@@ -25,7 +25,7 @@ use crate::{
     host::pcap::Filter,
     kernel::{
         cpus::{self, give_slots, slots_of_one},
-        drops::{self, DropLimits, Drops, Prepared},
+        drops::{self, Drops, Prepared},
         error::KernelError,
         maps::{data, mapped, outer, packets, shared, tables, typed},
         memory::SharedArray,
@@ -34,6 +34,7 @@ use crate::{
         requirements::{
             check_kernel, check_object, check_privileges, is_preempt_rt, kernel_version, ticks_per_second,
         },
+        settings::Settings,
     },
 };
 
@@ -42,70 +43,6 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/datapat
 
 /// From here on maps count against the memory of the control group, not against `RLIMIT_MEMLOCK`.
 const COUNTED_BY_MEMCG: (u32, u32) = (5, 11);
-
-/// What an operator can bound, and what a host decides.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Slots of all CPUs together in one epoch of the IPv4 cache; rounded up to a power of two on each CPU.
-    pub slots_4: u32,
-    /// The same of the IPv6 cache.
-    pub slots_6: u32,
-    /// Flows and CPUs that the IPv4 table behind the caches holds in one epoch.
-    pub table_4: u32,
-    /// The same for IPv6.
-    pub table_6: u32,
-    /// IPv4 flows whose identity is kept once they live on; half as many newcomers.
-    pub identities_4: u32,
-    /// The same for IPv6.
-    pub identities_6: u32,
-    /// New flows that a processing unit may gain in a second, on each CPU.
-    pub new_flows_per_second: u32,
-    /// New flows that it may save up, on each CPU.
-    pub new_flows_burst: u32,
-    /// Seconds that the first fragment of a datagram is remembered, so that those behind it are counted in its flow.
-    pub fragment_seconds: u32,
-    /// Octets of the ring of events; a power of two of at least a page.
-    pub ring: u32,
-    /// Octets of the buffer for single packets on each CPU; a power of two of at least a page. There is none as long as
-    /// nobody asks for packets.
-    pub packets: u32,
-    /// The bits of `skb->mark` that hold a processing unit's mark; contiguous, or 0 for none.
-    pub mark_mask: u32,
-    /// The CPUs that have slots; all that are online where nothing is said. A packet on another one is counted in the
-    /// tables, and so is every packet on a kernel with `PREEMPT_RT`.
-    pub slots_on: Option<Vec<u32>>,
-    /// Count and report what the kernel drops, within these limits.
-    pub drops: Option<DropLimits>,
-    /// The single packets that are wanted; all where there is no filter.
-    pub filter: Option<Filter>,
-    /// Load the programs that the bench compares with, too.
-    pub reference_programs: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            slots_4: 1 << 17,
-            slots_6: 1 << 15,
-            table_4: 1 << 16,
-            table_6: 1 << 14,
-            identities_4: 1 << 17,
-            identities_6: 1 << 15,
-            new_flows_per_second: 100_000,
-            new_flows_burst: 200_000,
-            // As long as Linux waits for the rest of a datagram (net.ipv4.ipfrag_time).
-            fragment_seconds: 30,
-            ring: 1 << 22,
-            // With the page that perf adds, what the kernel lets a user lock on each CPU (perf_event_mlock_kb).
-            packets: 1 << 19,
-            mark_mask: 0xFFFC_0000,
-            slots_on: None,
-            drops: Some(DropLimits::default()),
-            filter: None,
-            reference_programs: false,
-        }
-    }
-}
 
 /// The maps and programs of a loaded object, by what they are for.
 pub struct Loaded {
@@ -284,19 +221,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let drops = prepared.map(|prepared| prepared.and_then(|prepared| prepared.load(&mut ebpf)));
 
     let mut outer_4 = outer(&mut ebpf, "TABLES4")?;
-    let mut outer_6 = outer(&mut ebpf, "TABLES6")?;
-    let flows = FlowMaps {
-        cache_4: shared(&mut ebpf, "CACHE4", entries_4)?,
-        cache_6: shared(&mut ebpf, "CACHE6", entries_6)?,
-        tables_4: tables::<TableKey4>(&mut outer_4, "TABLES4", settings.table_4)?,
-        tables_6: tables::<TableKey6>(&mut outer_6, "TABLES6", settings.table_6)?,
-        identities_4: [data(&mut ebpf, "NEW4")?, data(&mut ebpf, "LIVE4")?],
-        identities_6: [data(&mut ebpf, "NEW6")?, data(&mut ebpf, "LIVE6")?],
-    };
-    let mut filters = typed(&mut ebpf, "FILTER")?;
-    if let Some(filter) = &settings.filter {
-        fill_filter(&mut filters, filter)?;
-    }
+    let flows = FlowMaps::take(&mut ebpf, &mut outer_4, settings, [entries_4, entries_6])?;
     let control_map = data(&mut ebpf, "CONTROL")?;
     let control = ControlMaps {
         control: mapped(&control_map, "CONTROL", possible)?,
@@ -306,7 +231,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         tunnels: typed(&mut ebpf, "TUNNELS")?,
         cidrs: typed(&mut ebpf, "CIDRS")?,
         traced: typed(&mut ebpf, "TRACED")?,
-        filters,
+        filters: filters(&mut ebpf, settings.filter.as_ref())?,
         tables_4: outer_4,
     };
     let counters = CounterMaps { units: outer(&mut ebpf, "PUS")?, chunks: Vec::new() };
@@ -441,6 +366,36 @@ impl Programs {
             .test_run(TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() })
             .map_err(|source| KernelError::Run { program: ANCHOR, source })?;
         self.anchored.read(0).ok_or(KernelError::Missing { what: "map", name: "ANCHOR" })
+    }
+}
+
+/// The programs of the packet filter, where there is one.
+fn filters(ebpf: &mut Ebpf, filter: Option<&Filter>) -> Result<Array<MapData, filter::Program>, KernelError> {
+    let mut filters = typed(ebpf, "FILTER")?;
+    if let Some(filter) = filter {
+        fill_filter(&mut filters, filter)?;
+    }
+    Ok(filters)
+}
+
+impl FlowMaps {
+    /// `outer_4` is the outer map of the IPv4 tables; `entries` are those of the caches.
+    fn take(
+        ebpf: &mut Ebpf,
+        outer_4: &mut ArrayOfMaps<MapData>,
+        settings: &Settings,
+        entries: [u32; 2],
+    ) -> Result<Self, KernelError> {
+        let [entries_4, entries_6] = entries;
+        let mut outer_6 = outer(ebpf, "TABLES6")?;
+        Ok(Self {
+            cache_4: shared(ebpf, "CACHE4", entries_4)?,
+            cache_6: shared(ebpf, "CACHE6", entries_6)?,
+            tables_4: tables::<TableKey4>(outer_4, "TABLES4", settings.table_4)?,
+            tables_6: tables::<TableKey6>(&mut outer_6, "TABLES6", settings.table_6)?,
+            identities_4: [data(ebpf, "NEW4")?, data(ebpf, "LIVE4")?],
+            identities_6: [data(ebpf, "NEW6")?, data(ebpf, "LIVE6")?],
+        })
     }
 }
 

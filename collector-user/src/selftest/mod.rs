@@ -20,7 +20,7 @@ use crate::{
     daemon::{self, DaemonError, Options},
     error::with_causes,
     event::{EndPoint, FlowRecord, Ledger, Status},
-    kernel::object::Settings,
+    kernel::settings::Settings,
     pu::registry::{Declared, Side},
 };
 pub use place::PlaceError;

@@ -22,7 +22,7 @@ use collector_tests::{
     netns::NetNs,
     testrun::{Datapath, Hook, UNIT, uplink},
 };
-use collector_user::kernel::object::Settings;
+use collector_user::kernel::settings::Settings;
 
 use crate::{
     HERE, PORT, ends, settings,

@@ -13,7 +13,7 @@ use collector_tests::{
     measure::{Random, median},
     testrun::{Datapath, uplink},
 };
-use collector_user::kernel::object::Settings;
+use collector_user::kernel::settings::Settings;
 
 use crate::{
     HERE, ends, settings,

@@ -29,7 +29,7 @@ use collector_tests::{
     testrun::{Datapath, PASS_ON},
     traffic::pin,
 };
-use collector_user::kernel::object::Settings;
+use collector_user::kernel::settings::Settings;
 
 fn main() -> Result<()> {
     let options = Options::parse(std::env::args().skip(1))?;

@@ -136,15 +136,13 @@ fn unit(dropped: &Dropped) -> (u16, u8) {
 /// Adds to the row of the key; `false` where there is no room for a new one.
 #[inline(always)]
 fn count(key: &DropKey, dropped: &Dropped) -> bool {
-    let row = match DROPS.get_ptr_mut(key) {
-        Some(row) => row,
-        None => {
-            // Another CPU may make it first.
-            let _ = DROPS.insert(key, &DropCounts { more: 0, skbs: 0, bytes: 0 }, u64::from(BPF_NOEXIST));
-            let Some(row) = DROPS.get_ptr_mut(key) else { return false };
-            row
-        }
-    };
+    let mut row = DROPS.get_ptr_mut(key);
+    if row.is_none() {
+        // Another CPU may make it first.
+        let _ = DROPS.insert(key, &DropCounts { more: 0, skbs: 0, bytes: 0 }, u64::from(BPF_NOEXIST));
+        row = DROPS.get_ptr_mut(key);
+    }
+    let Some(row) = row else { return false };
     // SAFETY: rows are never removed; all that is added is added atomically.
     unsafe {
         if dropped.packets > 1 {

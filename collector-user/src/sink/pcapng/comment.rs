@@ -10,6 +10,9 @@ pub(super) fn of_packet(text: &mut String, packet: &Captured) {
     if packet.event == PacketEvent::Dropped {
         let reason = if packet.drop_reason.is_empty() { "unknown" } else { &*packet.drop_reason };
         pairs.add("dropped", Value(reason));
+        if !packet.drop_place.is_empty() {
+            pairs.add("at", Value(&packet.drop_place));
+        }
     }
     if !packet.puid.is_empty() {
         pairs.add("pu", Value(&packet.puid));
@@ -86,12 +89,16 @@ mod tests {
         let all = Captured {
             event: PacketEvent::Dropped,
             drop_reason: "NETFILTER_DROP".into(),
+            drop_place: "nft_do_chain+0x1".into(),
             puid: "web".into(),
             mark: 0x194_0000,
             packets: 45,
             ..Captured::default()
         };
-        assert_eq!(comment(&all), "dropped=NETFILTER_DROP pu=web mark=0x1940000 packets=45");
+        assert_eq!(
+            comment(&all),
+            "dropped=NETFILTER_DROP at=nft_do_chain+0x1 pu=web mark=0x1940000 packets=45"
+        );
         let unexplained = Captured { event: PacketEvent::Dropped, ..Captured::default() };
         assert_eq!(comment(&unexplained), "dropped=unknown");
     }

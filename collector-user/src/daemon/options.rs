@@ -1,0 +1,131 @@
+//! What the daemon is asked to do, where it stands once it counts, and why it does not.
+
+use std::{io, sync::Arc, time::Duration};
+
+use super::trace::Tracer;
+use crate::{
+    collector::capture::PacketCapture,
+    config::IfaceGlob,
+    event::InterfaceStatus,
+    host::links::HostError,
+    kernel::{
+        attach::{AttachError, Choice},
+        error::KernelError,
+        settings::Settings,
+    },
+    pu::{
+        registry::{Declared, TooMany},
+        trace::{DEFAULT_SNAPLEN, NoSuchUnit, Wish},
+    },
+};
+/// What the daemon is asked to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Interfaces to attach to; none: all that the roles say.
+    pub ifaces: Vec<IfaceGlob>,
+    /// Declared processing units.
+    pub units: Vec<Declared>,
+    /// Report flows that only pass through this host, too.
+    pub forwarded: bool,
+    /// Look inside of tunnels: what they carry is a flow as well.
+    pub inner: bool,
+    /// Between two records of a flow that lives.
+    pub flow_interval: Duration,
+    /// Between two counter reports.
+    pub counter_interval: Duration,
+    /// Between two drains of what the programs count.
+    pub drain_interval: Duration,
+    /// How to attach.
+    pub attach: Choice,
+    /// Flows remembered at most.
+    pub most_flows: usize,
+    /// Report single drops also of those reasons that a network has on a good day.
+    pub benign_drops: bool,
+    /// Whose packets are reported one by one, from the start; [`Started::tracer`] takes more wishes later.
+    pub traces: Vec<Wish>,
+    /// Octets of a packet in its report, from the IP header on, and for `capture`, from the link layer's on.
+    pub snaplen: u16,
+    /// Who gets these packets as they were seen, before the collector gets their reports.
+    pub capture: Option<Arc<dyn PacketCapture>>,
+    /// Sizes and budgets of the programs' maps.
+    pub settings: Settings,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ifaces: Vec::new(),
+            units: Vec::new(),
+            forwarded: false,
+            inner: false,
+            flow_interval: Duration::from_secs(5),
+            counter_interval: Duration::from_secs(30),
+            drain_interval: Duration::from_secs(1),
+            attach: Choice::Auto,
+            most_flows: 1 << 20,
+            benign_drops: false,
+            traces: Vec::new(),
+            snaplen: DEFAULT_SNAPLEN,
+            capture: None,
+            settings: Settings::default(),
+        }
+    }
+}
+
+/// Why the daemon does not start, or stops.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DaemonError {
+    /// The kernel refuses something.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The host does not answer.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// More units than can be counted.
+    #[error(transparent)]
+    Units(#[from] TooMany),
+    /// A unit whose packets were asked for does not exist.
+    #[error(transparent)]
+    Trace(#[from] NoSuchUnit),
+    /// An interface that was named does not exist.
+    #[error(
+        "there is no interface {name}: `ip link` lists those there are; a pattern with * may match later"
+    )]
+    NoSuchInterface {
+        /// The name.
+        name: String,
+    },
+    /// Nothing could be attached.
+    #[error("cannot attach to any of {tried} interfaces")]
+    NothingAttached {
+        /// How many were tried.
+        tried: usize,
+        /// Why the last one failed.
+        source: AttachError,
+    },
+    /// There is no thread to load the programs.
+    #[error("cannot load the programs")]
+    Load(#[source] io::Error),
+    /// The ring of events cannot be waited for.
+    #[error("cannot wait for events of the datapath")]
+    Events(#[from] io::Error),
+}
+
+impl DaemonError {
+    /// Whether something was asked for that is not there, or that cannot be: whoever asks otherwise may be served.
+    pub const fn is_usage(&self) -> bool {
+        matches!(self, Self::NoSuchInterface { .. } | Self::Units(_) | Self::Trace(_))
+    }
+}
+
+/// Where the daemon stands once it counts.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// The interfaces, and what they are.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// What it could not have, each a sentence.
+    pub missing: Vec<String>,
+    /// Takes wishes for reports of packets as long as it runs.
+    pub tracer: Tracer,
+}

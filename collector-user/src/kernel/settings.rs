@@ -1,0 +1,68 @@
+//! What is decided before the programs are loaded.
+
+use super::drops::DropLimits;
+use crate::host::pcap::Filter;
+
+/// What an operator can bound, and what a host decides.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Slots of all CPUs together in one epoch of the IPv4 cache; rounded up to a power of two on each CPU.
+    pub slots_4: u32,
+    /// The same of the IPv6 cache.
+    pub slots_6: u32,
+    /// Flows and CPUs that the IPv4 table behind the caches holds in one epoch.
+    pub table_4: u32,
+    /// The same for IPv6.
+    pub table_6: u32,
+    /// IPv4 flows whose identity is kept once they live on; half as many newcomers.
+    pub identities_4: u32,
+    /// The same for IPv6.
+    pub identities_6: u32,
+    /// New flows that a processing unit may gain in a second, on each CPU.
+    pub new_flows_per_second: u32,
+    /// New flows that it may save up, on each CPU.
+    pub new_flows_burst: u32,
+    /// Seconds that the first fragment of a datagram is remembered, so that those behind it are counted in its flow.
+    pub fragment_seconds: u32,
+    /// Octets of the ring of events; a power of two of at least a page.
+    pub ring: u32,
+    /// Octets of the buffer for single packets on each CPU; a power of two of at least a page. There is none as long as
+    /// nobody asks for packets.
+    pub packets: u32,
+    /// The bits of `skb->mark` that hold a processing unit's mark; contiguous, or 0 for none.
+    pub mark_mask: u32,
+    /// The CPUs that have slots; all that are online where nothing is said. A packet on another one is counted in the
+    /// tables, and so is every packet on a kernel with `PREEMPT_RT`.
+    pub slots_on: Option<Vec<u32>>,
+    /// Count and report what the kernel drops, within these limits.
+    pub drops: Option<DropLimits>,
+    /// The single packets that are wanted; all where there is no filter.
+    pub filter: Option<Filter>,
+    /// Load the programs that the bench compares with, too.
+    pub reference_programs: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            slots_4: 1 << 17,
+            slots_6: 1 << 15,
+            table_4: 1 << 16,
+            table_6: 1 << 14,
+            identities_4: 1 << 17,
+            identities_6: 1 << 15,
+            new_flows_per_second: 100_000,
+            new_flows_burst: 200_000,
+            // As long as Linux waits for the rest of a datagram (net.ipv4.ipfrag_time).
+            fragment_seconds: 30,
+            ring: 1 << 22,
+            // With the page that perf adds, what the kernel lets a user lock on each CPU (perf_event_mlock_kb).
+            packets: 1 << 19,
+            mark_mask: 0xFFFC_0000,
+            slots_on: None,
+            drops: Some(DropLimits::default()),
+            filter: None,
+            reference_programs: false,
+        }
+    }
+}
