@@ -11,7 +11,7 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressScope},
     link::{
         InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
-        LinkMessage,
+        LinkMessage, LinkXdp, XdpAttached,
     },
 };
 use rtnetlink::Handle;
@@ -59,6 +59,8 @@ pub struct Link {
     pub raw_ip: bool,
     /// It is up.
     pub up: bool,
+    /// A program at XDP runs on its socket buffers.
+    pub generic_xdp: bool,
     /// Packets that it has received and sent, by its own counters.
     pub counted: [u64; 2],
     /// Its addresses.
@@ -145,6 +147,12 @@ fn link(message: LinkMessage) -> Link {
             LinkAttribute::Controller(master) => link.master = Some(master).filter(|master| *master != 0),
             LinkAttribute::Link(lower) => link.lower = Some(lower).filter(|lower| *lower != 0),
             LinkAttribute::Stats64(stats) => link.counted = [stats.rx_packets, stats.tx_packets],
+            LinkAttribute::Xdp(xdp) => {
+                let is_generic =
+                    |mode: &XdpAttached| matches!(mode, XdpAttached::SocketBuffer | XdpAttached::Multiple);
+                link.generic_xdp =
+                    xdp.iter().any(|it| matches!(it, LinkXdp::Attached(mode) if is_generic(mode)));
+            }
             LinkAttribute::LinkNetNsId(_) => link.lower_elsewhere = true,
             LinkAttribute::ParentDevBusName(bus) => link.bus = bus,
             LinkAttribute::LinkInfo(infos) => {
