@@ -5,6 +5,8 @@
 //! - [`first`]: the first packet of a flow, with everything on.
 //! - [`filter`]: the packet filter alone.
 //! - [`traced`]: one flow, whose packets are reported.
+//! - [`xdp`]: the program at XDP.
+//! - [`harm`]: TCP over a veth pair, with nothing attached and with each of what can be.
 //!
 //! Each program is run by `BPF_PROG_TEST_RUN`, beside two of the same object: an empty one, which is what running a
 //! program costs at all and is subtracted, and `floor`, the usual way to count flows. Programs take turns within a round,
@@ -14,9 +16,11 @@
 mod filter;
 mod first;
 mod flows;
+mod harm;
 mod hot;
 mod traced;
 mod walk;
+mod xdp;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -40,6 +44,8 @@ fn main() -> Result<()> {
         ("first", first::run),
         ("filter", filter::run),
         ("traced", traced::run),
+        ("xdp", xdp::run),
+        ("harm", harm::run),
     ] {
         if options.wants(part) {
             run(options.rounds)?;
