@@ -75,6 +75,22 @@ fn tcx_links_go_with_their_owner() {
 
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn the_link_of_xdp_goes_with_its_process() {
+    let wire = Wire::new();
+    let shown = || crate::process::sh(&format!("ip -n {} -d link show {}", wire.near, wire.interface));
+    for mode in ["generic", "native"] {
+        let running = wire.start(&["--output", "json", "--xdp", mode]);
+        assert!(shown().contains("xdp"), "{}", shown());
+        running.signal("KILL");
+        let (code, ..) = running.end();
+        assert_eq!(code, None, "killed");
+        wire.ping(3);
+        assert!(!shown().contains("xdp"), "{mode}: {}", shown());
+    }
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn clsact_filters_of_a_killed_collector_are_removed_at_the_next_start() {
     let wire = Wire::new();
     let Wire { near, interface, .. } = &wire;

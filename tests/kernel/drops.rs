@@ -207,7 +207,7 @@ fn what_is_broken() -> Result<()> {
         }
     }
     // The device counts what no protocol takes, and what the stack finds broken is none of its business.
-    let drops = finished.status.interfaces.iter().filter_map(|interface| interface.device_drops).next();
+    let drops = finished.status.interfaces.iter().find_map(|interface| interface.device_drops);
     assert_eq!(drops, Some(DeviceDrops { received: 44, ..DeviceDrops::default() }));
     Ok(())
 }

@@ -64,6 +64,8 @@ mod followed;
 mod unseen;
 // Mechanisms of attachment, and what is left of them.
 mod attach;
+// The program at XDP: what it counts, what it tells the one at TC, and what it leaves alone.
+mod xdp;
 // What the kernel drops, caused for real.
 mod drops;
 // The library's example: a collector of one's own gets real events.

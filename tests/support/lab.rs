@@ -62,7 +62,15 @@ pub struct Wire {
 impl Wire {
     /// Two new hosts with IPv4 and IPv6.
     pub fn new() -> Result<Self> {
-        let hosts = [host()?, host()?];
+        Self::between([host()?, host()?])
+    }
+
+    /// The same, between hosts that are silent to routers too.
+    pub fn silent() -> Result<Self> {
+        Self::between([silent_host()?, silent_host()?])
+    }
+
+    fn between(hosts: [NetNs; 2]) -> Result<Self> {
         let (a, b) = join(&hosts[0], &hosts[1], 0, Addressed::Both)?;
         Ok(Self { a, b, _hosts: hosts })
     }

@@ -1,4 +1,4 @@
-//! Programs of others on an interface: two instructions that drop every packet.
+//! Programs of others on an interface: two instructions that drop every packet, or let it pass.
 #![expect(unsafe_code, reason = "bpf(2) has no safe wrapper for what these tests need")]
 
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -12,6 +12,8 @@ use crate::{Result, lab::End};
 pub enum Hook {
     /// Generic XDP: behind the driver, on a socket buffer.
     Xdp,
+    /// The same, and every packet passes.
+    PassingXdp,
     /// TCX at the ingress (Linux 6.6).
     TcIngress,
     /// TCX at the egress.
@@ -29,6 +31,7 @@ const LINK_CREATE: i64 = 28;
 const PROG_TYPE_SCHED_CLS: u32 = 3;
 const PROG_TYPE_XDP: u32 = 6;
 const XDP_DROP: i32 = 1;
+const XDP_PASS: i32 = 2;
 const TC_ACT_SHOT: i32 = 2;
 const XDP_FLAGS_SKB_MODE: u32 = 2;
 
@@ -37,6 +40,7 @@ impl Dropping {
     pub fn at(end: &End, hook: Hook) -> Result<Self> {
         let (kind, verdict) = match hook {
             Hook::Xdp => (PROG_TYPE_XDP, XDP_DROP),
+            Hook::PassingXdp => (PROG_TYPE_XDP, XDP_PASS),
             Hook::TcIngress | Hook::TcEgress => (PROG_TYPE_SCHED_CLS, TC_ACT_SHOT),
         };
         // r0 = verdict; exit
@@ -52,7 +56,7 @@ impl Dropping {
         ];
         let program = call(PROG_LOAD, &load)?;
         let (attach, flags) = match hook {
-            Hook::Xdp => (37_u64, XDP_FLAGS_SKB_MODE),
+            Hook::Xdp | Hook::PassingXdp => (37_u64, XDP_FLAGS_SKB_MODE),
             Hook::TcIngress => (46, 0),
             Hook::TcEgress => (47, 0),
         };

@@ -11,6 +11,7 @@ use collector_ebpf::abi::{
     counter::{DirectionCounters, Ledger, PuCounters},
     flow::FlowKey4,
     pu::{Role, index, role},
+    xdp::XdpLedger,
 };
 use collector_user::{
     drain::{
@@ -35,6 +36,10 @@ use collector_user::{
 
 use crate::{Result, privilege, release};
 
+/// `XDP_PASS`.
+pub const XDP_PASS: u32 = 2;
+/// Octets that a program at XDP may put before a frame.
+const METADATA: usize = 256;
 /// `TC_ACT_UNSPEC`.
 pub const PASS_ON: i32 = -1;
 /// The interface that a frame is on where its context names none: loopback.
@@ -240,6 +245,24 @@ impl Datapath {
         let mut mark = [0; 4];
         mark.copy_from_slice(&after[MARK..MARK + 4]);
         Ok(Verdict { action: result.return_value as i32, mark: u32::from_ne_bytes(mark) })
+    }
+
+    /// Runs the program at XDP on a frame; what it returned, and the frame with what was put before it (Linux 5.17: before,
+    /// the frame alone).
+    pub fn xdp(&mut self, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
+        let mut after = vec![0; frame.len() + METADATA];
+        let result = self.programs.xdp()?.test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut after),
+            ..TestRunOptions::default()
+        })?;
+        after.truncate(result.data_size_out as usize);
+        Ok((result.return_value, after))
+    }
+
+    /// What became of all frames at XDP since the programs were loaded.
+    pub fn xdp_ledger(&self) -> XdpLedger {
+        self.ledgers.xdp()
     }
 
     /// Whether the packet filter wants a frame. Needs the programs of the bench.

@@ -206,6 +206,7 @@ fn status() -> Status {
         reason: "on a bus".into(),
         hook: "ingress+egress".into(),
         mechanism: "tcx".into(),
+        xdp: "generic".into(),
         unseen: Some(Unseen { received: 1, sent: u64::MAX, dropped_behind: 0 }),
     };
     let ledger = Ledger {

@@ -1,6 +1,6 @@
 //! What user space tells every run of the programs, and what a run tells user space about its clock.
 
-use super::{counter::Ledger, layout::layout};
+use super::{counter::Ledger, layout::layout, xdp::XdpLedger};
 
 /// A CPU's entry of the map `CONTROL`: what user space tells its programs, and the ledger that they keep. One look-up
 /// serves for both, and what the steady state touches is one cache line.
@@ -29,15 +29,17 @@ pub struct Control {
     /// What crossed each uplink, by [`Role::uplink`](super::pu::Role::uplink): written likewise. The first entry is of all
     /// other interfaces.
     pub crossed: [Crossed; UPLINKS],
+    /// What became of frames at XDP: written likewise.
+    pub xdp: XdpLedger,
     #[doc(hidden)]
-    pub _pad: [u64; 27],
+    pub _pad: [u64; 6],
     #[doc(hidden)]
     pub _pad_2: [u64; 32],
 }
 
 // A power of two spares the programs a multiplication.
 layout!(Control, 1024, {
-    word: 0, lease: 8, first_slot_4: 16, first_slot_6: 24, captured: 32, ledger: 40, crossed: 296, _pad: 552, _pad_2: 768,
+    word: 0, lease: 8, first_slot_4: 16, first_slot_6: 24, captured: 32, ledger: 40, crossed: 296, xdp: 552, _pad: 720, _pad_2: 768,
 });
 
 /// Uplinks of which it is counted what crossed them, and one entry for all other interfaces. A power of two.

@@ -169,6 +169,28 @@ impl Unparsed {
         Self::ChecksumCoverage,
     ];
 
+    /// Whether the frame breaks the rules of its own protocol. What is another one's, or nested deeper than is followed, does
+    /// not.
+    pub const fn is_malformed(self) -> bool {
+        match self {
+            Self::Truncated
+            | Self::IpVersion
+            | Self::Ipv4HeaderLength
+            | Self::IpLength
+            | Self::TcpDataOffset
+            | Self::UdpLength
+            | Self::ChecksumCoverage => true,
+            Self::Llc
+            | Self::Arp
+            | Self::EtherType
+            | Self::VlanDepth
+            | Self::PppPayload
+            | Self::MplsDepth
+            | Self::MplsPayload
+            | Self::ExtensionDepth => false,
+        }
+    }
+
     /// The name that the ledger prints.
     pub const fn name(self) -> &'static str {
         match self {

@@ -24,6 +24,7 @@ pub mod packet;
 pub mod pu;
 pub mod report;
 pub mod trace;
+pub mod xdp;
 
 use layout::Layout;
 
@@ -31,7 +32,7 @@ use layout::Layout;
 pub const VERSION: u32 = 9;
 
 /// The layout of every type of the contract, in the order of the files.
-pub fn layouts() -> [&'static Layout; 27] {
+pub fn layouts() -> [&'static Layout; 29] {
     [
         &control::Control::LAYOUT,
         &control::Anchor::LAYOUT,
@@ -60,5 +61,7 @@ pub fn layouts() -> [&'static Layout; 27] {
         &pu::Role::LAYOUT,
         &report::FlowEvent::LAYOUT,
         &trace::Trace::LAYOUT,
+        &xdp::Handed::LAYOUT,
+        &xdp::XdpLedger::LAYOUT,
     ]
 }

@@ -63,6 +63,9 @@ pub mod role {
     pub const MIRRORED: u16 = 1 << 8;
     /// What lies inside of tunnels is wanted as flows of their own.
     pub const INNER: u16 = 1 << 9;
+    /// A program at XDP, anybody's, runs on socket buffers that come in here (generic XDP). Linux 6.9 and newer copy most of
+    /// them for it, and TC then sees what begins behind the link layer's header.
+    pub const COPIED: u16 = 1 << 10;
 }
 
 /// The key of a tunnel that ends on this host: its IP protocol, and the port that it is sent to, in network byte order
@@ -91,6 +94,7 @@ mod tests {
             role::IFB,
             role::MIRRORED,
             role::INNER,
+            role::COPIED,
         ];
         assert!(flags.iter().all(|it| it.is_power_of_two()));
         assert_eq!(flags.iter().sum::<u16>(), flags.iter().fold(0, |all, it| all | it));

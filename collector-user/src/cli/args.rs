@@ -10,6 +10,7 @@ use crate::{
     collector::stash::Aggregate,
     config::{
         Attach, Config, Drops, IfaceGlob, Interval, LogFormat, Output, OutputConfig, TraceConfig, Tunnels,
+        Xdp,
     },
     error::with_causes,
     host::pcap::Filter,
@@ -165,6 +166,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "HOW")]
     pub attach: Option<Attach>,
 
+    /// Look at frames at XDP as well, before the stack does, on interfaces with Ethernet but lo. [default: off]
+    #[arg(long, value_name = "WHERE")]
+    pub xdp: Option<Xdp>,
+
     /// Write the collector's own log, on standard error, for people or for programs. [default: text]
     #[arg(long, value_name = "FORM")]
     pub log_format: Option<LogFormat>,
@@ -189,6 +194,7 @@ impl RunArgs {
         config.aggregate = self.aggregate.or(config.aggregate);
         config.log_format = self.log_format.unwrap_or(config.log_format);
         config.attach = self.attach.unwrap_or(config.attach);
+        config.xdp = self.xdp.unwrap_or(config.xdp);
         if !self.trace.is_empty() {
             config.trace.clone_from(&self.trace);
         }
@@ -290,6 +296,23 @@ impl ValueEnum for Attach {
     }
 }
 
+impl ValueEnum for Xdp {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Off, Self::Auto, Self::Native, Self::Generic]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()).help(match self {
+            Self::Off => "At TC alone",
+            Self::Auto => "In the driver of a physical device that can, behind the driver elsewhere",
+            Self::Native => {
+                "In the driver or not at all; on a veth, TCP from its other end falls to a quarter"
+            }
+            Self::Generic => "Behind the driver",
+        }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
@@ -297,7 +320,7 @@ mod tests {
     use super::{Cli, Command, RunArgs};
     use crate::{
         collector::stash::Aggregate,
-        config::{Attach, Config, Interval, LogFormat, Output, OutputConfig, TraceConfig, Tunnels},
+        config::{Attach, Config, Interval, LogFormat, Output, OutputConfig, TraceConfig, Tunnels, Xdp},
         host::pcap::Filter,
     };
 
@@ -318,7 +341,7 @@ mod tests {
     fn everything_can_be_said_and_wins() {
         let args =
             run("--config c.toml --iface eth0 --iface veth* --forwarded --output json --duration 10s \
-             --flow-interval 2s --counter-interval 250ms --attach clsact --log-format json \
+             --flow-interval 2s --counter-interval 250ms --attach clsact --xdp auto --log-format json \
              --aggregate service --tunnels inner --trace web:in:10s --trace * --snaplen 128 --sample 7")
             .unwrap();
         assert_eq!(args.config.as_deref(), Some(std::path::Path::new("c.toml")));
@@ -335,7 +358,10 @@ mod tests {
         assert!(config.forwarded);
         assert_eq!(config.tunnels, Tunnels::Inner);
         assert_eq!(config.outputs, [OutputConfig::stdout(Output::Json, config.queue)]);
-        assert_eq!((config.attach, config.log_format), (Attach::Clsact, LogFormat::Json));
+        assert_eq!(
+            (config.attach, config.log_format, config.xdp),
+            (Attach::Clsact, LogFormat::Json, Xdp::Auto)
+        );
         assert_eq!(config.aggregate, Some(Aggregate::Service));
         assert_eq!(config.duration, Some(Interval::from_seconds(10)));
         assert_eq!(config.flow_interval, Interval::from_seconds(2));
@@ -398,6 +424,7 @@ mod tests {
             ("--output xml", "[possible values: text, json]"),
             ("--log-format xml", "[possible values: text, json]"),
             ("--attach xdp", "[possible values: auto, tcx, clsact]"),
+            ("--xdp on", "[possible values: off, auto, native, generic]"),
             ("--trace :in", "names no processing unit"),
             ("--trace web:in:10", "expected a number and a unit"),
             ("--snaplen 0", "1..=65535"),

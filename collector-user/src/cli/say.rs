@@ -181,7 +181,11 @@ fn attached(interfaces: &[InterfaceStatus]) -> String {
     let attached: Vec<String> = interfaces
         .iter()
         .filter(|interface| !interface.mechanism.is_empty())
-        .map(|interface| format!("{} ({}) by {}", interface.name, interface.role, interface.mechanism))
+        .map(|interface| {
+            let InterfaceStatus { name, role, mechanism, xdp, .. } = interface;
+            let xdp = if xdp.is_empty() { String::new() } else { format!(" and {xdp} XDP") };
+            format!("{name} ({role}) by {mechanism}{xdp}")
+        })
         .collect();
     if attached.is_empty() {
         return "attached to nothing yet: no interface matches".to_owned();
@@ -233,6 +237,8 @@ mod tests {
         };
         let line = attached(&[interface("eth0", "tcx"), interface("br0", ""), interface("eth1", "clsact")]);
         assert_eq!(line, "attached to eth0 (uplink) by tcx, eth1 (uplink) by clsact");
+        let with_xdp = InterfaceStatus { xdp: "generic".into(), ..interface("eth0", "tcx") };
+        assert_eq!(attached(&[with_xdp]), "attached to eth0 (uplink) by tcx and generic XDP");
         assert_eq!(attached(&[interface("br0", "")]), "attached to nothing yet: no interface matches");
     }
 

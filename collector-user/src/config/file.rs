@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, de::Visitor};
 use toml::Spanned;
 
 use super::{
-    Attach, Config, Drops, Interval, LogFormat, Tunnels,
+    Attach, Config, Drops, Interval, LogFormat, Tunnels, Xdp,
     error::{Fault, Wrong},
     limits::{self, RawLimits},
     output::{self, OutputConfig, RawOutputs},
@@ -27,6 +27,7 @@ struct Raw {
     aggregate: Option<Aggregate>,
     filter: Option<Spanned<String>>,
     attach: Option<Attach>,
+    xdp: Option<Xdp>,
     duration: Option<Spanned<Length>>,
     flow_interval: Option<Spanned<Length>>,
     counter_interval: Option<Spanned<Length>>,
@@ -83,6 +84,7 @@ pub(super) fn read(text: &str) -> Result<Config, Wrong> {
     config.aggregate = raw.aggregate;
     config.filter = raw.filter.as_ref().map(filter).transpose()?;
     config.attach = raw.attach.unwrap_or(config.attach);
+    config.xdp = raw.xdp.unwrap_or(config.xdp);
     config.log_format = raw.log_format.unwrap_or(config.log_format);
     config.duration = interval("duration", raw.duration)?;
     if let Some(length) = interval("flow-interval", raw.flow_interval)? {

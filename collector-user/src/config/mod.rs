@@ -56,6 +56,8 @@ pub struct Config {
     pub outputs: Vec<OutputConfig>,
     /// How the programs are attached.
     pub attach: Attach,
+    /// Whether a program runs at XDP, too, and where.
+    pub xdp: Xdp,
     /// How long to run; none: until it is interrupted.
     pub duration: Option<Interval>,
     /// How often a flow that lives is reported.
@@ -174,6 +176,34 @@ impl Attach {
     }
 }
 
+/// Whether a program runs at XDP, before those at TC, and where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Xdp {
+    /// None does.
+    #[default]
+    Off,
+    /// In the driver of physical devices that can, behind the driver elsewhere.
+    Auto,
+    /// In the driver or not at all.
+    Native,
+    /// Behind the driver.
+    Generic,
+}
+
+impl Xdp {
+    /// The name in the file and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -185,6 +215,7 @@ impl Default for Config {
             filter: None,
             outputs: vec![OutputConfig::stdout(Output::default(), DEFAULT_CAPACITY)],
             attach: Attach::default(),
+            xdp: Xdp::default(),
             duration: None,
             flow_interval: Interval::from_seconds(5),
             counter_interval: Interval::from_seconds(30),

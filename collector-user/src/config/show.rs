@@ -30,6 +30,7 @@ impl Config {
             None => writeln!(out, "# filter: every packet")?,
         }
         writeln!(out, "attach = {}", quoted(self.attach.name()))?;
+        writeln!(out, "xdp = {}", quoted(self.xdp.name()))?;
         match self.duration {
             Some(duration) => writeln!(out, "duration = {}", quoted(duration))?,
             None => writeln!(out, "# duration: until it is interrupted")?,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{
     Attach, Config, ConfigError, DEFAULT_MARK_MASK, Destination, Drops, EXAMPLE, Fault, Form, Limits,
-    LogFormat, Output, OutputConfig, Tunnels,
+    LogFormat, Output, OutputConfig, Tunnels, Xdp,
 };
 use crate::{
     collector::filter::{Kind, Kinds},
@@ -42,6 +42,7 @@ iface = ["eth0", "veth*"]
 forwarded = true
 tunnels = "inner"
 drops = "all"
+xdp = "native"
 filter = "tcp port 443"
 output = "json"
 attach = "clsact"
@@ -84,7 +85,7 @@ cidr = ["10.1.2.3/32"]
     assert_eq!(config.iface.iter().map(super::IfaceGlob::as_str).collect::<Vec<_>>(), ["eth0", "veth*"]);
     assert!(config.forwarded);
     assert_eq!(config.tunnels, Tunnels::Inner);
-    assert_eq!(config.drops, Drops::All);
+    assert_eq!((config.drops, config.xdp), (Drops::All, Xdp::Native));
     assert_eq!(config.filter, Some(Filter::compile("tcp port 443").unwrap()));
     assert_eq!(config.outputs, [OutputConfig::stdout(Output::Json, 1000)]);
     assert_eq!((config.attach, config.log_format), (Attach::Clsact, LogFormat::Json));

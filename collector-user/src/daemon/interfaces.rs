@@ -116,7 +116,7 @@ impl Daemon<'_> {
         let mut news = Vec::new();
         // Asked for once, and only where something is attached.
         let mut ingress = None;
-        for (index, interface) in described {
+        for (index, mut interface) in described {
             let Some(link) = links.get(&index) else { continue };
             let is_wanted = interface.decision.is_attached();
             let attached = self.attachments.mechanism(link.index).is_some();
@@ -142,6 +142,7 @@ impl Daemon<'_> {
                     }
                 }
             }
+            self.follow_xdp(link, &mut interface.role, &mut missing)?;
             self.compare(index).await;
             if is_wanted {
                 missing.extend(self.watched.refused.get(&index).cloned());
@@ -194,6 +195,7 @@ impl Daemon<'_> {
         let gone: Vec<u32> = known.filter(|index| !links.contains_key(index)).collect();
         for index in gone {
             self.attachments.detach(&mut self.programs, index, [true; 2]);
+            self.xdp.forget(index);
             if let Some(interface) = self.watched.interfaces.remove(&index) {
                 self.watched.numbers.give_back(interface.number);
                 self.watched.uplinks.forget(index);
@@ -242,6 +244,7 @@ impl Daemon<'_> {
         {
             role.flags |= flag::INNER;
         }
+        self.mark_copied(link, &mut role);
         match &mut role {
             Some(role) if role.flags & flag::UPLINK != 0 => {
                 role.uplink = self.watched.uplinks.place(link.index);
@@ -261,7 +264,9 @@ impl Daemon<'_> {
             Some(role) => self.controller.set_role(role)?,
             None => self.controller.remove_role(index)?,
         }
-        Ok(before.is_some())
+        // Whether buffers are copied says nothing of whose they are.
+        let rest = |role: Role| Role { flags: role.flags & !flag::COPIED, ..role };
+        Ok(before.is_some() && before.map(rest) != role.map(rest))
     }
 
     /// Attaches; a sentence where that is worth less than it could be.
@@ -394,6 +399,7 @@ impl Daemon<'_> {
     }
 
     pub(super) async fn detach_all(&mut self) {
+        self.xdp.detach_all();
         for index in self.attachments.interfaces() {
             self.detach(index).await;
         }
@@ -410,12 +416,15 @@ impl Daemon<'_> {
     pub(super) fn interface_status(&self, links: &BTreeMap<u32, Link>) -> Vec<InterfaceStatus> {
         let status = |(index, interface): (&u32, &Interface)| {
             let mechanism = self.attachments.mechanism(*index);
+            let xdp = self.xdp.mode(*index);
+            let hook = if xdp.is_some() { "xdp+ingress+egress" } else { "ingress+egress" };
             InterfaceStatus {
                 name: interface.name.clone(),
                 role: interface.decision.kind.to_string(),
                 reason: interface.decision.reason.clone(),
-                hook: mechanism.map_or("", |_| "ingress+egress").to_owned(),
+                hook: mechanism.map_or("", |_| hook).to_owned(),
                 mechanism: mechanism.map(|mechanism| mechanism.to_string()).unwrap_or_default(),
+                xdp: xdp.map(|mode| mode.to_string()).unwrap_or_default(),
                 unseen: links
                     .get(index)
                     .filter(|_| mechanism.is_some())

@@ -14,6 +14,7 @@ mod reports;
 mod restore;
 pub mod trace;
 mod unseen;
+mod xdp;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -54,6 +55,7 @@ use crate::{
         object::{self, CounterMaps, FlowMaps, Ledgers, Loaded, Programs},
         requirements,
         settings::Settings,
+        xdp as kernel_xdp,
     },
     pu::{life::Lives as UnitLives, registry::Registry},
 };
@@ -62,6 +64,7 @@ use interfaces::Watched;
 pub use options::{DaemonError, Options, Started};
 use reports::Teller;
 use trace::{Tracing, Wishes};
+use xdp::AtXdp;
 
 /// What a kernel lacks whose softirqs can be preempted: a slot could see two packets at once.
 const WITHOUT_CACHES: &str = "the flow caches: this kernel is PREEMPT_RT, so each packet is counted in the shared table, which costs more";
@@ -116,11 +119,12 @@ pub async fn run(
     let units = prepare(options, &netlink).await?;
     let (tracer, wishes) = trace::channel();
     let mut shutdown = std::pin::pin!(shutdown);
+    let settings = Settings { xdp: options.xdp != kernel_xdp::Choice::Off, ..drops::folding(options) };
     let loaded = tokio::select! {
         biased;
         // Nothing is attached yet, and nothing was counted.
         () = &mut shutdown => return Ok(Status::default()),
-        loaded = load(drops::folding(options)) => loaded?,
+        loaded = load(settings) => loaded?,
     };
     let mut daemon = Daemon::new(options, collector, netlink, units, loaded)?;
     let start = tokio::select! {
@@ -175,6 +179,7 @@ struct Daemon<'a> {
     /// What was loaded for drops, until it is started.
     drops: Option<Result<Drops, KernelError>>,
     dropping: Option<Dropping>,
+    xdp: AtXdp,
 }
 
 impl<'a> Daemon<'a> {
@@ -197,6 +202,7 @@ impl<'a> Daemon<'a> {
             packets,
             faults,
             drops,
+            xdp,
             ..
         } = loaded;
         // Where programs interrupt one another, two may take one number.
@@ -236,6 +242,7 @@ impl<'a> Daemon<'a> {
             taken_off: 0,
             drops,
             dropping: None,
+            xdp: AtXdp::new(xdp),
         })
     }
 
@@ -250,6 +257,7 @@ impl<'a> Daemon<'a> {
             self.trace(wish)?;
         }
         let mut missing = self.reconcile(true).await?;
+        missing.extend(self.xdp_unloaded());
         self.start_drops(&mut missing)?;
         missing.extend(self.lacking_marks());
         missing.extend(requirements::is_preempt_rt().then(|| WITHOUT_CACHES.to_owned()));
@@ -334,6 +342,7 @@ impl<'a> Daemon<'a> {
         };
         if changes.iter().any(|change| matches!(change, Change::Links | Change::Any)) {
             self.watched.refused.clear();
+            self.xdp.hope_again();
             self.look_again().await;
         }
         if changes.contains(&Change::Any) {

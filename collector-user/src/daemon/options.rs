@@ -12,6 +12,7 @@ use crate::{
         attach::{AttachError, Choice},
         error::KernelError,
         settings::Settings,
+        xdp,
     },
     pu::{
         registry::{Declared, TooMany},
@@ -37,6 +38,8 @@ pub struct Options {
     pub drain_interval: Duration,
     /// How to attach.
     pub attach: Choice,
+    /// Where a program at XDP runs as well, before TC's.
+    pub xdp: xdp::Choice,
     /// Flows remembered at most.
     pub most_flows: usize,
     /// Report single drops also of those reasons that a network has on a good day.
@@ -62,6 +65,7 @@ impl Default for Options {
             counter_interval: Duration::from_secs(30),
             drain_interval: Duration::from_secs(1),
             attach: Choice::Auto,
+            xdp: xdp::Choice::Off,
             most_flows: 1 << 20,
             benign_drops: false,
             traces: Vec::new(),

@@ -99,6 +99,8 @@ impl Daemon<'_> {
         let kernel = self.ledgers.sum();
         let [read, undecodable] = self.records;
         let traced = self.tracing.tally(&kernel);
+        let xdp = self.ledgers.xdp();
+        let malformed = Unparsed::ALL.iter().zip(xdp.malformed).filter(|(_, count)| *count != 0);
         let unparsed = Unparsed::ALL.iter().zip(kernel.unparsed).filter(|(_, count)| *count != 0);
         let mut ledger = Ledger {
             seen: kernel.seen,
@@ -117,6 +119,13 @@ impl Daemon<'_> {
             no_role: kernel.no_role,
             orphan_fragments: kernel.orphan_fragments,
             filter_window: self.ledgers.filter_window().unwrap_or_default(),
+            xdp_seen: xdp.seen,
+            xdp_passed: xdp.passed,
+            xdp_malformed: malformed.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
+            xdp_handed: xdp.handed,
+            xdp_unhanded: xdp.unhanded,
+            xdp_taken: xdp.taken,
+            xdp_headless: xdp.headless,
             gaps: self.gaps,
             taken_off: self.taken_off,
             drained: read,

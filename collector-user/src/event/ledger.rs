@@ -87,6 +87,22 @@ pub struct Ledger {
     /// Wire packets of drops that have their reports, and for which there was no room among those that wait for the record
     /// of their flow.
     pub drop_flows_lost: u64,
+    /// Frames that the program at XDP looked at: all of them are in `xdp_passed`. What is counted there is no part of `seen`,
+    /// for a frame that passes comes to TC, too.
+    pub xdp_seen: u64,
+    /// Those that it let pass.
+    pub xdp_passed: u64,
+    /// Those that break the rules of their own protocol, by reason.
+    pub xdp_malformed: BTreeMap<String, u64>,
+    /// Those that went on with what is known of their destination.
+    pub xdp_handed: u64,
+    /// Those that went on without, since their driver has no room for it; nothing is lost by that.
+    pub xdp_unhanded: u64,
+    /// Of `xdp_handed`, those whose flow has its unit from there: its first packet, mostly.
+    pub xdp_taken: u64,
+    /// Of `seen`, those that the kernel had copied for a program at generic XDP, anybody's, so that they came without their
+    /// Ethernet header: they are counted with it.
+    pub xdp_headless: u64,
     /// Times that the collector was stopped for so long that the programs counted nothing until it went on.
     pub gaps: u64,
     /// Times that somebody took our programs off an interface, whose packets were not counted until they were on it again:

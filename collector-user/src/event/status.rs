@@ -26,10 +26,13 @@ pub struct InterfaceStatus {
     pub role: String,
     /// Why it is that.
     pub reason: String,
-    /// Where the programs run: `ingress+egress`, ...; empty where none does.
+    /// Where the programs run: `ingress+egress`, `xdp+ingress+egress`; empty where none does.
     pub hook: String,
     /// How they are attached: `tcx` or `clsact`; empty where they are not.
     pub mechanism: String,
+    /// Where the program at XDP runs: `native` (in the driver) or `generic` (behind it); empty where none does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub xdp: String,
     /// At an uplink: what crossed it and was not seen, as far as that can be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unseen: Option<Unseen>,

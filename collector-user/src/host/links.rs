@@ -11,7 +11,7 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressScope},
     link::{
         InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
-        LinkMessage,
+        LinkMessage, LinkXdp, XdpAttached,
     },
 };
 use rtnetlink::Handle;
@@ -59,6 +59,8 @@ pub struct Link {
     pub raw_ip: bool,
     /// It is up.
     pub up: bool,
+    /// A program at XDP runs on its socket buffers.
+    pub generic_xdp: bool,
     /// Packets that it has received and sent, by its own counters.
     pub counted: [u64; 2],
     /// Packets that it has dropped, by its own counters.
@@ -153,6 +155,12 @@ fn link(message: LinkMessage) -> Link {
                     missed: stats.rx_missed_errors,
                     sent: stats.tx_dropped,
                 };
+            }
+            LinkAttribute::Xdp(xdp) => {
+                let is_generic =
+                    |mode: &XdpAttached| matches!(mode, XdpAttached::SocketBuffer | XdpAttached::Multiple);
+                link.generic_xdp =
+                    xdp.iter().any(|it| matches!(it, LinkXdp::Attached(mode) if is_generic(mode)));
             }
             LinkAttribute::LinkNetNsId(_) => link.lower_elsewhere = true,
             LinkAttribute::ParentDevBusName(bus) => link.bus = bus,

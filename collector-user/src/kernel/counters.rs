@@ -6,6 +6,7 @@ use collector_ebpf::abi::{
     counter::{DirectionCounters, Ledger, PUS_PER_CHUNK, PuCounters},
     filter::{AT_DROPS, AT_TC},
     flow::{RX, TX},
+    xdp::XdpLedger,
 };
 
 use crate::kernel::{
@@ -74,6 +75,25 @@ impl Ledgers {
             sum += cpus.iter().map(|cpu| cpu.beyond).sum::<u64>();
         }
         Ok(sum)
+    }
+
+    /// What became of frames at XDP since the programs were loaded, over all CPUs.
+    pub fn xdp(&self) -> XdpLedger {
+        let mut sum = XdpLedger::default();
+        for cpu in (0..self.cpus.len()).filter_map(|cpu| self.cpus.read(cpu)) {
+            // Each by its name: one that is new has to be added here.
+            let XdpLedger { seen, passed, handed, unhanded, taken, headless, malformed } = cpu.xdp;
+            sum.seen += seen;
+            sum.passed += passed;
+            sum.handed += handed;
+            sum.unhanded += unhanded;
+            sum.taken += taken;
+            sum.headless += headless;
+            for (into, from) in sum.malformed.iter_mut().zip(malformed) {
+                *into += from;
+            }
+        }
+        sum
     }
 
     /// What became of every packet and record since the programs were loaded, over all CPUs.

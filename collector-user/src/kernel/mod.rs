@@ -4,6 +4,7 @@
 //! - [`settings`]: what is decided before.
 //! - [`attach`]: puts the programs on interfaces, by TCX or clsact.
 //! - [`filters`]: the clsact filters on an interface: leftovers of a killed collector, and room for ours.
+//! - [`xdp`]: puts the program at XDP on interfaces.
 //! - [`control`]: the only writer of what the programs obey: epoch, generation, lease, roles, addresses, ranges.
 //! - [`counters`]: reads the cumulative counters of processing units, and the ledger.
 //! - [`drops`]: the program that counts what the kernel drops; [`btf`] and [`reasons`] say what that kernel is like.
@@ -30,3 +31,4 @@ pub mod perf;
 pub mod reasons;
 pub mod requirements;
 pub mod settings;
+pub mod xdp;

@@ -6,7 +6,7 @@ use aya::{
         Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray, RingBuf,
         lpm_trie::LpmTrie,
     },
-    programs::{Program, SchedClassifier, TestRun as _, TestRunOptions},
+    programs::{Program, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY;
@@ -35,6 +35,7 @@ use crate::{
             check_kernel, check_object, check_privileges, is_preempt_rt, kernel_version, ticks_per_second,
         },
         settings::Settings,
+        xdp,
     },
 };
 
@@ -66,6 +67,8 @@ pub struct Loaded {
     pub faults: EbpfLogger<&'static dyn log::Log>,
     /// What counts what the kernel drops, or why there is nothing that does; `None` where it was not asked for.
     pub drops: Option<Result<Drops, KernelError>>,
+    /// Whether there is a program at XDP, or why not; `None` where it was not asked for.
+    pub xdp: Option<Result<(), KernelError>>,
     /// What the programs of the bench walk over, where they were asked for.
     pub reference: Option<ReferenceMaps>,
 }
@@ -86,6 +89,8 @@ pub struct ReferenceMaps {
 #[derive(Debug)]
 pub struct Programs {
     ebpf: Ebpf,
+    /// The program at XDP, where one is loaded.
+    xdp: Option<&'static str>,
     /// Where `anchor` writes.
     anchored: SharedArray<Anchor>,
 }
@@ -177,11 +182,13 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
 
     let prepared = settings.drops.as_ref().map(Prepared::new);
     let filtered = u32::from(settings.filter.is_some());
+    let xdp_told = xdp::Told::new(settings)?;
 
     let mut loader = EbpfLoader::new();
     if let Some(Ok(prepared)) = &prepared {
         prepared.told.tell(&mut loader);
     }
+    xdp_told.tell(&mut loader);
     loader
         .override_global("SLOT_SHIFT_4", &shift_4, true)
         .override_global("SLOT_SHIFT_6", &shift_6, true)
@@ -211,13 +218,9 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         loader.map_max_entries("STEPS", bench::STEPS).map_max_entries("FLOOR_FLOWS", FLOOR_FLOWS);
     }
     let mut ebpf = loader.load(OBJECT).map_err(explain)?;
-    let reference: &[&'static str] = if settings.reference_programs { &REFERENCES } else { &[] };
     // Before any map is taken out: a program refers to its maps by descriptor until the kernel has it.
-    for name in [INGRESS, EGRESS, ANCHOR].iter().chain(reference) {
-        let program = classifier(&mut ebpf, name)?;
-        program.load().map_err(|source| KernelError::Program { program: name, source })?;
-    }
-
+    load_classifiers(&mut ebpf, settings.reference_programs)?;
+    let (xdp_program, xdp) = xdp::load(&mut ebpf, settings);
     let drops = prepared
         .map(|prepared| prepared.and_then(|prepared| prepared.load(&mut ebpf, settings.reference_programs)));
 
@@ -245,7 +248,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let faults = EbpfLogger::init(&mut ebpf)?;
     let anchored = shared(&mut ebpf, "ANCHOR", 1)?;
     let reference = settings.reference_programs.then(|| reference_maps(&mut ebpf)).transpose()?;
-    let programs = Programs { ebpf, anchored };
+    let programs = Programs { ebpf, xdp: xdp_program, anchored };
     Ok(Loaded {
         programs,
         control,
@@ -257,6 +260,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         packets,
         faults,
         drops,
+        xdp,
         reference,
     })
 }
@@ -311,6 +315,15 @@ fn reference_maps(ebpf: &mut Ebpf) -> Result<ReferenceMaps, KernelError> {
     })
 }
 
+fn load_classifiers(ebpf: &mut Ebpf, with_references: bool) -> Result<(), KernelError> {
+    let reference: &[&'static str] = if with_references { &REFERENCES } else { &[] };
+    for name in [INGRESS, EGRESS, ANCHOR].iter().chain(reference) {
+        let program = classifier(ebpf, name)?;
+        program.load().map_err(|source| KernelError::Program { program: name, source })?;
+    }
+    Ok(())
+}
+
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, KernelError> {
     match ebpf.program_mut(name) {
         Some(Program::SchedClassifier(program)) => Ok(program),
@@ -326,6 +339,25 @@ impl Programs {
     /// [`KernelError::Missing`].
     pub fn classifier(&mut self, name: &'static str) -> Result<&mut SchedClassifier, KernelError> {
         classifier(&mut self.ebpf, name)
+    }
+
+    /// The program at XDP.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Missing`]: none is loaded.
+    pub fn xdp(&mut self) -> Result<&mut Xdp, KernelError> {
+        let name = self.xdp.ok_or(KernelError::Missing { what: "program", name: "xdp_ingress" })?;
+        xdp::program(&mut self.ebpf, name)
+    }
+
+    /// The program at XDP that does nothing, among those of the bench.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Missing`].
+    pub fn xdp_empty(&mut self) -> Result<&mut Xdp, KernelError> {
+        xdp::program(&mut self.ebpf, xdp::EMPTY)
     }
 
     /// The kernel's numbers of the programs on the ingress and on the egress hook; `None` where it does not tell them.
@@ -473,10 +505,15 @@ const HASH_FACTORS: [&str; 5] =
 fn hash_factors() -> Result<[u64; HASH_FACTORS.len()], KernelError> {
     let mut factors = [0; HASH_FACTORS.len()];
     for factor in &mut factors {
-        let mut bytes = [0; 8];
-        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-            .map_err(|error| KernelError::Host { what: "random numbers", source: error.into() })?;
-        *factor = u64::from_ne_bytes(bytes) | 1;
+        *factor = random()? | 1;
     }
     Ok(factors)
+}
+
+/// A random number.
+pub(super) fn random() -> Result<u64, KernelError> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| KernelError::Host { what: "random numbers", source: error.into() })?;
+    Ok(u64::from_ne_bytes(bytes))
 }

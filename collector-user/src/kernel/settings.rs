@@ -36,6 +36,8 @@ pub struct Settings {
     pub slots_on: Option<Vec<u32>>,
     /// Count and report what the kernel drops, within these limits.
     pub drops: Option<DropLimits>,
+    /// Load the program at XDP, too. The daemon decides by its own option.
+    pub xdp: bool,
     /// The single packets that are wanted; all where there is no filter.
     pub filter: Option<Filter>,
     /// Load the programs that the bench compares with, too.
@@ -61,6 +63,7 @@ impl Default for Settings {
             mark_mask: 0xFFFC_0000,
             slots_on: None,
             drops: Some(DropLimits::default()),
+            xdp: false,
             filter: None,
             reference_programs: false,
         }

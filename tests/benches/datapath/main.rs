@@ -6,6 +6,8 @@
 //! - [`filter`]: the packet filter alone.
 //! - [`drops`]: a packet that is dropped.
 //! - [`traced`]: one flow, whose packets are reported.
+//! - [`xdp`]: the program at XDP.
+//! - [`harm`]: TCP over a veth pair, with nothing attached and with each of what can be.
 //!
 //! Each program is run by `BPF_PROG_TEST_RUN`, beside two of the same object: an empty one, which is what running a
 //! program costs at all and is subtracted, and `floor`, the usual way to count flows. Programs take turns within a round,
@@ -16,9 +18,11 @@ mod drops;
 mod filter;
 mod first;
 mod flows;
+mod harm;
 mod hot;
 mod traced;
 mod walk;
+mod xdp;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -43,6 +47,8 @@ fn main() -> Result<()> {
         ("filter", filter::run),
         ("traced", traced::run),
         ("drops", drops::run),
+        ("xdp", xdp::run),
+        ("harm", harm::run),
     ] {
         if options.wants(part) {
             run(options.rounds)?;

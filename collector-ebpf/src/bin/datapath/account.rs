@@ -55,7 +55,7 @@ pub(crate) fn run<const EGRESS: bool>(skb: Skb) {
         unsafe { cross::<EGRESS>(control, skb, role, 1) };
     }
     let counted = match role {
-        Some(role) if role.flags & RARE == 0 || is_plain::<EGRESS>(skb, role) => {
+        Some(role) if role.flags & rare::<EGRESS>() == 0 || is_plain::<EGRESS>(skb, role) => {
             let run = Run { skb, control, word, now };
             match hot4::<EGRESS>(&run, role) {
                 Hot::Other => hot6::<EGRESS>(&run, role),
@@ -116,11 +116,17 @@ pub(crate) unsafe fn cross<const EGRESS: bool>(control: *mut Control, skb: Skb, 
 /// Roles that need a second look before the steady state may count.
 const RARE: u16 = role::LOOPBACK | role::RAW_IP | role::MIRRORED;
 
+/// The same, and what makes one only of what comes in.
+#[inline(always)]
+const fn rare<const EGRESS: bool>() -> u16 {
+    if EGRESS { RARE } else { RARE | role::COPIED }
+}
+
 /// Whether the steady state may count a packet of such a role all the same: an ifb is there, and has not handed it back,
 /// which it can only to what leaves.
 #[inline(always)]
 fn is_plain<const EGRESS: bool>(skb: Skb, role: &Role) -> bool {
-    role.flags & RARE == role::MIRRORED && !(EGRESS && may_be_second_pass(skb, role))
+    role.flags & rare::<EGRESS>() == role::MIRRORED && !(EGRESS && may_be_second_pass(skb, role))
 }
 
 /// Whether an ifb may have handed the packet back, which was counted before it went there.

@@ -9,6 +9,7 @@ use aya_ebpf::btf_maps::lpm_trie::Key as Prefix;
 use collector_ebpf::abi::{
     flow::how,
     pu::{index, role, tunnel},
+    xdp::found,
 };
 
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
     read::{Packet, role_of_index},
     route,
     socket::{self, Socket},
+    xdp,
 };
 
 /// A processing unit and how it was found.
@@ -150,17 +152,19 @@ fn arriving<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
     if addressee == PACKET_OTHERHOST && packet.role.flags & role::SWITCHED != 0 {
         return Attribution::by(index::FORWARDED, how::BY_ROUTE);
     }
-    let destination = packet.key::<K>().local();
-    let Some(pu) = own(destination) else {
-        return match declared(destination) {
-            None => Attribution::by(index::FORWARDED, how::BY_NONE),
-            // It is counted at its own boundary, where it goes to.
-            Some(_) if is_inside(route::next_interface::<K>(skb, packet)) => {
-                Attribution::by(index::FORWARDED, how::BY_ROUTE)
-            }
-            Some(pu) => Attribution::by(pu.get(), how::BY_CIDR),
-        };
+    let handed = Whose::unpack(xdp::handed(skb, packet));
+    let whose = if handed.is_known { handed } else { whose(packet.key::<K>().local()) };
+    let Some(pu) = NonZeroU16::new(whose.pu) else {
+        return Attribution::by(index::FORWARDED, how::BY_NONE);
     };
+    if whose.found != found::OWN {
+        // It is counted at its own boundary, where it goes to.
+        return if is_inside(route::next_interface::<K>(skb, packet)) {
+            Attribution::by(index::FORWARDED, how::BY_ROUTE)
+        } else {
+            Attribution::by(pu.get(), how::BY_CIDR)
+        };
+    }
     let mut guess = at_own_address::<K>(packet, pu);
     if pu.get() < index::FIRST {
         match socket::of_host::<K>(skb, packet) {
@@ -202,6 +206,44 @@ fn came_in_by(skb: Skb) -> u32 {
 #[inline(always)]
 fn is_inside(ifindex: u32) -> bool {
     role_of_index(ifindex).is_some_and(|role| role.flags & (role::FAR | role::INSIDE) != 0)
+}
+
+/// Whose an address is.
+#[derive(Clone, Copy)]
+pub(crate) struct Whose {
+    /// The unit; 0 for nobody's.
+    pub(crate) pu: u16,
+    /// What the address is ([`found`]).
+    pub(crate) found: u8,
+    /// It was looked up.
+    pub(crate) is_known: bool,
+}
+
+impl Whose {
+    /// A number, for a subprogram returns one register; 0 is what nobody has looked up.
+    #[inline(always)]
+    pub(crate) fn pack(self) -> u32 {
+        u32::from(self.pu) | u32::from(self.found) << 16 | u32::from(self.is_known) << 24
+    }
+
+    /// What [`pack`](Self::pack) made.
+    #[inline(always)]
+    pub(crate) const fn unpack(packed: u32) -> Self {
+        Self { pu: packed as u16, found: (packed >> 16) as u8, is_known: packed >> 24 != 0 }
+    }
+}
+
+/// Looks up whose an address is.
+#[inline(always)]
+pub(crate) fn whose(address: [u8; 16]) -> Whose {
+    let of = |pu: NonZeroU16, found| Whose { pu: pu.get(), found, is_known: true };
+    match own(address) {
+        Some(pu) => of(pu, found::OWN),
+        None => match declared(address) {
+            Some(pu) => of(pu, found::DECLARED),
+            None => Whose { pu: 0, found: found::NOTHING, is_known: true },
+        },
+    }
 }
 
 /// The unit that declares a range with this address.

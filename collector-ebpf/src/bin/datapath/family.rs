@@ -394,7 +394,7 @@ unsafe fn write_route(fib: *mut bpf_fib_lookup, family: u8, protocol: u8) {
 
 /// An IPv4 address in the form of an IPv6 one (RFC 4291 section 2.5.5.2).
 #[inline(always)]
-fn mapped([a, b, c, d]: [u8; 4]) -> [u8; 16] {
+pub(crate) fn mapped([a, b, c, d]: [u8; 4]) -> [u8; 16] {
     // In words: LLVM would store sixteen octets one by one.
     let words = [0, u64::from_ne_bytes([0, 0, 0xFF, 0xFF, a, b, c, d])];
     // SAFETY: both are 16 octets.

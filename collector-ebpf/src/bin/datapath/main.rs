@@ -54,11 +54,12 @@ mod table;
 mod trace;
 mod untyped;
 mod walk;
+mod xdp;
 
 use aya_ebpf::{
-    bindings::__sk_buff,
-    macros::{btf_tracepoint, classifier},
-    programs::{BtfTracePointContext, TcContext},
+    bindings::{__sk_buff, xdp_action, xdp_md},
+    macros::{btf_tracepoint, classifier, xdp},
+    programs::{BtfTracePointContext, TcContext, XdpContext},
 };
 use collector_ebpf::abi::bench;
 
@@ -77,6 +78,19 @@ pub(crate) fn tc_ingress(ctx: TcContext) -> i32 {
 pub(crate) fn tc_egress(ctx: TcContext) -> i32 {
     account::run::<true>(ctx.skb.skb);
     PASS_ON
+}
+
+/// Looks at a frame before there is a socket buffer, and tells `tc_ingress` what it has found. For frames in several buffers,
+/// too (Linux 5.18).
+#[xdp(frags)]
+pub(crate) fn xdp_ingress(ctx: XdpContext) -> u32 {
+    xdp::run::<true>(ctx.ctx)
+}
+
+/// The same for kernels that hand no frame in several buffers to any program.
+#[xdp]
+pub(crate) fn xdp_linear(ctx: XdpContext) -> u32 {
+    xdp::run::<false>(ctx.ctx)
 }
 
 /// Counts what the kernel drops.
@@ -104,6 +118,12 @@ pub(crate) fn empty(_ctx: TcContext) -> i32 {
 #[btf_tracepoint(function = "kfree_skb")]
 pub(crate) fn empty_drop(_ctx: BtfTracePointContext) -> i32 {
     0
+}
+
+/// `empty` at XDP.
+#[xdp]
+pub(crate) fn xdp_empty(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
 }
 
 /// What the bench compares with: the usual way to count flows, one update of a hash and one counter.
@@ -157,6 +177,8 @@ pub(crate) fn walk_held(ctx: TcContext) -> i32 {
 
 /// The context that the helpers of the programs take.
 type Skb = *mut __sk_buff;
+/// That of the programs at XDP.
+type Frame = *mut xdp_md;
 
 /// The licence that the kernel reads: GPL-only helpers are used.
 #[cfg(target_arch = "bpf")]

@@ -26,6 +26,7 @@ use crate::{
     read::Packet,
     socket::Tuple,
     untyped::{HASH, PERCPU_ARRAY, Untyped},
+    xdp::{self, Known},
 };
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -189,6 +190,11 @@ pub(crate) static DROP_LEDGER: PerCpuArray<DropLedger, 1> = PerCpuArray::new();
 /// What units may still report of their drops. Written here, read by user space.
 #[btf_map]
 pub(crate) static DROP_BUDGETS: Array<DropBudget, { drop::UNITS as usize }> = Array::new();
+
+/// Whose the addresses are that the XDP program has looked up on this CPU. Written and read here.
+#[btf_map]
+pub(crate) static XDP_KNOWN: PerCpuArray<Known, { xdp::KNOWN }> = PerCpuArray::new();
+
 /// The programs of the packet filter, by the kind of link. Written by user space before any program runs.
 #[btf_map]
 pub(crate) static FILTER: Array<filter::Program, { filter::PROGRAMS as usize }> = Array::new();

@@ -1,13 +1,13 @@
 //! A socket buffer as bytes, and what it stands for on the wire.
 
 use aya_ebpf::{
-    bindings::bpf_hdr_start_off::BPF_HDR_START_NET,
+    bindings::bpf_hdr_start_off::{BPF_HDR_START_MAC, BPF_HDR_START_NET},
     helpers::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative},
 };
 use collector_ebpf::wire::bytes::{Bytes, Window};
 
 use crate::{
-    Skb,
+    Frame, Skb,
     maps::{SCRATCH, SCRATCH_SIZE, Scratch},
 };
 
@@ -27,6 +27,21 @@ impl Linear {
     }
 }
 
+impl Linear {
+    /// The first buffer of a frame at XDP.
+    #[inline(always)]
+    pub(crate) fn of_frame(frame: Frame) -> Self {
+        // SAFETY: the kernel hands the program a live context.
+        unsafe { Self { start: (*frame).data as usize, end: (*frame).data_end as usize } }
+    }
+
+    /// Octets in it.
+    #[inline(always)]
+    pub(crate) fn length(&self) -> u32 {
+        self.end.wrapping_sub(self.start) as u32
+    }
+}
+
 impl Bytes for Linear {
     #[inline(always)]
     fn window<const N: usize>(&self, at: u32) -> Option<Window<'_, N>> {
@@ -37,6 +52,39 @@ impl Bytes for Linear {
         // SAFETY: `from .. from + N` was compared with the packet's end in the form that the verifier
         // follows.
         Some(unsafe { Window::new(from as *const u8) })
+    }
+}
+
+/// The start of a frame at XDP, read in place at offsets that the verifier does not know.
+#[derive(Clone, Copy)]
+pub(crate) struct Start {
+    frame: Frame,
+    linear: Linear,
+}
+
+impl Start {
+    /// The octets of the first buffer, as many as [`Copied`] would have.
+    #[inline(always)]
+    pub(crate) fn of(frame: Frame) -> Self {
+        Self { frame, linear: Linear::of_frame(frame) }
+    }
+}
+
+impl Bytes for Start {
+    #[inline(always)]
+    fn forget(&self, at: u32) -> u32 {
+        // SAFETY: the kernel hands the program a live context.
+        forget_by(unsafe { (*self.frame).rx_queue_index }, at)
+    }
+
+    #[inline(always)]
+    fn window<const N: usize>(&self, at: u32) -> Option<Window<'_, N>> {
+        let at = opaque(at as usize);
+        // What is added to a packet's address must have a bound.
+        if at > SCRATCH_SIZE as usize - N {
+            return None;
+        }
+        self.linear.window(at as u32)
     }
 }
 
@@ -136,6 +184,23 @@ pub(crate) fn carrier(skb: Skb) -> u32 {
 
 const IPV6_HEADER: u32 = 40;
 
+/// Whether the buffer begins behind its link layer's header: 1, or 0.
+///
+/// Since Linux 6.9 generic XDP copies most buffers (`skb_pp_cow_data`), and the copy does not say how long that header is,
+/// by which TC goes back to its beginning. Where it began is known all the same.
+#[inline(never)]
+pub(crate) fn is_headless(skb: Skb) -> u32 {
+    // As much behind the beginning of that header as the buffer's first part is long, there is an octet only if the buffer
+    // begins later.
+    let mut octet = 0_u8;
+    // SAFETY: there is room for the octet; the kernel hands the program a live context.
+    let failed = unsafe {
+        let length = opaque(opaque((*skb).data_end as usize) - opaque((*skb).data as usize)) as u32;
+        bpf_skb_load_bytes_relative(skb.cast(), length, (&raw mut octet).cast(), 1, BPF_HDR_START_MAC) != 0
+    };
+    u32::from(!failed)
+}
+
 /// What a socket buffer stands for on the wire.
 #[derive(Clone, Copy)]
 pub(crate) struct Wire {
@@ -217,10 +282,15 @@ pub(crate) fn opaque(number: usize) -> usize {
 /// The verifier follows each way through a program by itself as long as what it knows of the registers differs, and
 /// gives up at a million instructions. Where many ways meet and only the value matters, this makes them one.
 #[inline(always)]
-#[cfg(target_arch = "bpf")]
-pub(crate) fn forget(skb: Skb, mut number: u32) -> u32 {
+pub(crate) fn forget(skb: Skb, number: u32) -> u32 {
     // SAFETY: the kernel hands the program a live context.
-    let unknown = unsafe { (*skb).len };
+    forget_by(unsafe { (*skb).len }, number)
+}
+
+/// The same by any other number that the verifier does not know.
+#[inline(always)]
+#[cfg(target_arch = "bpf")]
+fn forget_by(unknown: u32, mut number: u32) -> u32 {
     // A number that the verifier does not know, combined with its own copy: zero, which the verifier does not know.
     // SAFETY: registers only.
     unsafe {
@@ -239,6 +309,6 @@ pub(crate) fn forget(skb: Skb, mut number: u32) -> u32 {
 
 #[inline(always)]
 #[cfg(not(target_arch = "bpf"))]
-pub(crate) fn forget(_skb: Skb, number: u32) -> u32 {
+fn forget_by(_unknown: u32, number: u32) -> u32 {
     number
 }

@@ -10,7 +10,7 @@ use collector_ebpf::{
     },
     wire::{
         Frame, Link,
-        ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, VLAN_ID},
+        ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Layer2, VLAN_ID},
         ipv4::{self, Ipv4},
         ipv6::{self, Ipv6},
         short, tcp,
@@ -26,7 +26,7 @@ use crate::{
     fragments,
     maps::{ROLES, ROLES_MORE, SCRATCH},
     packet::{self, Copied, Linear, Wire, metadata_vlan},
-    quote,
+    quote, xdp,
 };
 
 /// A packet that was read. The key lies in as many of the words as its family needs.
@@ -61,6 +61,8 @@ pub(crate) struct Packet {
     transport_end: u16,
     /// Octets of a tunnel before what it carries, where that is counted by itself.
     before: u16,
+    /// Octets of the link layer's header that the buffer is without.
+    pub(crate) lost: u8,
     /// 1 if it is an ICMP error, and [`Scratch::quoted`](crate::maps::Scratch::quoted) is the flow that it quotes.
     pub(crate) quotes: u8,
 }
@@ -93,6 +95,7 @@ impl Packet {
         self.inside = 0;
         self.transport_end = 0;
         self.before = 0;
+        self.lost = 0;
     }
 
     /// Where the transport header ends.
@@ -150,7 +153,12 @@ impl Packet {
     #[inline(always)]
     pub(crate) fn wire(&self, skb: Skb) -> Wire {
         let wire = packet::wire(skb, self.headers(), self.jumbo != 0);
-        if self.before == 0 { wire } else { packet::without(skb, wire, u32::from(self.before)) }
+        if self.before == 0 {
+            // Each segment has one of its own.
+            Wire { bytes: wire.bytes + u64::from(self.lost) * u64::from(wire.packets), ..wire }
+        } else {
+            packet::without(skb, wire, u32::from(self.before))
+        }
     }
 
     /// Where the transport header ends of the packet itself; the [`headers`](Self::headers) that segments repeat may reach
@@ -292,6 +300,11 @@ pub(crate) fn read6(skb: Skb, role: &Role) -> Option<(FlowKey6, Transport)> {
 #[inline(never)]
 pub(crate) extern "C" fn read_packet(skb: Skb) -> u32 {
     let Some(packet) = Packet::of_run() else { return Unparsed::Truncated as u32 + 1 };
+    if packet.role.flags & role::COPIED != 0 && !packet.is_leaving() && packet::is_headless(skb) != 0 {
+        packet.lost = ETHERNET_HEADER;
+        xdp::ledger(|ledger| ledger.headless += 1);
+        return general(skb, packet);
+    }
     if common4(skb, packet) != 0 || common6(skb, packet) != 0 { 0 } else { general(skb, packet) }
 }
 
@@ -326,6 +339,7 @@ fn common6(skb: Skb, packet: &mut Packet) -> u32 {
 #[inline(never)]
 fn general(skb: Skb, packet: &mut Packet) -> u32 {
     let result = Copied::of(skb).ok_or(Unparsed::Truncated).and_then(|bytes| match link(&packet.role) {
+        Link::Ethernet if packet.lost != 0 => Ok(behind_ethernet(skb)),
         Link::Ethernet => ethernet::parse(&bytes, Link::Ethernet),
         Link::RawIp => {
             if !packet.is_leaving() {
@@ -361,6 +375,16 @@ fn general(skb: Skb, packet: &mut Packet) -> u32 {
             }
         }
     }
+}
+
+/// Octets of an Ethernet header.
+const ETHERNET_HEADER: u8 = 14;
+
+/// What the kernel has read of an Ethernet header that the buffer is without. One whose frame had a tag is not without it.
+#[inline(always)]
+fn behind_ethernet(skb: Skb) -> Layer2 {
+    // SAFETY: the kernel hands the program a live context.
+    Layer2 { ethertype: u16::from_be(unsafe { (*skb).protocol } as u16), vlan: UNTAGGED, next: 0 }
 }
 
 /// Moves the end of the headers of a tunnel's super-packet to where its segments' headers end. 0.

@@ -109,6 +109,16 @@ pub(crate) static DROP_INTERVAL: Global<u64> = Global::new(1);
 #[unsafe(no_mangle)]
 pub(crate) static DROP_BURST: Global<u64> = Global::new(1);
 
+/// What says that the metadata before a frame is the XDP program's of this load: random, so that nobody can send what looks
+/// like it. 0 where that program was not asked for.
+#[unsafe(no_mangle)]
+pub(crate) static XDP_WORD: Global<u64> = Global::new(0);
+
+/// 1 where the XDP program may remember whose the addresses are that it has looked up: 0 where softirqs are preempted, for
+/// two runs could meet in one entry.
+#[unsafe(no_mangle)]
+pub(crate) static XDP_REMEMBERS: Global<u32> = Global::new(0);
+
 /// 1 where there is a packet filter; 0 where every packet is wanted.
 #[unsafe(no_mangle)]
 pub(crate) static FILTERED: Global<u32> = Global::new(0);

@@ -9,11 +9,14 @@ use aya_ebpf::{
     bindings::BPF_F_CURRENT_CPU,
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_perf_event_output},
 };
-use collector_ebpf::abi::{
-    control::Control,
-    packet::{PacketRecord, event, link},
-    pu::{Role, role},
-    trace::{ALL, Trace},
+use collector_ebpf::{
+    abi::{
+        control::Control,
+        packet::{PacketRecord, event, link},
+        pu::{Role, role},
+        trace::{ALL, Trace},
+    },
+    wire::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
 
 use crate::{
@@ -48,7 +51,7 @@ pub(crate) extern "C" fn trace_packet(skb: Skb, pu: u32, is_leaving: u32) -> u32
         return 0;
     }
     count::ledger(|ledger| ledger.traced += 1);
-    if !filter::wants(skb, link_of(role).into()) {
+    if !filter::wants(skb, link_of(skb, role, is_leaving).into()) {
         count::ledger(|ledger| ledger.filtered += 1);
     } else if !is_due(pu as u16, every) {
         count::ledger(|ledger| ledger.sampled += 1);
@@ -73,10 +76,23 @@ fn one_of(trace: &Trace, is_sent: bool, now: u64) -> u32 {
     if now < until { trace.every } else { 0 }
 }
 
-/// What packets of an interface begin with.
+/// What a packet begins with.
 #[inline(always)]
-fn link_of(role: &Role) -> u8 {
-    if role.flags & role::RAW_IP != 0 { link::RAW_IP } else { link::ETHERNET }
+fn link_of(skb: Skb, role: &Role, is_leaving: bool) -> u8 {
+    if role.flags & role::RAW_IP != 0 {
+        return link::RAW_IP;
+    }
+    // Then it was read by the cold path, whatever it is.
+    if role.flags & role::COPIED != 0
+        && !is_leaving
+        && Packet::of_run().is_some_and(|packet| packet.lost != 0)
+    {
+        // SAFETY: the kernel hands the program a live context.
+        let protocol = u16::from_be(unsafe { (*skb).protocol } as u16);
+        let is_ip = protocol == ETHERTYPE_IPV4 || protocol == ETHERTYPE_IPV6;
+        return if is_ip { link::RAW_IP } else { link::NONE };
+    }
+    link::ETHERNET
 }
 
 /// Whether the packet is the one of so `many` of its unit that is reported: the first of them.
@@ -96,6 +112,7 @@ fn is_due(pu: u16, many: u32) -> bool {
 /// Writes the record, with the packet's first octets behind it; 0, or why the kernel did not take it.
 #[inline(never)]
 fn output(skb: Skb, pu: u16, is_leaving: bool, now: u64, role: &Role) -> i64 {
+    let link = link_of(skb, role, is_leaving);
     let packets = packets(skb, role);
     let (Some(scratch), Some(control)) = (SCRATCH.get_ptr_mut(0), account::control()) else { return -1 };
     // SAFETY: the scratch and the control entry are live for the run; the kernel hands the program a live context. What
@@ -121,7 +138,7 @@ fn output(skb: Skb, pu: u16, is_leaving: bool, now: u64, role: &Role) -> i64 {
         // The kernel keeps it in network byte order.
         (*record).vlan_protocol = if tag.is_some() { (*skb).vlan_proto as u16 } else { 0 };
         (*record).event = if is_leaving { event::TRANSMITTED } else { event::RECEIVED };
-        (*record).link = link_of(role);
+        (*record).link = link;
         (*record).end = 0;
         (*record)._pad = [0; 3];
         bpf_perf_event_output(

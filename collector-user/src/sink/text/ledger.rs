@@ -94,6 +94,14 @@ fn line(ledger: &Ledger) -> String {
             let _ = write!(line, " + {name} {count}");
         }
     }
+    if ledger.xdp_seen > 0 {
+        let _ = write!(line, "; at XDP {} = passed {}", ledger.xdp_seen, ledger.xdp_passed);
+        let malformed: u64 = ledger.xdp_malformed.values().sum();
+        if malformed > 0 {
+            let each = list(ledger.xdp_malformed.iter().map(|(reason, count)| (reason, *count)));
+            let _ = write!(line, ", malformed {malformed} ({each})");
+        }
+    }
     let losses = ledger.losses();
     if losses.is_empty() {
         line.push_str("; nothing lost");
@@ -165,6 +173,15 @@ mod tests {
             ..Ledger::default()
         };
         let want = "ledger: seen 45 = flows 40 + unparsed 4 (arp 3, llc 1) + looped 1; nothing lost";
+        assert_eq!(line(&ledger), want);
+    }
+
+    #[test]
+    fn what_xdp_saw_is_no_part_of_the_sum() {
+        let mut ledger = Ledger { seen: 5, flows: 5, xdp_seen: 4, xdp_passed: 4, ..Ledger::default() };
+        assert_eq!(line(&ledger), "ledger: seen 5 = flows 5; at XDP 4 = passed 4; nothing lost");
+        ledger.xdp_malformed = [("ip_length".to_owned(), 2)].into();
+        let want = "ledger: seen 5 = flows 5; at XDP 4 = passed 4, malformed 2 (ip_length 2); nothing lost";
         assert_eq!(line(&ledger), want);
     }
 

@@ -8,7 +8,11 @@ mod look;
 mod number;
 mod record;
 
-use std::io::{self, Write as _};
+use std::{
+    collections::BTreeSet,
+    io::{self, Write as _},
+    sync::Arc,
+};
 
 pub use look::Look;
 
@@ -22,17 +26,19 @@ use crate::event::{Event, Time};
 pub struct Text {
     look: Look,
     columns: line::Columns,
+    /// What was advised: once is enough. There are as many texts as the collector has.
+    advised: BTreeSet<Arc<str>>,
 }
 
 impl Text {
     /// Text of this look.
     pub const fn new(look: Look) -> Self {
-        Self { look, columns: line::Columns::new() }
+        Self { look, columns: line::Columns::new(), advised: BTreeSet::new() }
     }
 
     fn lines(&mut self, time: Time, event: &Event) -> Vec<String> {
         let (columns, look) = (&mut self.columns, &self.look);
-        let mut lines = record::Lines { columns, look, time };
+        let mut lines = record::Lines { columns, look, time, advised: &mut self.advised };
         match event {
             Event::Flow(record) => vec![flow::line(lines.columns, look, time, record)],
             Event::Container(record) => vec![lines.container(record)],

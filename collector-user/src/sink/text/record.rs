@@ -2,7 +2,7 @@
 //!
 //! The results of `write!` are dropped: writing to a `String` cannot fail.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _, sync::Arc};
 
 use super::{
     escape::Escaped,
@@ -14,11 +14,15 @@ use crate::event::{
     ContainerRecord, CounterReport, DnsRequestReport, PacketReport, PingReport, Time, TraceRecord, UserRecord,
 };
 
+/// Texts of advice that are remembered.
+const ADVICE: usize = 256;
+
 /// The lines of a record that is no flow, without the line ends.
 pub(super) struct Lines<'a> {
     pub(super) columns: &'a mut Columns,
     pub(super) look: &'a Look,
     pub(super) time: Time,
+    pub(super) advised: &'a mut BTreeSet<Arc<str>>,
 }
 
 impl Lines<'_> {
@@ -76,7 +80,10 @@ impl Lines<'_> {
         if report.suppressed > 0 {
             let _ = write!(line, " (and {} held back)", report.suppressed);
         }
-        if !report.advice.is_empty() {
+        if !report.advice.is_empty()
+            && self.advised.len() < ADVICE
+            && self.advised.insert(report.advice.clone())
+        {
             let _ = write!(line, ": {}", Escaped(&report.advice));
         }
         line

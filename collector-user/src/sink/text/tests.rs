@@ -195,3 +195,20 @@ ledger: seen 0 = flows 0; nothing lost
 ";
     assert_eq!(plain(&events), want);
 }
+
+#[test]
+fn advice_is_given_once() {
+    let packet = Event::Packet(PacketReport {
+        event: PacketEvent::Dropped,
+        puid: "web".into(),
+        drop_reason: "connection".into(),
+        kernel_reason: "NO_SOCKET".into(),
+        drop_place: "__udp4_lib_rcv+0x4bc".into(),
+        advice: "nothing listens".into(),
+        ..PacketReport::default()
+    });
+    let out = plain(&[packet.clone(), packet]);
+    let lines: Vec<_> = out.lines().collect();
+    assert!(lines[0].ends_with("NO_SOCKET at __udp4_lib_rcv+0x4bc: nothing listens"), "{out}");
+    assert!(lines[1].ends_with("NO_SOCKET at __udp4_lib_rcv+0x4bc"), "{out}");
+}
