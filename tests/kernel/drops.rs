@@ -498,7 +498,8 @@ fn a_drop_in_the_midst_of_another_is_counted_or_said_to_be_skipped() -> Result<(
     assert_explained(&finished);
     let skipped = finished.status.ledger.drops_skipped;
     let told = dropped(&finished, "host", &["NETFILTER_DROP"], DropClass::Policy);
-    assert_eq!(told + skipped, counted, "{:#?}", finished.status);
+    // Other hosts on this kernel may have had such drops meanwhile.
+    assert!(told <= counted && counted <= told + skipped, "{counted} counted, {:#?}", finished.status);
     // Linux 6.1 is the first that does not run a program in the midst of itself.
     if release::is_at_least((6, 1)) {
         assert!(skipped > 0, "none came in the midst of another, of {counted}");

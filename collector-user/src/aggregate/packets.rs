@@ -84,7 +84,13 @@ pub fn captured(
         link::RAW_IP => LinkType::RawIp,
         _ => return None,
     };
-    let (mut bytes, length) = whole(packet);
+    let (mut bytes, mut length) = whole(packet);
+    let mut link = link;
+    if record.event == event::DROPPED && link == LinkType::RawIp {
+        // It had no frame yet, or none any more. A file with two kinds of link is one that few programs read.
+        (bytes, link) = (framed(&bytes), LinkType::Ethernet);
+        length += ETHERNET as u32;
+    }
     bytes.truncate(snaplen);
     Some(Captured {
         time: moment.wall_of_boot(record.boot_ns),
@@ -100,6 +106,17 @@ pub fn captured(
         link,
         bytes,
     })
+}
+
+/// A packet behind an Ethernet header without addresses.
+fn framed(packet: &[u8]) -> Bytes {
+    let ethertype =
+        if packet.first().is_some_and(|first| first >> 4 == 6) { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
+    let mut frame = BytesMut::with_capacity(ETHERNET + packet.len());
+    frame.put_bytes(0, ADDRESSES);
+    frame.put_u16(ethertype);
+    frame.put_slice(packet);
+    frame.freeze()
 }
 
 /// The octets of a packet with the tag that the kernel kept beside it in its place, and how many there would be of the whole.

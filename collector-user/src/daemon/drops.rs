@@ -41,6 +41,7 @@ pub(super) fn folding(options: &Options) -> Settings {
 pub(super) struct Dropping {
     maps: DropMaps,
     names: Names,
+    namespace: u32,
     rejected: Rejected,
     filter: Option<DropFilter>,
     /// Reports that the filter left out.
@@ -62,7 +63,7 @@ impl Dropping {
         missing: &mut Vec<String>,
     ) -> Option<Self> {
         let attached = loaded?.and_then(|drops| programs.attach_drops().map(|()| drops));
-        let Drops { maps, reasons, has_reasons, symbols } = match attached {
+        let Drops { maps, reasons, has_reasons, namespace, symbols } = match attached {
             Ok(drops) => drops,
             Err(error) => {
                 missing.push(format!("drops: {}", chain(&error)));
@@ -81,6 +82,7 @@ impl Dropping {
         Some(Self {
             maps,
             names: Names::new(reasons, has_reasons, symbols),
+            namespace,
             rejected: Rejected::default(),
             filter: filter.map(DropFilter::new),
             filtered: 0,
@@ -126,6 +128,12 @@ impl Daemon<'_> {
             missing,
         );
         Ok(())
+    }
+
+    /// Whether a record's interface is one of the namespace that is watched: numbers of interfaces are each namespace's own.
+    pub(super) fn is_of_here(&self, record: &PacketRecord) -> bool {
+        record.namespace == 0
+            || self.dropping.as_ref().is_none_or(|dropping| dropping.namespace == record.namespace)
     }
 
     /// Whether the packet filter wants a drop. It is asked here: the program that sees drops may run in the midst of itself,
@@ -194,7 +202,7 @@ impl Daemon<'_> {
         ledger.drops_no_packet = no_packet;
         ledger.drops_table_full = table_full;
         ledger.drops_skipped = dropping.skipped;
-        ledger.drop_reports = reported - dropping.folded - dropping.filtered;
+        ledger.drop_reports = reported.saturating_sub(dropping.folded + dropping.filtered);
         ledger.drop_reports_filtered = dropping.filtered;
         ledger.drop_reports_lost = reported.saturating_sub(self.tracing.drops_read());
         ledger.drop_flows_lost = dropping.rejected.lost;

@@ -197,6 +197,7 @@ impl Daemon<'_> {
         };
         let snaplen = usize::from(self.options.snaplen);
         let interface = self.watched.interfaces.get(&packet.record.ifindex);
+        let interface = interface.filter(|_| self.is_of_here(&packet.record));
         let interface: Text = interface.map_or_else(|| "".into(), |interface| interface.name.as_str().into());
         let mut report = report(&packet, snaplen, interface.clone(), &self.units, &self.moment);
         if packet.record.event == event::DROPPED {

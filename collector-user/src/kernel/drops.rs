@@ -156,6 +156,8 @@ pub struct Drops {
     pub reasons: Reasons,
     /// It gives any (Linux 5.17).
     pub has_reasons: bool,
+    /// The inode of the network namespace that is watched.
+    pub namespace: u32,
     /// What it calls its functions, or why they are not to be had.
     pub symbols: io::Result<Symbols>,
 }
@@ -197,7 +199,9 @@ impl Prepared {
             load(ebpf, EMPTY)?;
         }
         let has_reasons = self.told.shape.has_reasons;
-        Ok(Drops { maps: DropMaps::take(ebpf)?, reasons: self.reasons, has_reasons, symbols: self.symbols })
+        let namespace = self.told.namespace;
+        let (reasons, symbols) = (self.reasons, self.symbols);
+        Ok(Drops { maps: DropMaps::take(ebpf)?, reasons, has_reasons, namespace, symbols })
     }
 }
 

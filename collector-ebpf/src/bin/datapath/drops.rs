@@ -36,10 +36,8 @@ mod shape;
 
 use shape::Dropped;
 
-/// Octets that a report may have, the record's own among them: a power of two, and half of the stack.
-const REPORT: usize = 256;
-/// Octets of the packet in a report.
-const WINDOW: usize = REPORT - size_of::<PacketRecord>();
+/// Octets of the packet in a report: with the record, half of the stack.
+const WINDOW: usize = 192;
 
 /// A record, and the octets behind it.
 #[repr(C, align(8))]
@@ -70,7 +68,8 @@ pub(crate) fn run(ctx: &BtfTracePointContext) {
     };
     // An argument that this kernel's tracepoint lacks may not even be looked at.
     let reason: u32 = if DROP_REASONS.load() != 0 { ctx.arg(2) } else { 0 };
-    let (pu, end) = unit(&dropped);
+    let whose = unit(&dropped);
+    let pu = whose as u16;
     if !count(&DropKey { place, reason, pu, _pad: 0 }, &dropped) {
         ledger(|ledger| &raw mut ledger.table_full);
         return;
@@ -81,7 +80,7 @@ pub(crate) fn run(ctx: &BtfTracePointContext) {
     if is_folded(reason) {
         ledger(|ledger| &raw mut ledger.folded);
     } else if may_report(pu) != 0 {
-        report(ctx, &dropped, place, reason, u32::from(pu) | u32::from(end) << 16);
+        report(ctx, &dropped, place, reason, whose);
     }
 }
 
@@ -98,39 +97,61 @@ fn is_folded(reason: u32) -> bool {
     word >> (reason % 64) & 1 != 0
 }
 
-/// Whose packet it is, and which of its ends. The end that is looked at first is the one that the packet had come to, or had not left.
-#[inline(always)]
-fn unit(dropped: &Dropped) -> (u16, u8) {
+/// Whose packet it is, in the lower half, and which of its [ends](end), in the upper one. The end that is looked at first is
+/// the one that the packet had come to, or had not left.
+///
+/// A subprogram: what it needs on the stack is free again for the report.
+#[inline(never)]
+fn unit(dropped: &Dropped) -> u32 {
     let is_here = dropped.namespace == NAMESPACE.load();
+    // Where a buffer waits in a queue, its device's place is taken for other things: then only addresses tell.
+    let may_be_here = is_here || dropped.namespace == 0;
     let role = if is_here { role_of_index(dropped.interface) } else { None };
+    let ends = dropped.ends();
+    if let Some((_, destination)) = ends
+        && dropped.came_in
+        && may_be_here
+        && let Some(pu) = classify::own(destination)
+    {
+        return whose(pu.get(), end::DESTINATION);
+    }
     if let Some(role) = role
         && role.pu >= index::FIRST
     {
         // What its interface sends, it has; what comes in by that end of it which is the host's, it has sent.
         let has_sent = (role.flags & role::FAR != 0) == dropped.came_in;
-        return (role.pu, if has_sent { end::SOURCE } else { end::DESTINATION });
+        return whose(role.pu, if has_sent { end::SOURCE } else { end::DESTINATION });
     }
-    let Some((source, destination)) = dropped.ends() else {
-        return (if is_here { role.map_or(index::HOST, |role| role.pu) } else { ELSEWHERE }, end::NEITHER);
+    let Some((source, destination)) = ends else {
+        return whose(
+            if is_here { role.map_or(index::HOST, |role| role.pu) } else { ELSEWHERE },
+            end::NEITHER,
+        );
     };
     let (from, to) = ((source, end::SOURCE), (destination, end::DESTINATION));
     for (address, end) in if dropped.came_in { [to, from] } else { [from, to] } {
-        if is_here && let Some(pu) = classify::own(address) {
-            return (pu.get(), end);
+        if may_be_here && let Some(pu) = classify::own(address) {
+            return whose(pu.get(), end);
         }
         if let Some(pu) = classify::declared(address) {
-            return (pu.get(), end);
+            return whose(pu.get(), end);
         }
     }
     if !is_here {
-        (ELSEWHERE, end::NEITHER)
+        whose(ELSEWHERE, end::NEITHER)
     } else if !dropped.came_in {
-        (index::HOST, end::SOURCE)
+        whose(index::HOST, end::SOURCE)
     } else if dropped.is_for_many {
-        (index::HOST, end::DESTINATION)
+        whose(index::HOST, end::DESTINATION)
     } else {
-        (index::FORWARDED, end::NEITHER)
+        whose(index::FORWARDED, end::NEITHER)
     }
+}
+
+/// A subprogram returns one register.
+#[inline(always)]
+const fn whose(pu: u16, end: u8) -> u32 {
+    pu as u32 | (end as u32) << 16
 }
 
 /// Adds to the row of the key; `false` where there is no room for a new one.
@@ -179,6 +200,7 @@ fn may_report(pu: u16) -> u32 {
 #[inline(never)]
 fn report(ctx: &BtfTracePointContext, dropped: &Dropped, place: u64, reason: u32, whose: u32) -> u32 {
     let pu = whose as u16;
+    // What is copied is filled by the kernel, and so is all that the kernel reads of it.
     let mut report = Report { record: PacketRecord::EMPTY, octets: [0; WINDOW] };
     // LLVM knows the bound and would leave the comparison out; the verifier wants to see it.
     let captured = opaque((dropped.linear as usize).min(WINDOW));
@@ -195,28 +217,27 @@ fn report(ctx: &BtfTracePointContext, dropped: &Dropped, place: u64, reason: u32
     };
     let captured = if failed == 0 { captured } else { 0 };
     let held_back = DROP_BUDGETS.get(u32::from(pu) % UNITS).map_or(0, |budget| budget.held_back);
-    report.record = PacketRecord {
-        // SAFETY: no arguments, no memory.
-        boot_ns: unsafe { bpf_ktime_get_boot_ns() },
-        place,
-        ifindex: dropped.interface,
-        mark: dropped.mark,
-        reason,
-        suppressed: held_back as u32,
-        length: dropped.length,
-        captured: captured as u32,
-        packets: dropped.packets,
-        namespace: dropped.namespace,
-        // SAFETY: no arguments, no memory.
-        cpu: unsafe { bpf_get_smp_processor_id() },
-        pu,
-        vlan_tci: dropped.vlan_tci,
-        vlan_protocol: dropped.vlan_protocol,
-        event: event::DROPPED,
-        link: if captured == 0 { link::NONE } else { dropped.link },
-        end: (whose >> 16) as u8,
-        _pad: [0; 3],
-    };
+    // One by one: LLVM would make the whole once more on the stack.
+    let record = &mut report.record;
+    // SAFETY: no arguments, no memory.
+    record.boot_ns = unsafe { bpf_ktime_get_boot_ns() };
+    record.place = place;
+    record.ifindex = dropped.interface;
+    record.mark = dropped.mark;
+    record.reason = reason;
+    record.suppressed = held_back as u32;
+    record.length = dropped.length;
+    record.captured = captured as u32;
+    record.packets = dropped.packets;
+    record.namespace = dropped.namespace;
+    // SAFETY: no arguments, no memory.
+    record.cpu = unsafe { bpf_get_smp_processor_id() };
+    record.pu = pu;
+    record.vlan_tci = dropped.vlan_tci;
+    record.vlan_protocol = dropped.vlan_protocol;
+    record.event = event::DROPPED;
+    record.link = if captured == 0 { link::NONE } else { dropped.link };
+    record.end = (whose >> 16) as u8;
     let size = (size_of::<PacketRecord>() + captured) as u64;
     // SAFETY: the kernel's context, a map of this object, and as many octets as the report has at least.
     let error = unsafe {

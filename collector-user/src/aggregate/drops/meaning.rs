@@ -223,6 +223,14 @@ const REASONS: &[Row] = &[
     ),
 ];
 
+/// Functions that free packets which had done their work.
+const DONE: &[Row] = &[(
+    &["tcp_v4_rcv*", "tcp_v6_rcv*", "ping_rcv", "icmp_rcv*", "icmpv6_rcv*"],
+    DropClass::EndOfLife,
+    reason::INVALID_STATE,
+    "it had done its work, or its connection has ended: nothing to do, unless there are many",
+)];
+
 /// Functions, of which `*` at the end stands for any rest, for drops whose reason says nothing.
 const PLACES: &[Row] = &[
     (
@@ -337,9 +345,14 @@ const NOTHING_SAID: Meaning = Meaning {
 /// What a drop means that the kernel gives this reason for (empty: none), in this function (empty: not known).
 #[must_use]
 pub fn of(reason: &str, function: &str) -> Meaning {
-    // Packets that have been answered (ICMP echo) and the like are freed in ways that say "not specified".
-    let says_nothing = reason.is_empty() || reason == "NOT_SPECIFIED";
-    let found = if says_nothing { find(PLACES, function) } else { find(REASONS, reason) };
+    let found = match reason {
+        "" => find(PLACES, function),
+        // Kernels that give reasons give one to what is wrong there: what has none had done its work.
+        "NOT_SPECIFIED" => find(DONE, function).or_else(|| find(PLACES, function)),
+        // A raw socket gets a copy of each answer; that no other socket waits for it is no fault.
+        "NO_SOCKET" if function == "ping_rcv" => find(DONE, function),
+        _ => find(REASONS, reason),
+    };
     found.unwrap_or(NOTHING_SAID)
 }
 
@@ -367,6 +380,9 @@ mod tests {
     fn a_reason_decides_and_a_place_where_there_is_none() {
         assert_eq!(of("NO_SOCKET", "nf_hook_slow").class, DropClass::NoSocket);
         assert_eq!(of("NOT_SPECIFIED", "nf_hook_slow").class, DropClass::Policy);
+        assert_eq!(of("NOT_SPECIFIED", "tcp_v4_rcv").class, DropClass::EndOfLife);
+        assert_eq!(of("", "tcp_v4_rcv").class, DropClass::NoSocket);
+        assert_eq!(of("NO_SOCKET", "ping_rcv").class, DropClass::EndOfLife);
         assert_eq!(of("", "__udp4_lib_rcv").class, DropClass::NoSocket);
         assert_eq!(of("", "pfifo_enqueue").class, DropClass::Resource);
         assert_eq!(of("TCP_OLD_DATA", "").class, DropClass::EndOfLife);

@@ -77,6 +77,15 @@ pub enum FilterError {
         /// The expression.
         expression: String,
     },
+    /// It asks for what stands beside a packet.
+    #[error(
+        "{expression:?} asks for what no packet says (inbound, outbound, ifindex): expected one of octets; directions are \
+         those of --trace PU:in"
+    )]
+    Live {
+        /// The expression.
+        expression: String,
+    },
     /// It has an instruction that the kernel side does not know.
     #[error("{expression:?} is compiled to an instruction that the kernel side does not know: {code:#06x}")]
     Instruction {
@@ -159,6 +168,13 @@ fn check(expression: &str, instructions: &[Instruction]) -> Result<(), FilterErr
     if let Some(instruction) = instructions.iter().find(|it| !is_known(it.code)) {
         return Err(FilterError::Instruction { expression: expression(), code: instruction.code });
     }
+    // What libpcap asks a live socket for: `inbound`, `outbound`, `ifindex`. No packet has octets there.
+    let is_live = |it: &Instruction| {
+        u32::from(it.code) & (code::CLASS | code::MODE) == code::LD | code::ABS && it.k >= LIVE
+    };
+    if instructions.iter().any(is_live) {
+        return Err(FilterError::Live { expression: expression() });
+    }
     // A jump back is one by a number below 0.
     let jump = (code::JMP | code::JA) as u16;
     if instructions.iter().any(|it| it.code == jump && it.k as i32 <= 0 && it.k != 0) {
@@ -169,6 +185,9 @@ fn check(expression: &str, instructions: &[Instruction]) -> Result<(), FilterErr
     }
     Ok(())
 }
+
+/// Where classic BPF has what it knows beside a packet (`SKF_AD_OFF`, `include/uapi/linux/filter.h`).
+const LIVE: u32 = 0xFFFF_F000;
 
 /// Whether it is one of the instructions that [`filter`](collector_ebpf::filter) knows.
 fn is_known(instruction: u16) -> bool {

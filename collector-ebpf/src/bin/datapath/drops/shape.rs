@@ -193,6 +193,10 @@ impl Dropped {
     /// Words of the IP header; no more than are needed, for each costs.
     #[inline(always)]
     fn read<const WORDS: usize>(&self, at: u64) -> Option<[u32; WORDS]> {
+        // What lies behind the packet's end is somebody else's.
+        if self.network + at + 4 * WORDS as u64 > self.start + u64::from(self.length) {
+            return None;
+        }
         let mut words = [0_u32; WORDS];
         let from = (self.network + at) as *const c_void;
         // SAFETY: as much as there is room for; an address that cannot be read is an error.
