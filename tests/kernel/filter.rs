@@ -19,7 +19,7 @@ use collector_tests::{
 };
 use collector_user::{
     host::pcap::Filter,
-    kernel::{object::FILTER_PROBE, settings::Settings},
+    kernel::{programs::FILTER_PROBE, settings::Settings},
 };
 use proptest::{
     collection,

@@ -24,11 +24,9 @@ use collector_user::{
         control::Controller,
         cpus,
         networks::Networks,
-        object::{
-            self, CounterMaps, EGRESS, FILTER_PROBE, FlowMaps, INGRESS, Ledgers, Loaded, Programs,
-            ReferenceMaps,
-        },
+        object::{self, CounterMaps, FlowMaps, Ledgers, Loaded, ReferenceMaps},
         perf::PacketMap,
+        programs::{EGRESS, FILTER_PROBE, INGRESS, Programs},
         requirements,
         settings::Settings,
     },

@@ -1,10 +1,10 @@
 //! What the kernel drops: the program on its tracepoint, and what that has counted.
 
-use std::{collections::BTreeMap, error::Error};
+use std::collections::BTreeMap;
 
 use collector_ebpf::{
     abi::{
-        drop::{DropCounts, DropKey, DropLedger},
+        drop::DropLedger,
         filter::{Machine, Program},
         packet::{PacketRecord, link},
     },
@@ -18,12 +18,13 @@ use crate::{
         packets,
     },
     drain::decode::Packet,
+    error::with_causes,
     event::{Dropped, Ledger, PacketReport},
     host::{pcap::Filter, symbols::Symbols},
     kernel::{
         drops::{DropMaps, Drops},
         error::KernelError,
-        object::Programs,
+        programs::Programs,
         settings::Settings,
     },
 };
@@ -66,7 +67,7 @@ impl Dropping {
         let Drops { maps, reasons, has_reasons, namespace, symbols } = match attached {
             Ok(drops) => drops,
             Err(error) => {
-                missing.push(format!("drops: {}", chain(&error)));
+                missing.push(format!("drops: {}", with_causes(&error)));
                 return None;
             }
         };
@@ -108,10 +109,6 @@ impl Dropping {
         }
         *before = record.suppressed;
         since.into()
-    }
-
-    fn rows(&self) -> Result<BTreeMap<DropKey, DropCounts>, KernelError> {
-        self.maps.rows()
     }
 }
 
@@ -180,13 +177,16 @@ impl Daemon<'_> {
     /// What was dropped of each unit until now.
     pub(super) fn dropped_by_unit(&self) -> Result<BTreeMap<u16, OfUnit>, DaemonError> {
         let Some(dropping) = &self.dropping else { return Ok(BTreeMap::new()) };
-        Ok(drops::by_unit(&dropping.rows()?, &dropping.names))
+        Ok(drops::by_unit(&dropping.maps.rows()?, &dropping.names))
     }
 
     /// What was dropped until now, in words.
     pub(super) fn dropped(&self) -> Vec<Dropped> {
         let Some(dropping) = &self.dropping else { return Vec::new() };
-        dropping.rows().map_or_else(|_| Vec::new(), |rows| drops::rows(&rows, &dropping.names, &self.units))
+        dropping
+            .maps
+            .rows()
+            .map_or_else(|_| Vec::new(), |rows| drops::rows(&rows, &dropping.names, &self.units))
     }
 
     /// Adds what became of drops.
@@ -194,7 +194,7 @@ impl Daemon<'_> {
         let Some(dropping) = &mut self.dropping else { return };
         // What runs meanwhile is in the numbers that are read later.
         let (kernel, rows) =
-            (dropping.maps.ledger().unwrap_or_default(), dropping.rows().unwrap_or_default());
+            (dropping.maps.ledger().unwrap_or_default(), dropping.maps.rows().unwrap_or_default());
         dropping.skipped = dropping.skipped.max(self.programs.skipped_drops());
         let DropLedger { seen, no_packet, table_full, reported, folded, output_failed } = kernel;
         ledger.drops_seen = seen;
@@ -231,15 +231,4 @@ impl DropFilter {
         self.machine.show(&octets, length);
         filter::run(program, &mut self.machine) != filter::NO_MATCH
     }
-}
-
-/// An error and what caused it, in one sentence.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

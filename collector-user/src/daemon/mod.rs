@@ -1,8 +1,7 @@
 //! The only module that knows all stages: load, attach, drain, aggregate, report, until told to stop.
 //!
-//! Everything runs on one task. It waits for: the end, the drain's tick, the counters' tick, the ring of events, and
-//! the buffers of single packets, wishes for such packets,
-//! and changes of interfaces; it never sleeps and never polls.
+//! Everything runs on one task. It waits for: the end, the drain's tick, the counters' tick, the ring of events, the
+//! buffers of single packets, wishes for such packets, and changes of interfaces; it never sleeps and never polls.
 
 mod device_drops;
 mod drops;
@@ -52,7 +51,8 @@ use crate::{
         drops::Drops,
         error::KernelError,
         networks::Networks,
-        object::{self, CounterMaps, FlowMaps, Ledgers, Loaded, Programs},
+        object::{self, CounterMaps, FlowMaps, Ledgers, Loaded},
+        programs::Programs,
         requirements,
         settings::Settings,
         xdp as kernel_xdp,

@@ -13,7 +13,7 @@ use aya::programs::{
 use crate::kernel::{
     error::KernelError,
     filters::{OWN_QDISC, Place},
-    object::{EGRESS, INGRESS, Programs},
+    programs::{EGRESS, INGRESS, Programs},
 };
 
 /// How a program hangs on an interface.

@@ -22,7 +22,7 @@ use rtnetlink::Handle;
 
 use crate::{
     host::links::Link,
-    kernel::object::{EGRESS, INGRESS},
+    kernel::programs::{EGRESS, INGRESS},
 };
 
 /// The handle of our filters where the clsact qdisc is ours as well: if we are killed, whoever removes them, or finds a

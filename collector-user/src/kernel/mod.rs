@@ -1,6 +1,7 @@
 //! Everything that speaks `bpf(2)`.
 //!
 //! - [`object`]: loads the embedded programs and maps, sized for this host.
+//! - [`programs`]: what is attached, and what is run by hand.
 //! - [`settings`]: what is decided before.
 //! - [`attach`]: puts the programs on interfaces, by TCX or clsact.
 //! - [`filters`]: the clsact filters on an interface: leftovers of a killed collector, and room for ours.
@@ -28,6 +29,7 @@ pub mod memory;
 pub mod networks;
 pub mod object;
 pub mod perf;
+pub mod programs;
 pub mod reasons;
 pub mod requirements;
 pub mod settings;

@@ -6,13 +6,12 @@ use aya::{
         Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray, RingBuf,
         lpm_trie::LpmTrie,
     },
-    programs::{Program, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use aya_log::EbpfLogger;
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_PERCPU_ARRAY;
 use collector_ebpf::abi::{
     bench::{self, Walk},
-    control::{Anchor, Control},
+    control::Control,
     counter::{PUS_PER_CHUNK, PuCounters},
     filter::{self, Machine},
     flow::{Slot4, Slot6, TableKey4, TableKey6},
@@ -25,12 +24,13 @@ use crate::{
     host::pcap::Filter,
     kernel::{
         cpus::{self, give_slots, slots_of_one},
-        drops::{self, Drops, Prepared},
+        drops::{Drops, Prepared},
         error::KernelError,
         maps::{data, mapped, outer, packets, shared, tables, typed},
         memory::SharedArray,
         networks::Networks,
         perf::PacketMap,
+        programs::{EGRESS, INGRESS, Programs, classifier, load_classifiers},
         requirements::{
             check_kernel, check_object, check_privileges, is_preempt_rt, kernel_version, ticks_per_second,
         },
@@ -83,16 +83,6 @@ pub struct ReferenceMaps {
     pub floor: MapData,
     /// What steps of the walk go on with, as long as this is kept.
     pub programs: ProgramArray<MapData>,
-}
-
-/// The loaded programs.
-#[derive(Debug)]
-pub struct Programs {
-    ebpf: Ebpf,
-    /// The program at XDP, where one is loaded.
-    xdp: Option<&'static str>,
-    /// Where `anchor` writes.
-    anchored: SharedArray<Anchor>,
 }
 
 /// Maps that only [`control`](crate::kernel::control) writes.
@@ -265,17 +255,6 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     })
 }
 
-/// The program that counts what comes in.
-pub const INGRESS: &str = "tc_ingress";
-/// The program that counts what goes out.
-pub const EGRESS: &str = "tc_egress";
-const ANCHOR: &str = "anchor";
-/// The programs of the bench: nothing, and the usual way to count flows, as they are and with a packet of another flow
-/// in each run; those that count, with a packet of another flow in each run; and the packet filter alone.
-pub const REFERENCES: [&str; 8] =
-    ["empty", "floor", "walk_empty", "walk_floor", "walk_ingress", "walk_egress", "walk_held", FILTER_PROBE];
-/// The program that says whether the filter wants a packet, among those of the bench.
-pub const FILTER_PROBE: &str = "filter_probe";
 /// Flows that `floor` can tell apart.
 pub const FLOOR_FLOWS: u32 = 1 << 20;
 
@@ -313,111 +292,6 @@ fn reference_maps(ebpf: &mut Ebpf) -> Result<ReferenceMaps, KernelError> {
         floor: data(ebpf, "FLOOR_FLOWS")?,
         programs,
     })
-}
-
-fn load_classifiers(ebpf: &mut Ebpf, with_references: bool) -> Result<(), KernelError> {
-    let reference: &[&'static str] = if with_references { &REFERENCES } else { &[] };
-    for name in [INGRESS, EGRESS, ANCHOR].iter().chain(reference) {
-        let program = classifier(ebpf, name)?;
-        program.load().map_err(|source| KernelError::Program { program: name, source })?;
-    }
-    Ok(())
-}
-
-fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, KernelError> {
-    match ebpf.program_mut(name) {
-        Some(Program::SchedClassifier(program)) => Ok(program),
-        _ => Err(KernelError::Missing { what: "program", name }),
-    }
-}
-
-impl Programs {
-    /// A program by its name.
-    ///
-    /// # Errors
-    ///
-    /// [`KernelError::Missing`].
-    pub fn classifier(&mut self, name: &'static str) -> Result<&mut SchedClassifier, KernelError> {
-        classifier(&mut self.ebpf, name)
-    }
-
-    /// The program at XDP.
-    ///
-    /// # Errors
-    ///
-    /// [`KernelError::Missing`]: none is loaded.
-    pub fn xdp(&mut self) -> Result<&mut Xdp, KernelError> {
-        let name = self.xdp.ok_or(KernelError::Missing { what: "program", name: "xdp_ingress" })?;
-        xdp::program(&mut self.ebpf, name)
-    }
-
-    /// The program at XDP that does nothing, among those of the bench.
-    ///
-    /// # Errors
-    ///
-    /// [`KernelError::Missing`].
-    pub fn xdp_empty(&mut self) -> Result<&mut Xdp, KernelError> {
-        xdp::program(&mut self.ebpf, xdp::EMPTY)
-    }
-
-    /// The kernel's numbers of the programs on the ingress and on the egress hook; `None` where it does not tell them.
-    pub fn ids(&mut self) -> Option<[u32; 2]> {
-        let mut id = |name| Some(self.classifier(name).ok()?.info().ok()?.id());
-        Some([id(INGRESS)?, id(EGRESS)?])
-    }
-
-    /// Hangs the drop program on its tracepoint.
-    ///
-    /// # Errors
-    ///
-    /// [`KernelError::Program`].
-    pub fn attach_drops(&mut self) -> Result<(), KernelError> {
-        drops::attach(&mut self.ebpf, drops::DROPS)
-    }
-
-    /// Hangs what the bench compares it with beside it.
-    ///
-    /// # Errors
-    ///
-    /// [`KernelError::Program`].
-    pub fn attach_empty_drops(&mut self) -> Result<(), KernelError> {
-        drops::attach(&mut self.ebpf, drops::EMPTY)
-    }
-
-    /// Nanoseconds and runs of both.
-    ///
-    /// # Errors
-    ///
-    /// [`KernelError::Program`].
-    pub fn drop_runs(&mut self) -> Result<[(u64, u64); 2], KernelError> {
-        Ok([drops::runs(&mut self.ebpf, drops::DROPS)?, drops::runs(&mut self.ebpf, drops::EMPTY)?])
-    }
-
-    /// Takes it off again.
-    pub fn detach_drops(&mut self) {
-        drops::detach(&mut self.ebpf);
-    }
-
-    /// Drops for which the kernel did not run it.
-    pub fn skipped_drops(&mut self) -> u64 {
-        drops::skipped(&mut self.ebpf)
-    }
-
-    /// One moment on both of the kernel's clocks.
-    ///
-    /// # Errors
-    ///
-    /// [`KernelError::Run`].
-    pub fn anchor(&self) -> Result<Anchor, KernelError> {
-        // The kernel refuses a frame shorter than an Ethernet header.
-        let frame = [0; 14];
-        let missing = KernelError::Missing { what: "program", name: ANCHOR };
-        let Some(Program::SchedClassifier(program)) = self.ebpf.program(ANCHOR) else { return Err(missing) };
-        program
-            .test_run(TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() })
-            .map_err(|source| KernelError::Run { program: ANCHOR, source })?;
-        self.anchored.read(0).ok_or(KernelError::Missing { what: "map", name: "ANCHOR" })
-    }
 }
 
 /// The programs of the packet filter, where there is one.

@@ -12,10 +12,7 @@ use aya::{
 };
 
 use super::{
-    error::KernelError,
-    object::{Programs, random},
-    requirements::is_preempt_rt,
-    settings::Settings,
+    error::KernelError, object::random, programs::Programs, requirements::is_preempt_rt, settings::Settings,
 };
 
 /// The program for frames that may lie in several buffers (Linux 5.18), and the same for kernels that have none such.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use collector_tests::{Result, filters, frames::ACK, measure::median, testrun::Datapath};
-use collector_user::kernel::{object::FILTER_PROBE, settings::Settings};
+use collector_user::kernel::{programs::FILTER_PROBE, settings::Settings};
 
 use crate::{ends, settings};
 

@@ -9,7 +9,7 @@ use collector_tests::{
     measure::median,
     testrun::{Datapath, uplink},
 };
-use collector_user::kernel::object::{EGRESS, INGRESS};
+use collector_user::kernel::programs::{EGRESS, INGRESS};
 
 use crate::{HERE, ends, settings};
 

@@ -12,7 +12,7 @@ use collector_tests::{
     measure::median,
     testrun::{Datapath, own},
 };
-use collector_user::kernel::object::INGRESS;
+use collector_user::kernel::programs::INGRESS;
 
 use crate::{ends, settings};
 
