@@ -68,6 +68,8 @@ mod attach;
 mod xdp;
 // What the kernel drops, caused for real.
 mod drops;
+// Which of them are told one by one, and how much of each.
+mod drop_reports;
 // The library's example: a collector of one's own gets real events.
 mod library;
 

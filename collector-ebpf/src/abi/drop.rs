@@ -37,9 +37,32 @@ pub struct DropCounts {
     pub skbs: u64,
     /// Octets of the buffers as the kernel held them, from the link layer's header on where there was one.
     pub bytes: u64,
+    /// 1 where no report is wanted of them.
+    pub folded: u32,
+    #[doc(hidden)]
+    pub _pad: u32,
 }
 
-layout!(DropCounts, 24, { more: 0, skbs: 8, bytes: 16 });
+layout!(DropCounts, 32, { more: 0, skbs: 8, bytes: 16, folded: 24, _pad: 28 });
+
+/// A function of the kernel's where some drops are no news: an entry of the array `FOLDED_PLACES`, which is sorted.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FoldedPlace {
+    /// The function's first address.
+    pub begin: u64,
+    /// Its octets.
+    pub length: u64,
+    /// A bit for each of the first 64 reasons, of which the 0th stands for none.
+    pub reasons: u64,
+}
+
+layout!(FoldedPlace, 24, { begin: 0, length: 8, reasons: 16 });
+
+/// Entries that `FOLDED_PLACES` may have: what [`FoldedPlace`]s are looked for by halves in, as often as there are bits.
+pub const MOST_PLACES: u32 = 1 << PLACE_BITS;
+/// See [`MOST_PLACES`].
+pub const PLACE_BITS: u32 = 11;
 
 impl DropCounts {
     /// Wire packets.
@@ -51,7 +74,7 @@ impl DropCounts {
 /// What became of every run of the drop program, and of every report: an entry of the map `DROP_LEDGER`, one a CPU.
 ///
 /// `seen` = those in [`DropCounts::skbs`] + `no_packet` + `table_full`. Of those that are counted and not [`ELSEWHERE`],
-/// each is one of `reported`, `folded`, `output_failed`, or [`DropBudget::held_back`].
+/// each is one of `reported`, `folded`, `filtered`, `output_failed`, or [`DropBudget::held_back`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DropLedger {
@@ -64,13 +87,17 @@ pub struct DropLedger {
     pub table_full: u64,
     /// Reports that were handed to user space.
     pub reported: u64,
-    /// Those of reasons of which no report is wanted.
+    /// Those of reasons and places of which no report is wanted.
     pub folded: u64,
+    /// Those that the packet filter does not want.
+    pub filtered: u64,
     /// Reports for which the buffer had no room.
     pub output_failed: u64,
 }
 
-layout!(DropLedger, 48, { seen: 0, no_packet: 8, table_full: 16, reported: 24, folded: 32, output_failed: 40 });
+layout!(DropLedger, 56, {
+    seen: 0, no_packet: 8, table_full: 16, reported: 24, folded: 32, filtered: 40, output_failed: 48,
+});
 
 /// Parts of a tick in which reports are paid for.
 pub const PARTS: u64 = 1 << 16;

@@ -74,13 +74,16 @@ pub struct PacketRecord {
     pub link: u8,
     /// Of a drop: which end of the packet is the processing unit's. One of [`end`].
     pub end: u8,
+    /// Of a drop: 1 where the packet filter, if there is one, has been asked.
+    pub filtered: u8,
     #[doc(hidden)]
-    pub _pad: [u8; 3],
+    pub _pad: [u8; 2],
 }
 
 layout!(PacketRecord, 64, {
     boot_ns: 0, place: 8, ifindex: 16, mark: 20, reason: 24, suppressed: 28, length: 32, captured: 36, packets: 40,
-    namespace: 44, cpu: 48, pu: 52, vlan_tci: 54, vlan_protocol: 56, event: 58, link: 59, end: 60, _pad: 61,
+    namespace: 44, cpu: 48, pu: 52, vlan_tci: 54, vlan_protocol: 56, event: 58, link: 59, end: 60, filtered: 61,
+    _pad: 62,
 });
 
 impl PacketRecord {
@@ -103,6 +106,7 @@ impl PacketRecord {
         event: 0,
         link: 0,
         end: 0,
-        _pad: [0; 3],
+        filtered: 0,
+        _pad: [0; 2],
     };
 }

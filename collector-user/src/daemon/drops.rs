@@ -22,18 +22,28 @@ use crate::{
     event::{Dropped, Ledger, PacketReport},
     host::{pcap::Filter, symbols::Symbols},
     kernel::{
-        drops::{DropMaps, Drops},
+        drops::{DropMaps, Drops, Folding},
         error::KernelError,
         programs::Programs,
         settings::Settings,
     },
 };
 
-/// The settings of the programs: which drops are not reported is a matter of what they mean.
-pub(super) fn folding(options: &Options) -> Settings {
+/// Octets that may lie before what is asked for, which begins at the IP header: Ethernet with up to four tags.
+const LINK_LAYER: u32 = 30;
+
+/// The settings of the programs: how much of a drop is reported, and which are not, which is a matter of what they mean.
+pub(super) fn reporting(options: &Options) -> Settings {
     let mut settings = options.settings.clone();
+    if let Some(limits) = &mut settings.drops {
+        limits.snap = limits.snap.max(u32::from(options.snaplen) + LINK_LAYER);
+    }
     if let Some(limits) = settings.drops.as_mut().filter(|_| !options.benign_drops) {
-        limits.folds = meaning::is_benign;
+        limits.folding = Some(Folding {
+            reasons: meaning::is_benign,
+            by_place: &meaning::BY_PLACE,
+            places: meaning::is_benign_at,
+        });
     }
     settings
 }
@@ -133,10 +143,13 @@ impl Daemon<'_> {
             || self.dropping.as_ref().is_none_or(|dropping| dropping.namespace == record.namespace)
     }
 
-    /// Whether the packet filter wants a drop. It is asked here: the program that sees drops may run in the midst of itself,
-    /// and no two may share a machine.
+    /// Whether the packet filter wants a drop. It is asked here where the program could not: it runs in the midst of itself
+    /// at times, and no two runs may share a machine.
     pub(super) fn wants_drop(&mut self, packet: &Packet) -> bool {
         let Some(dropping) = &mut self.dropping else { return true };
+        if packet.record.filtered != 0 {
+            return true;
+        }
         let Some(filter) = &mut dropping.filter else { return true };
         let is_wanted = filter.wants(packet);
         dropping.filtered += u64::from(!is_wanted);
@@ -144,7 +157,7 @@ impl Daemon<'_> {
     }
 
     /// Adds to the report of a drop why and where it was, and keeps it for its flow's record. `false` where nobody wants it:
-    /// the programs know only of those whose reason says that, not of those whose place does.
+    /// the programs know the functions only of the modules that there were when they were loaded.
     pub(super) fn describe_drop(&mut self, record: &PacketRecord, report: &mut PacketReport) -> bool {
         let Some(dropping) = &mut self.dropping else { return true };
         let Cause { reason, place, meaning } = dropping.names.cause(record.reason, record.place);
@@ -196,14 +209,14 @@ impl Daemon<'_> {
         let (kernel, rows) =
             (dropping.maps.ledger().unwrap_or_default(), dropping.maps.rows().unwrap_or_default());
         dropping.skipped = dropping.skipped.max(self.programs.skipped_drops());
-        let DropLedger { seen, no_packet, table_full, reported, folded, output_failed } = kernel;
+        let DropLedger { seen, no_packet, table_full, reported, folded, filtered, output_failed } = kernel;
         ledger.drops_seen = seen;
         ledger.drops_counted = rows.values().map(|counts| counts.skbs).sum();
         ledger.drops_no_packet = no_packet;
         ledger.drops_table_full = table_full;
         ledger.drops_skipped = dropping.skipped;
         ledger.drop_reports = reported.saturating_sub(dropping.folded + dropping.filtered);
-        ledger.drop_reports_filtered = dropping.filtered;
+        ledger.drop_reports_filtered = filtered + dropping.filtered;
         ledger.drop_reports_lost = reported.saturating_sub(self.tracing.drops_read());
         ledger.drop_flows_lost = dropping.rejected.lost;
         ledger.drop_reports_folded = folded + dropping.folded;

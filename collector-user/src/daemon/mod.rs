@@ -119,7 +119,7 @@ pub async fn run(
     let units = prepare(options, &netlink).await?;
     let (tracer, wishes) = trace::channel();
     let mut shutdown = std::pin::pin!(shutdown);
-    let settings = Settings { xdp: options.xdp != kernel_xdp::Choice::Off, ..drops::folding(options) };
+    let settings = Settings { xdp: options.xdp != kernel_xdp::Choice::Off, ..drops::reporting(options) };
     let loaded = tokio::select! {
         biased;
         // Nothing is attached yet, and nothing was counted.

@@ -60,6 +60,15 @@ impl Symbols {
         Some((*begin, end - begin))
     }
 
+    /// The functions in the order of their addresses: where each begins, its octets up to the next one, and its name.
+    pub fn functions(&self) -> impl Iterator<Item = (u64, u64, &str)> {
+        let ends = self.places.iter().skip(1).map(|(begin, _)| *begin);
+        self.places.iter().zip(ends).filter_map(|((begin, name), end)| {
+            let name = self.names.get(*name as usize..)?.split('\n').next()?;
+            Some((*begin, end - begin, name))
+        })
+    }
+
     /// The function that an address lies in, and how far behind its beginning.
     #[must_use]
     pub fn of(&self, address: u64) -> Option<(&str, u64)> {

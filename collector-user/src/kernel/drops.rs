@@ -10,7 +10,10 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray},
     programs::{BtfTracePoint, Program},
 };
-use collector_ebpf::abi::drop::{DropBudget, DropCounts, DropKey, DropLedger, PARTS};
+use collector_ebpf::abi::drop::{
+    DropBudget, DropCounts, DropKey, DropLedger, FoldedPlace, MOST_PLACES, PARTS,
+};
+use collector_ebpf::abi::packet::MOST_CAPTURED;
 
 use super::{
     btf::{Btf, BtfError},
@@ -98,6 +101,9 @@ pub struct Told {
     rows: u32,
     trial: (u64, u64),
     folded: [u64; 4],
+    places: Vec<FoldedPlace>,
+    place_count: u32,
+    snap: u32,
 }
 
 impl Told {
@@ -111,8 +117,9 @@ impl Told {
         limits: &DropLimits,
         trial: (u64, u64),
         folded: [u64; 4],
+        places: Vec<FoldedPlace>,
     ) -> Result<Self, KernelError> {
-        let DropLimits { per_second, burst, rows, .. } = *limits;
+        let DropLimits { per_second, burst, rows, snap, .. } = *limits;
         let namespace = fs::metadata("/proc/thread-self/ns/net")
             .map_err(|source| KernelError::Host { what: "the network namespace", source })?;
         let interval = (u64::from(ticks_per_second()?) * PARTS / u64::from(per_second.max(1))).max(1);
@@ -126,6 +133,9 @@ impl Told {
             rows: rows.max(1),
             trial,
             folded,
+            place_count: places.len() as u32,
+            places,
+            snap: snap.min(MOST_CAPTURED),
         })
     }
 
@@ -141,6 +151,9 @@ impl Told {
             .override_global("DROP_BURST", &self.burst_parts, true)
             .override_global("TRIAL", &self.trial.0, true)
             .override_global("TRIAL_LENGTH", &self.trial.1, true)
+            .override_global("PLACES", &self.place_count, true)
+            .override_global("DROP_SNAP", &self.snap, true)
+            .map_max_entries("FOLDED_PLACES", self.place_count.max(1))
             .map_max_entries("DROPS", self.rows);
         for (global, bits) in ["FOLDED_0", "FOLDED_1", "FOLDED_2", "FOLDED_3"].into_iter().zip(&self.folded) {
             loader.override_global(global, bits, true);
@@ -184,8 +197,14 @@ impl Prepared {
         let (shape, reasons) = (Shape::find(&btf)?, Reasons::find(&btf)?);
         let symbols = Symbols::read();
         let trial = symbols.as_ref().ok().and_then(|symbols| symbols.extent(TRIAL)).unwrap_or_default();
-        let folded = reasons.bits(limits.folds);
-        Ok(Self { told: Told::new(shape, limits, trial, folded)?, reasons, symbols })
+        let (folded, places) = match &limits.folding {
+            None => Default::default(),
+            Some(folding) => (
+                reasons.bits(folding.reasons),
+                symbols.as_ref().map_or_else(|_| Vec::new(), |symbols| folding.places(&reasons, symbols)),
+            ),
+        };
+        Ok(Self { told: Told::new(shape, limits, trial, folded, places)?, reasons, symbols })
     }
 
     /// Loads the program, once everything else is.
@@ -197,6 +216,11 @@ impl Prepared {
         load(ebpf, DROPS)?;
         if with_reference {
             load(ebpf, EMPTY)?;
+        }
+        let mut places: Array<_, FoldedPlace> = typed(ebpf, "FOLDED_PLACES")?;
+        for (at, place) in (0..).zip(&self.told.places) {
+            let failed = |source| KernelError::Map { map: "FOLDED_PLACES", action: "write", source };
+            places.set(at, place, 0).map_err(failed)?;
         }
         let has_reasons = self.told.shape.has_reasons;
         let namespace = self.told.namespace;
@@ -214,13 +238,51 @@ pub struct DropLimits {
     pub burst: u32,
     /// Rows of unit, reason and place.
     pub rows: u32,
-    /// Whether drops with the reason of this name are counted and not reported.
-    pub folds: fn(&str) -> bool,
+    /// Octets of a dropped packet that are reported.
+    pub snap: u32,
+    /// Which drops are counted and not reported; all are where nothing is said.
+    pub folding: Option<Folding>,
 }
+
+/// Which drops are counted and not reported.
+#[derive(Clone, Debug)]
+pub struct Folding {
+    /// Whether those with the reason of this name are.
+    pub reasons: fn(&str) -> bool,
+    /// The names of reasons of which the place decides, the empty one where the kernel gives none.
+    pub by_place: &'static [&'static str],
+    /// Whether those with such a reason in a function of the kernel's are.
+    pub places: fn(reason: &str, function: &str) -> bool,
+}
+
+impl Folding {
+    /// The functions that fold, in the order of their addresses; neighbours that are alike are one.
+    fn places(&self, reasons: &Reasons, symbols: &Symbols) -> Vec<FoldedPlace> {
+        let by_place: Vec<_> = self.by_place.iter().map(|name| (*name, reasons.mask(name))).collect();
+        let mut places = Vec::<FoldedPlace>::new();
+        for (begin, length, function) in symbols.functions() {
+            let folds = |(reason, _): &&(&str, u64)| (self.places)(reason, function);
+            let mask = by_place.iter().filter(folds).fold(0, |all, (_, mask)| all | mask);
+            match places.last_mut() {
+                _ if mask == 0 || length == 0 => {}
+                Some(last) if last.begin + last.length == begin && last.reasons == mask => {
+                    last.length += length;
+                }
+                _ => places.push(FoldedPlace { begin, length, reasons: mask }),
+            }
+        }
+        // User space folds what finds no room here, when it has been reported.
+        places.truncate(MOST_PLACES as usize);
+        places
+    }
+}
+
+/// Octets of a dropped packet that are reported where nothing is said: its headers, however many there are.
+pub const DEFAULT_SNAP: u32 = 192;
 
 impl Default for DropLimits {
     fn default() -> Self {
-        Self { per_second: 100, burst: 200, rows: 8192, folds: |_| false }
+        Self { per_second: 100, burst: 200, rows: 8192, snap: DEFAULT_SNAP, folding: None }
     }
 }
 
@@ -264,12 +326,13 @@ impl DropMaps {
         let cpus = self.ledger.get(&0, 0).map_err(failed("DROP_LEDGER"))?;
         Ok(cpus.iter().fold(DropLedger::default(), |mut sum, cpu| {
             // Each by its name: one that is new has to be added here.
-            let DropLedger { seen, no_packet, table_full, reported, folded, output_failed } = cpu;
+            let DropLedger { seen, no_packet, table_full, reported, folded, filtered, output_failed } = cpu;
             sum.seen += seen;
             sum.no_packet += no_packet;
             sum.table_full += table_full;
             sum.reported += reported;
             sum.folded += folded;
+            sum.filtered += filtered;
             sum.output_failed += output_failed;
             sum
         }))

@@ -78,6 +78,17 @@ impl Reasons {
         bits
     }
 
+    /// A bit for each of the first 64 reasons with one of these names; the 0th for the empty one, which is that of a kernel
+    /// that gives none.
+    #[must_use]
+    pub fn mask(&self, name: &str) -> u64 {
+        if name.is_empty() {
+            return u64::from(self.names.is_empty());
+        }
+        let named = self.names.iter().filter(|(number, found)| *found == name && **number < u64::BITS);
+        named.fold(0, |mask, (number, _)| mask | 1 << number)
+    }
+
     /// What a reason is called, without the prefix that all of the core's have. One without a name is its number.
     #[must_use]
     pub fn name(&self, reason: u32) -> String {

@@ -11,14 +11,14 @@ use aya_ebpf::{
     bindings::{BPF_F_CURRENT_CPU, BPF_NOEXIST},
     helpers::generated::{
         bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_perf_event_output,
-        bpf_probe_read_kernel,
+        bpf_probe_read_kernel, bpf_skb_output,
     },
     programs::BtfTracePointContext,
 };
 use collector_ebpf::abi::{
     drop::{DropCounts, DropKey, DropLedger, ELSEWHERE, PARTS, UNITS},
     packet::{PacketRecord, end, event, link},
-    pu::{index, role},
+    pu::{Role, index, role},
 };
 
 use crate::{
@@ -26,17 +26,16 @@ use crate::{
     maps::{DROP_BUDGETS, DROP_LEDGER, DROPS, PACKETS},
     packet::opaque,
     read::role_of_index,
-    settings::{
-        DROP_BURST, DROP_INTERVAL, DROP_REASONS, FOLDED_0, FOLDED_1, FOLDED_2, FOLDED_3, NAMESPACE, TRIAL,
-        TRIAL_LENGTH,
-    },
+    settings::{DROP_BURST, DROP_INTERVAL, DROP_REASONS, DROP_SNAP, NAMESPACE, TRIAL, TRIAL_LENGTH},
 };
 
+mod folded;
 mod shape;
+mod wanted;
 
 use shape::Dropped;
 
-/// Octets of the packet in a report: with the record, half of the stack.
+/// Octets of the packet that this program itself copies: with the record, half of the stack.
 const WINDOW: usize = 192;
 
 /// A record, and the octets behind it.
@@ -70,31 +69,24 @@ pub(crate) fn run(ctx: &BtfTracePointContext) {
     let reason: u32 = if DROP_REASONS.load() != 0 { ctx.arg(2) } else { 0 };
     let whose = unit(&dropped);
     let pu = whose as u16;
-    if !count(&DropKey { place, reason, pu, _pad: 0 }, &dropped) {
+    let Some(is_folded) = count(&DropKey { place, reason, pu, _pad: 0 }, &dropped) else {
         ledger(|ledger| &raw mut ledger.table_full);
         return;
-    }
+    };
     if pu == ELSEWHERE {
         return;
     }
-    if is_folded(reason) {
+    if is_folded {
         ledger(|ledger| &raw mut ledger.folded);
-    } else if may_report(pu) != 0 {
-        report(ctx, &dropped, place, reason, whose);
+        return;
     }
-}
-
-/// Whether no report is wanted of drops with this reason.
-#[inline(always)]
-fn is_folded(reason: u32) -> bool {
-    let word = match reason / 64 {
-        0 => FOLDED_0.load(),
-        1 => FOLDED_1.load(),
-        2 => FOLDED_2.load(),
-        3 => FOLDED_3.load(),
-        _ => 0,
-    };
-    word >> (reason % 64) & 1 != 0
+    // Before the budget: what nobody wants costs nobody a report.
+    let wanted = wanted::ask(&dropped);
+    if wanted == wanted::NO {
+        ledger(|ledger| &raw mut ledger.filtered);
+    } else if may_report(pu) != 0 {
+        report(ctx, &dropped, place, reason, whose | wanted << FILTERED_AT);
+    }
 }
 
 /// Whose packet it is, in the lower half, and which of its [ends](end), in the upper one. The end that is looked at first is
@@ -108,27 +100,34 @@ fn unit(dropped: &Dropped) -> u32 {
     let may_be_here = is_here || dropped.namespace == 0;
     let role = if is_here { role_of_index(dropped.interface) } else { None };
     let ends = dropped.ends();
-    if let Some((_, destination)) = ends
+    if ends.known
         && dropped.came_in
         && may_be_here
-        && let Some(pu) = classify::own(destination)
+        && let Some(pu) = classify::own(ends.destination)
     {
         return whose(pu.get(), end::DESTINATION);
+    }
+    // It had left the one, and come to the other.
+    if is_here
+        && dropped.came_in
+        && dropped.at != dropped.interface
+        && let Some(role) = role_of_index(dropped.at)
+        && role.pu >= index::FIRST
+    {
+        return whose_interface(role, false);
     }
     if let Some(role) = role
         && role.pu >= index::FIRST
     {
-        // What its interface sends, it has; what comes in by that end of it which is the host's, it has sent.
-        let has_sent = (role.flags & role::FAR != 0) == dropped.came_in;
-        return whose(role.pu, if has_sent { end::SOURCE } else { end::DESTINATION });
+        return whose_interface(role, dropped.came_in);
     }
-    let Some((source, destination)) = ends else {
+    if !ends.known {
         return whose(
             if is_here { role.map_or(index::HOST, |role| role.pu) } else { ELSEWHERE },
             end::NEITHER,
         );
-    };
-    let (from, to) = ((source, end::SOURCE), (destination, end::DESTINATION));
+    }
+    let (from, to) = ((ends.source, end::SOURCE), (ends.destination, end::DESTINATION));
     for (address, end) in if dropped.came_in { [to, from] } else { [from, to] } {
         if may_be_here && let Some(pu) = classify::own(address) {
             return whose(pu.get(), end);
@@ -148,22 +147,29 @@ fn unit(dropped: &Dropped) -> u32 {
     }
 }
 
+/// The unit of an interface, and the end of a packet that comes in by it, or leaves.
+#[inline(always)]
+fn whose_interface(role: &Role, comes_in: bool) -> u32 {
+    // What its interface sends, it has; what comes in by that end of it which is the host's, it has sent.
+    let has_sent = (role.flags & role::FAR != 0) == comes_in;
+    whose(role.pu, if has_sent { end::SOURCE } else { end::DESTINATION })
+}
+
 /// A subprogram returns one register.
 #[inline(always)]
 const fn whose(pu: u16, end: u8) -> u32 {
     pu as u32 | (end as u32) << 16
 }
 
-/// Adds to the row of the key; `false` where there is no room for a new one.
+/// Adds to the row of the key; whether no report is wanted of its drops. `None` where there is no room for a new row.
 #[inline(always)]
-fn count(key: &DropKey, dropped: &Dropped) -> bool {
+fn count(key: &DropKey, dropped: &Dropped) -> Option<bool> {
     let mut row = DROPS.get_ptr_mut(key);
     if row.is_none() {
-        // Another CPU may make it first.
-        let _ = DROPS.insert(key, &DropCounts { more: 0, skbs: 0, bytes: 0 }, u64::from(BPF_NOEXIST));
+        add_row(key);
         row = DROPS.get_ptr_mut(key);
     }
-    let Some(row) = row else { return false };
+    let row = row?;
     // SAFETY: rows are never removed; all that is added is added atomically.
     unsafe {
         if dropped.packets > 1 {
@@ -171,8 +177,17 @@ fn count(key: &DropKey, dropped: &Dropped) -> bool {
         }
         atomic::add(&raw mut (*row).skbs, 1);
         atomic::add(&raw mut (*row).bytes, u64::from(dropped.length));
+        Some((*row).folded != 0)
     }
-    true
+}
+
+/// Makes the row of the key, unless another CPU makes it first. 0.
+#[inline(never)]
+fn add_row(key: &DropKey) -> u32 {
+    let folded = folded::is_folded(key.reason, key.place);
+    let row = DropCounts { more: 0, skbs: 0, bytes: 0, folded, _pad: 0 };
+    let _ = DROPS.insert(key, &row, u64::from(BPF_NOEXIST));
+    0
 }
 
 /// 1 if the unit's budget pays for a report.
@@ -196,26 +211,37 @@ fn may_report(pu: u16) -> u32 {
     0
 }
 
-/// Hands a report to user space: the record, and the beginning of the packet.
+/// Where, among what else is said of a drop in one number, stands whether the packet filter has been asked.
+const FILTERED_AT: u32 = 24;
+
+/// Hands a report to user space: the record, and the beginning of the packet. Of `whose` and what the packet filter said
+/// see [`FILTERED_AT`].
+///
+/// What lies in front of where the kernel has come to is copied here. Where more is wanted than there is room for, the
+/// kernel adds the rest, from wherever it lies.
 #[inline(never)]
 fn report(ctx: &BtfTracePointContext, dropped: &Dropped, place: u64, reason: u32, whose: u32) -> u32 {
     let pu = whose as u16;
     // What is copied is filled by the kernel, and so is all that the kernel reads of it.
     let mut report = Report { record: PacketRecord::EMPTY, octets: [0; WINDOW] };
+    let wanted = dropped.length.min(DROP_SNAP.load());
+    let here = dropped.linear.min(wanted).min(WINDOW as u32);
+    let added = if wanted > here && dropped.before <= here { wanted - dropped.before } else { 0 };
     // LLVM knows the bound and would leave the comparison out; the verifier wants to see it.
-    let captured = opaque((dropped.linear as usize).min(WINDOW));
-    if captured > WINDOW {
+    let copied = opaque(if added == 0 { here } else { dropped.before } as usize);
+    if copied > WINDOW {
         return 0;
     }
     // SAFETY: as much as there is room for; an address that cannot be read is an error.
     let failed = unsafe {
         bpf_probe_read_kernel(
             report.octets.as_mut_ptr().cast(),
-            captured as u32,
+            copied as u32,
             dropped.start as *const c_void,
         )
     };
-    let captured = if failed == 0 { captured } else { 0 };
+    let (copied, added) = if failed == 0 { (copied, added) } else { (0, 0) };
+    let captured = copied as u32 + added;
     let held_back = DROP_BUDGETS.get(u32::from(pu) % UNITS).map_or(0, |budget| budget.held_back);
     // One by one: LLVM would make the whole once more on the stack.
     let record = &mut report.record;
@@ -227,7 +253,7 @@ fn report(ctx: &BtfTracePointContext, dropped: &Dropped, place: u64, reason: u32
     record.reason = reason;
     record.suppressed = held_back as u32;
     record.length = dropped.length;
-    record.captured = captured as u32;
+    record.captured = captured;
     record.packets = dropped.packets;
     record.namespace = dropped.namespace;
     // SAFETY: no arguments, no memory.
@@ -238,16 +264,18 @@ fn report(ctx: &BtfTracePointContext, dropped: &Dropped, place: u64, reason: u32
     record.event = event::DROPPED;
     record.link = if captured == 0 { link::NONE } else { dropped.link };
     record.end = (whose >> 16) as u8;
-    let size = (size_of::<PacketRecord>() + captured) as u64;
-    // SAFETY: the kernel's context, a map of this object, and as many octets as the report has at least.
+    record.filtered = (whose >> FILTERED_AT) as u8;
+    let size = (size_of::<PacketRecord>() + copied) as u64;
+    let map = (&raw const PACKETS).cast_mut().cast();
+    let (cpu, octets) = (u64::from(BPF_F_CURRENT_CPU as u32), (&raw mut report).cast());
+    // SAFETY: the kernel's context and its buffer, a map of this object, and as many octets as the report has at least.
     let error = unsafe {
-        bpf_perf_event_output(
-            ctx.as_ptr(),
-            (&raw const PACKETS).cast_mut().cast(),
-            BPF_F_CURRENT_CPU,
-            (&raw mut report).cast(),
-            size,
-        )
+        if added == 0 {
+            bpf_perf_event_output(ctx.as_ptr(), map, cpu, octets, size)
+        } else {
+            let skb: *mut c_void = ctx.arg(0);
+            bpf_skb_output(skb, map, u64::from(added) << 32 | cpu, octets, size)
+        }
     };
     if error == 0 {
         ledger(|ledger| &raw mut ledger.reported);

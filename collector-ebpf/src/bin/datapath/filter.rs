@@ -65,7 +65,8 @@ fn show(skb: Skb, link: u32) -> u32 {
             return 0;
         }
         if tagged {
-            insert_tag(skb, machine);
+            // The protocol is in network byte order already.
+            insert_tag(machine, (*skb).vlan_proto as u16, (*skb).vlan_tci as u16);
         }
         (*machine).length = length + behind;
         (*machine).copied = copied + behind;
@@ -73,24 +74,23 @@ fn show(skb: Skb, link: u32) -> u32 {
     1
 }
 
-/// Moves both addresses before the place that was left free, and writes the tag between them and the Ethertype.
+/// Moves both addresses before the place that was left free, and writes the tag between them and the Ethertype; `protocol`
+/// is in network byte order.
 ///
 /// # Safety
 ///
 /// The machine is live, and its window holds the frame behind four octets.
 #[inline(always)]
-unsafe fn insert_tag(skb: Skb, machine: *mut Machine) {
+pub(crate) unsafe fn insert_tag(machine: *mut Machine, protocol: u16, tci: u16) {
     const { assert!(offset_of!(Machine, window).is_multiple_of(size_of::<u32>())) };
-    // SAFETY: the caller's promise. The kernel hands the program a live context.
+    // SAFETY: the caller's promise.
     unsafe {
         let words = machine.cast::<u32>().add(offset_of!(Machine, window) / size_of::<u32>());
         // One after the other, from the start: each lands where the last one came from.
         for word in 0..3 {
             words.add(word).write_volatile(words.add(word + 1).read_volatile());
         }
-        // The protocol is in network byte order already.
-        let tag = (*skb).vlan_proto & 0xFFFF | u32::from(((*skb).vlan_tci as u16).to_be()) << 16;
-        words.add(3).write_volatile(tag);
+        words.add(3).write_volatile(u32::from(protocol) | u32::from(tci.to_be()) << 16);
     }
 }
 

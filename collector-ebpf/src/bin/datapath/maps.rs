@@ -11,7 +11,7 @@ use collector_ebpf::abi::{
     bench::Walk,
     control::{Anchor, Control},
     counter::{Fill, PU_CHUNKS, PUS_PER_CHUNK, PuCounters},
-    drop::{self, DropBudget, DropCounts, DropKey, DropLedger},
+    drop::{self, DropBudget, DropCounts, DropKey, DropLedger, FoldedPlace},
     filter::{self, Machine},
     flow::{FlowKey4, FlowKey6, Identity, Slot4, Slot6, TableCounts, TableKey4, TableKey6},
     network,
@@ -187,6 +187,10 @@ pub(crate) static DROPS: HashMap<DropKey, DropCounts, 1> = HashMap::new();
 #[btf_map]
 pub(crate) static DROP_LEDGER: PerCpuArray<DropLedger, 1> = PerCpuArray::new();
 
+/// Functions in which some drops are no news. Written by user space before any program runs.
+#[btf_map]
+pub(crate) static FOLDED_PLACES: Array<FoldedPlace, 1> = Array::new();
+
 /// What units may still report of their drops. Written here, read by user space.
 #[btf_map]
 pub(crate) static DROP_BUDGETS: Array<DropBudget, { drop::UNITS as usize }> = Array::new();
@@ -202,6 +206,10 @@ pub(crate) static FILTER: Array<filter::Program, { filter::PROGRAMS as usize }> 
 /// The machines that run them. Written here; what they count is read by user space.
 #[btf_map]
 pub(crate) static FILTER_RUNS: PerCpuArray<Machine, { filter::MACHINES as usize }> = PerCpuArray::new();
+
+/// Runs that would have this CPU's machine of the drop program. Written and read here.
+#[btf_map]
+pub(crate) static FILTER_USERS: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// Written by the reference program `floor` only. As small as can be where it is not loaded, as what follows.
 #[btf_map]

@@ -101,6 +101,10 @@ pub(crate) static FOLDED_2: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static FOLDED_3: Global<u64> = Global::new(0);
 
+/// Entries of `FOLDED_PLACES`.
+#[unsafe(no_mangle)]
+pub(crate) static PLACES: Global<u32> = Global::new(0);
+
 /// What a report of a drop costs its unit, in parts of a tick.
 #[unsafe(no_mangle)]
 pub(crate) static DROP_INTERVAL: Global<u64> = Global::new(1);
@@ -118,6 +122,10 @@ pub(crate) static XDP_WORD: Global<u64> = Global::new(0);
 /// two runs could meet in one entry.
 #[unsafe(no_mangle)]
 pub(crate) static XDP_REMEMBERS: Global<u32> = Global::new(0);
+
+/// Octets of a dropped packet that are reported.
+#[unsafe(no_mangle)]
+pub(crate) static DROP_SNAP: Global<u32> = Global::new(0);
 
 /// 1 where there is a packet filter; 0 where every packet is wanted.
 #[unsafe(no_mangle)]

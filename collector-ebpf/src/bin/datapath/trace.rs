@@ -140,7 +140,8 @@ fn output(skb: Skb, pu: u16, is_leaving: bool, now: u64, role: &Role) -> i64 {
         (*record).event = if is_leaving { event::TRANSMITTED } else { event::RECEIVED };
         (*record).link = link;
         (*record).end = 0;
-        (*record)._pad = [0; 3];
+        (*record).filtered = 0;
+        (*record)._pad = [0; 2];
         bpf_perf_event_output(
             skb.cast(),
             (&raw const PACKETS).cast_mut().cast::<c_void>(),

@@ -283,7 +283,17 @@ const PLACES: &[Row] = &[
         "it cannot go on: its time to live, the route (`ip route get`), or the MTU of the next link",
     ),
     (
-        &["__dev_queue_xmit*", "dev_hard_start_xmit*", "*_enqueue", "qdisc_*", "tbf_*", "htb_*", "fq_*"],
+        // Of what a queue refuses `kfree_skb_list` has the list; little else drops whole lists.
+        &[
+            "__dev_queue_xmit*",
+            "dev_hard_start_xmit*",
+            "kfree_skb_list",
+            "*_enqueue",
+            "qdisc_*",
+            "tbf_*",
+            "htb_*",
+            "fq_*",
+        ],
         DropClass::Resource,
         reason::PACKET_DROP,
         "the queue of an interface is full or shapes: `tc -s qdisc show dev DEV`",
@@ -362,18 +372,34 @@ pub fn is_benign(reason: &str) -> bool {
     find(REASONS, reason).is_some_and(|meaning| meaning.class.is_benign())
 }
 
-fn find(table: &[Row], name: &str) -> Option<Meaning> {
-    let fits = |pattern: &&str| match pattern.split_once('*') {
-        None => *pattern == name,
+/// Reasons that say so little that the place decides; the empty one is none.
+pub const BY_PLACE: [&str; 3] = ["", "NOT_SPECIFIED", "NO_SOCKET"];
+
+/// Whether drops with this reason, one of [`BY_PLACE`], in this function are what a network does on a good day.
+#[must_use]
+pub fn is_benign_at(reason: &str, function: &str) -> bool {
+    // Most functions of the kernel are in no row.
+    let row_is_benign =
+        |(names, class, ..): &Row| class.is_benign() && names.iter().any(|pattern| fits(pattern, function));
+    DONE.iter().chain(PLACES).any(row_is_benign) && of(reason, function).class.is_benign()
+}
+
+fn fits(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
         Some((before, after)) => name.strip_prefix(before).is_some_and(|rest| rest.ends_with(after)),
-    };
-    let (_, class, word, advice) = table.iter().find(|(names, ..)| names.iter().any(fits))?;
+    }
+}
+
+fn find(table: &[Row], name: &str) -> Option<Meaning> {
+    let row_fits = |(names, ..): &&Row| names.iter().any(|pattern| fits(pattern, name));
+    let (_, class, word, advice) = table.iter().find(row_fits)?;
     Some(Meaning { class: *class, word, advice })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{NOTHING_SAID, of};
+    use super::{BY_PLACE, NOTHING_SAID, REASONS, is_benign_at, of};
     use crate::event::DropClass;
 
     #[test]
@@ -388,5 +414,24 @@ mod tests {
         assert_eq!(of("TCP_OLD_DATA", "").class, DropClass::EndOfLife);
         assert_eq!(of("TCP_FLAGS", "").word, "state");
         assert_eq!(of("reason 0x20001", "anything"), NOTHING_SAID);
+    }
+
+    #[test]
+    fn only_such_reasons_are_judged_by_the_place() {
+        for (reason, function, is_benign) in [
+            ("NOT_SPECIFIED", "tcp_v4_rcv", true),
+            ("NOT_SPECIFIED", "nf_hook_slow", false),
+            ("NO_SOCKET", "ping_rcv", true),
+            ("NO_SOCKET", "tcp_v4_rcv", false),
+            ("", "tcp_v4_rcv", false),
+            ("", "unix_release_sock", true),
+            ("", "anything", false),
+        ] {
+            assert!(BY_PLACE.contains(&reason));
+            assert_eq!(is_benign_at(reason, function), is_benign, "{reason} {function}");
+        }
+        for (names, class, ..) in REASONS.iter().filter(|(_, class, ..)| class.is_benign()) {
+            assert!(names.iter().all(|name| !BY_PLACE.contains(name)), "{class:?}");
+        }
     }
 }

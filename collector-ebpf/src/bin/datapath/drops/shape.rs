@@ -95,8 +95,12 @@ pub(super) struct Dropped {
     /// Those of them that lie in one piece.
     pub(super) linear: u32,
     pub(super) packets: u32,
+    /// Octets before where the kernel has come to in it; `u32::MAX` where it begins behind that.
+    pub(super) before: u32,
     /// The interface that it came in by, or else is at.
     pub(super) interface: u32,
+    /// The interface that it is at: another one where it came in and is about to leave.
+    pub(super) at: u32,
     /// The inode of the network namespace; 0 where nothing tells.
     pub(super) namespace: u32,
     pub(super) mark: u32,
@@ -147,19 +151,23 @@ impl Dropped {
             let is_framed =
                 mac != NOT_SET && LINK_HEADERS.contains(&header) && (kind == ETHER || kind == LOOPBACK);
             let start = head + u64::from(if is_framed { mac } else { network });
-            // What the stack has taken off in front is still there. Nobody takes off more than an offset can say.
-            let before = (data.wrapping_sub(start) as u32).min(0xFFFF);
-            let before = if data < start { 0 } else { before };
+            // What the stack has taken off in front is still there, and what it has put there is not the packet's. Nobody
+            // moves by more than an offset can say.
+            let is_before = data < start;
+            let moved = (if is_before { start - data } else { data - start }).min(0xFFFF) as u32;
+            let (before, ahead) = if is_before { (0, moved) } else { (moved, 0) };
             let end: u32 = field(skb, &SKB_END);
             let shared = head + u64::from(end) + u64::from(SHARED_SEGMENTS.load());
             let mut segments = 0_u16;
             bpf_probe_read_kernel((&raw mut segments).cast(), 2, shared as *const c_void);
             Some(Self {
                 start,
-                length: length + before,
-                linear: length.saturating_sub(in_fragments) + before,
+                length: (length + before).saturating_sub(ahead),
+                linear: (length.saturating_sub(in_fragments) + before).saturating_sub(ahead),
+                before: if is_before { u32::MAX } else { before },
                 packets: u32::from(segments).max(1),
                 interface: if came_in_by == 0 { index } else { came_in_by },
+                at: index,
                 namespace,
                 mark: field(skb, &SKB_MARK),
                 vlan_tci: field(skb, &SKB_VLAN_TCI),
@@ -173,36 +181,50 @@ impl Dropped {
         }
     }
 
-    /// The addresses of its IP header, IPv4 as `::ffff:a.b.c.d`: source and destination.
+    /// The addresses of its IP header.
     #[inline(always)]
-    pub(super) fn ends(&self) -> Option<([u8; 16], [u8; 16])> {
+    pub(super) fn ends(&self) -> Ends {
         match self.protocol {
             ETHERTYPE_IPV4 => {
-                let [source, destination] = self.read::<2>(ADDRESSES_4)?;
-                Some((mapped(source), mapped(destination)))
+                let (known, [source, destination]) = self.read::<2>(ADDRESSES_4);
+                Ends { known, source: mapped(source), destination: mapped(destination) }
             }
             ETHERTYPE_IPV6 => {
-                let [one, two, three, four, to_one, to_two, to_three, to_four] =
-                    self.read::<8>(ADDRESSES_6)?;
-                Some((octets([one, two, three, four]), octets([to_one, to_two, to_three, to_four])))
+                let (known, [one, two, three, four, to_one, to_two, to_three, to_four]) =
+                    self.read::<8>(ADDRESSES_6);
+                Ends {
+                    known,
+                    source: octets([one, two, three, four]),
+                    destination: octets([to_one, to_two, to_three, to_four]),
+                }
             }
-            _ => None,
+            _ => Ends { known: false, source: [0; 16], destination: [0; 16] },
         }
     }
 
-    /// Words of the IP header; no more than are needed, for each costs.
+    /// Words of the IP header, no more than are needed, for each costs; and whether they could be read.
     #[inline(always)]
-    fn read<const WORDS: usize>(&self, at: u64) -> Option<[u32; WORDS]> {
+    fn read<const WORDS: usize>(&self, at: u64) -> (bool, [u32; WORDS]) {
+        let mut words = [0_u32; WORDS];
         // What lies behind the packet's end is somebody else's.
         if self.network + at + 4 * WORDS as u64 > self.start + u64::from(self.length) {
-            return None;
+            return (false, words);
         }
-        let mut words = [0_u32; WORDS];
         let from = (self.network + at) as *const c_void;
         // SAFETY: as much as there is room for; an address that cannot be read is an error.
         let failed = unsafe { bpf_probe_read_kernel(words.as_mut_ptr().cast(), 4 * WORDS as u32, from) };
-        (failed == 0).then_some(words)
+        (failed == 0, words)
     }
+}
+
+/// The addresses of an IP header, IPv4 as `::ffff:a.b.c.d`.
+///
+/// No `Option`: of one that is `None` LLVM keeps registers that nothing was written to, which the verifier refuses.
+pub(super) struct Ends {
+    /// They could be read.
+    pub(super) known: bool,
+    pub(super) source: [u8; 16],
+    pub(super) destination: [u8; 16],
 }
 
 /// An IPv4 address as one of IPv6 (RFC 4291 section 2.5.5.2).

@@ -1,0 +1,84 @@
+//! Whether the packet filter wants a dropped packet.
+//!
+//! The program of drops may run in the midst of itself, and its CPU has one machine for it: a run that finds that taken
+//! leaves the question to user space.
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use collector_ebpf::{
+    abi::{
+        filter::{AT_DROPS, Machine, TAG, WINDOW},
+        packet::link,
+    },
+    filter::NO_MATCH,
+};
+
+use super::shape::Dropped;
+use crate::{
+    atomic,
+    filter::{insert_tag, run_filter},
+    maps::{FILTER_RUNS, FILTER_USERS},
+    packet::opaque,
+    settings::FILTERED,
+};
+
+/// The machine was taken.
+pub(super) const NOT_ASKED: u32 = 0;
+/// It is wanted, or there is no filter.
+pub(super) const YES: u32 = 1;
+/// It is not.
+pub(super) const NO: u32 = 2;
+
+/// One of [`YES`], [`NO`] and [`NOT_ASKED`].
+#[inline(never)]
+pub(super) fn ask(dropped: &Dropped) -> u32 {
+    if FILTERED.load() == 0 {
+        return YES;
+    }
+    let (Some(machine), Some(users)) = (FILTER_RUNS.get_ptr_mut(AT_DROPS), FILTER_USERS.get_ptr_mut(0))
+    else {
+        return NOT_ASKED;
+    };
+    // Older kernels cannot say what a number was before something was added to it. Of two that add at the same time both
+    // may leave; never does more than one stay.
+    // SAFETY: the entry is live for the run; the number is changed atomically only.
+    let alone = unsafe {
+        atomic::add(users, 1);
+        users.read_volatile() == 1
+    };
+    let said = if !alone {
+        NOT_ASKED
+    } else if show(dropped, machine) != 0 && run_filter(AT_DROPS, dropped.link.into()) != NO_MATCH {
+        YES
+    } else {
+        NO
+    };
+    // SAFETY: as above.
+    unsafe { atomic::add(users, u64::MAX) };
+    said
+}
+
+/// Puts the packet into the window as it would be captured, with the tag that the kernel keeps beside it in its place. 0
+/// where it cannot be read.
+#[inline(always)]
+fn show(dropped: &Dropped, machine: *mut Machine) -> u32 {
+    let tagged = dropped.link == link::ETHERNET && dropped.vlan_protocol != 0;
+    let behind = if tagged { TAG } else { 0 };
+    let copied = opaque(dropped.linear.min(WINDOW) as usize) as u32;
+    if copied == 0 || copied > WINDOW {
+        return 0;
+    }
+    // SAFETY: the entry is live for the run, and this run's alone. The window has room for a tag beside WINDOW octets. An
+    // address that cannot be read is an error.
+    unsafe {
+        let window = (&raw mut (*machine).window).cast::<u8>();
+        if bpf_probe_read_kernel(window.add(behind as usize).cast(), copied, dropped.start as *const _) != 0 {
+            return 0;
+        }
+        if tagged {
+            insert_tag(machine, dropped.vlan_protocol, dropped.vlan_tci);
+        }
+        (*machine).length = dropped.length + behind;
+        (*machine).copied = copied + behind;
+    }
+    1
+}
