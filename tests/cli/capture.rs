@@ -223,7 +223,7 @@ fn what_the_kernel_drops_is_captured_again_with_its_reason_if_asked_for() {
         let running = start(&wire, &arguments);
         let far = within(&wire.far, || UdpSocket::bind("10.88.0.2:7002").expect("the address is free"));
         for _ in 0..3 {
-            far.send_to(&[0xA5; 100], "10.88.0.1:7003").expect("it is sent");
+            far.send_to(&[0xA5; 1400], "10.88.0.1:7003").expect("it is sent");
         }
         // Nothing else gets through the filter; it comes behind what is dropped.
         exchange(&wire, "10.88.0.1:7001", "10.88.0.2:7004", LAST);
@@ -233,7 +233,7 @@ fn what_the_kernel_drops_is_captured_again_with_its_reason_if_asked_for() {
         assert!(errors.contains("lost: nothing"), "{errors}");
         let capture = Capture::of_file(&file);
         assert_eq!(tcpdump_reads(&file), 3 * times);
-        assert!(capture.packets.iter().all(|(_, octets)| octets[42..] == [0xA5; 100]), "all of each");
+        assert!(capture.packets.iter().all(|(_, octets)| octets[42..] == [0xA5; 1400]), "all of each");
         let dropped: Vec<_> =
             capture.comments.iter().filter(|comment| comment.starts_with("dropped=")).collect();
         assert_eq!(dropped.len(), 3 * (times - 1));
