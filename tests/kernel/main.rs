@@ -60,10 +60,14 @@ mod vlan;
 mod loopback;
 // Interfaces that come, change and go.
 mod followed;
+// Hundreds of interfaces that come and go at once.
+mod burst;
 // What an interface counts and no program sees.
 mod unseen;
 // Mechanisms of attachment, and what is left of them.
 mod attach;
+// Programs that somebody took off, and that cannot be attached anew.
+mod bare;
 // The program at XDP: what it counts, what it tells the one at TC, and what it leaves alone.
 mod xdp;
 // What the kernel drops, caused for real.

@@ -9,14 +9,20 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use collector_user::{
-    collector::{EventCollector, memory::Recorder},
+    collector::memory::Recorder,
     daemon::{self, Options, Started, trace::Tracer},
     event::{Event, Status},
     pu::registry::Declared,
 };
 use tokio::sync::oneshot;
 
-use crate::{PATIENCE, Result, lab::LinkCounters, netns::Place, said::Ear};
+use crate::{
+    PATIENCE, Result,
+    held::{Gate, Gated, Held},
+    lab::LinkCounters,
+    netns::Place,
+    said::Ear,
+};
 
 /// Far longer than any test: nothing falls due by time.
 pub const NEVER: Duration = Duration::from_hours(1);
@@ -29,6 +35,7 @@ pub struct Running {
     /// What it hands over, as it comes.
     pub recorder: Arc<Recorder>,
     said: mpsc::Receiver<String>,
+    gate: Arc<Gate>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<Finished>>>,
 }
@@ -47,6 +54,11 @@ pub struct Finished {
 /// Options under which nothing falls due by time: one record for each flow, when it ends or is cut off.
 pub fn options() -> Options {
     Options { flow_interval: NEVER, counter_interval: NEVER, ..Options::default() }
+}
+
+/// The same, but counters are reported all the time, at which a daemon can be [held](Running::hold).
+pub fn often() -> Options {
+    Options { counter_interval: Duration::from_millis(20), ..options() }
 }
 
 /// A unit of the configuration, in the namespace `/lab`.
@@ -72,17 +84,20 @@ impl Running {
         let (stop, stopped) = oneshot::channel();
         let (say, hear) = mpsc::channel();
         let recorder = Arc::new(Recorder::new());
+        let gate = Arc::new(Gate::default());
         let (place, dev, events) = (place.clone(), dev.map(str::to_owned), Arc::clone(&recorder));
+        let passed = Arc::clone(&gate);
         let (ear, said) = Ear::new();
         let work = move || {
             let _guard = place.enter()?;
-            ear.hear(|| run(&options, &events, dev.as_deref(), stopped, &say))
+            ear.hear(|| run(&options, Gated(&events, &passed), dev.as_deref(), stopped, &say))
         };
         let thread = thread::Builder::new().name("collector".to_owned()).spawn(work)?;
         let mut running = Self {
             started: Started { interfaces: Vec::new(), missing: Vec::new(), tracer: Tracer::default() },
             recorder,
             said,
+            gate,
             stop: Some(stop),
             thread: Some(thread),
         };
@@ -105,6 +120,11 @@ impl Running {
                 Err(_) => bail!("it does not say `{sentence}`, but {others:#?}"),
             }
         }
+    }
+
+    /// Lets it come to its next report of counters, and stand still there: its options have to be [`often`].
+    pub fn hold(&self) -> Result<Held> {
+        self.gate.hold()
     }
 
     /// Stops it, and returns all it said.
@@ -135,7 +155,7 @@ impl Drop for Running {
 
 fn run(
     options: &Options,
-    recorder: &Recorder,
+    collector: Gated<'_>,
     dev: Option<&str>,
     stopped: oneshot::Receiver<()>,
     say: &mpsc::Sender<Started>,
@@ -143,15 +163,15 @@ fn run(
     let read = || dev.map_or(Ok(LinkCounters::default()), LinkCounters::read);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut before = Ok(LinkCounters::default());
-    let collector: &dyn EventCollector = recorder;
     let shutdown = async {
         // A sender that is dropped means the same.
         let _ = stopped.await;
     };
-    let status = runtime.block_on(daemon::run(options, collector, shutdown, |started| {
+    let status = runtime.block_on(daemon::run(options, &collector, shutdown, |started| {
         before = read();
         let _ = say.send(started.clone());
     }))?;
     let link = read()?.since(&before?);
+    let Gated(recorder, _) = collector;
     Ok(Finished { status, events: recorder.events(), link })
 }

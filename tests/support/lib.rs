@@ -5,7 +5,7 @@
 //!   containers.
 //! - [`traffic`]: what goes over the wires, and what the kernel's sockets say of it; [`talk`]: questions and answers;
 //!   [`frames`]: frames made octet by octet; [`generated`]: frames by choice; [`second`]: a second reading of them.
-//! - [`collector`]: the daemon, running in a namespace, and what it [says](said) of itself; [`events`]: sums over what it reported; [`books`]: all that it
+//! - [`collector`]: the daemon, running in a namespace, and what it [says](said) of itself, or [held] still; [`events`]: sums over what it reported; [`books`]: all that it
 //!   has to report, to the last packet.
 //! - [`release`]: what the running kernel is too old for.
 //! - [`testrun`]: the programs, run on bytes; [`filters`]: expressions for the packet filter.
@@ -23,6 +23,7 @@ pub mod events;
 pub mod filters;
 pub mod frames;
 pub mod generated;
+pub mod held;
 pub mod lab;
 pub mod measure;
 pub mod netns;

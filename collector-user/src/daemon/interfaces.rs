@@ -44,6 +44,8 @@ pub(super) struct Watched {
     pub(super) unfinished: bool,
     /// Those that could not be, and why; tried again when something changes.
     pub(super) refused: BTreeMap<u32, String>,
+    /// Those that somebody took the programs off and that could not be attached anew so far.
+    pub(super) bare: BTreeSet<u32>,
     /// What was missing when it was last looked at: it is said once.
     said: BTreeSet<String>,
 }
@@ -79,6 +81,7 @@ impl Watched {
             devices: Devices::default(),
             unfinished: false,
             refused: BTreeMap::new(),
+            bare: BTreeSet::new(),
             said: BTreeSet::new(),
         }
     }
@@ -135,6 +138,8 @@ impl Daemon<'_> {
                 }
                 match self.attach(link, ingress.as_ref().unwrap_or(&BTreeSet::new())).await {
                     Ok(sentence) => missing.extend(sentence),
+                    // It went after it was listed, of which a message comes: nothing is missing.
+                    Err(_) if links::counted(&self.netlink.handle, index).await.is_none() => {}
                     Err(error) => {
                         let why = format!("{error}: {}", root_cause(&error));
                         self.watched.refused.insert(link.index, why);
@@ -196,6 +201,7 @@ impl Daemon<'_> {
         for index in gone {
             self.attachments.detach(&mut self.programs, index, [true; 2]);
             self.xdp.forget(index);
+            self.watched.bare.remove(&index);
             if let Some(interface) = self.watched.interfaces.remove(&index) {
                 self.watched.numbers.give_back(interface.number);
                 self.watched.uplinks.forget(index);
@@ -278,6 +284,12 @@ impl Daemon<'_> {
             filters::remove_qdisc(&self.netlink.handle, link.index).await;
         }
         let mechanism = result?;
+        if self.watched.bare.remove(&link.index) {
+            tracing::warn!(
+                "{}: our programs are there again; packets in between were not counted",
+                link.name
+            );
+        }
         if let Some(capture) = &options.capture {
             let kind = if link.raw_ip { LinkType::RawIp } else { LinkType::Ethernet };
             capture.watch(link.index, &link.name.as_str().into(), kind);
@@ -393,9 +405,14 @@ impl Daemon<'_> {
 
     /// Takes the programs off an interface, on the hooks where they are `present` still.
     pub(super) async fn detach_those(&mut self, index: u32, present: [bool; 2]) {
-        if self.attachments.detach(&mut self.programs, index, present) == Left::Qdisc {
-            filters::remove_qdisc(&self.netlink.handle, index).await;
+        if self.attachments.detach(&mut self.programs, index, present) != Left::Qdisc {
+            return;
         }
+        // Who took both filters may have put an `ingress` in the place of the qdisc, which is removed by the same name.
+        if present == [false; 2] && filters::with_ingress(&self.netlink.handle).await.contains(&index) {
+            return;
+        }
+        filters::remove_qdisc(&self.netlink.handle, index).await;
     }
 
     pub(super) async fn detach_all(&mut self) {
@@ -425,9 +442,9 @@ impl Daemon<'_> {
                 hook: mechanism.map_or("", |_| hook).to_owned(),
                 mechanism: mechanism.map(|mechanism| mechanism.to_string()).unwrap_or_default(),
                 xdp: xdp.map(|mode| mode.to_string()).unwrap_or_default(),
+                // Where the programs were taken off and are not there again, too: all that crosses it is unseen.
                 unseen: links
                     .get(index)
-                    .filter(|_| mechanism.is_some())
                     .and_then(|link| self.watched.uplinks.unseen(*index, &self.ledgers, link.counted)),
                 device_drops: links
                     .get(index)

@@ -340,17 +340,23 @@ impl<'a> Daemon<'a> {
             );
             return self.look_again().await;
         };
-        if changes.iter().any(|change| matches!(change, Change::Links | Change::Any)) {
+        if changes.contains(&Change::Overrun) {
+            tracing::info!(
+                "more changes of interfaces than netlink had room for: all of them are looked at anew"
+            );
+        }
+        let is_of_all = |change: &Change| matches!(change, Change::Any | Change::Overrun);
+        if changes.iter().any(|change| is_of_all(change) || *change == Change::Links) {
             self.watched.refused.clear();
             self.xdp.hope_again();
             self.look_again().await;
         }
-        if changes.contains(&Change::Any) {
+        if changes.iter().any(is_of_all) {
             return self.restore_all().await;
         }
         let of_filters = |change: &Change| match change {
             Change::Filters(index) => Some(*index),
-            Change::Links | Change::Any => None,
+            Change::Links | Change::Any | Change::Overrun => None,
         };
         let interfaces: BTreeSet<u32> = changes.iter().filter_map(of_filters).collect();
         self.restore(interfaces).await;

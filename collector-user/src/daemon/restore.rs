@@ -37,14 +37,14 @@ impl Daemon<'_> {
             let Some(interface) = self.watched.interfaces.get(&index) else { continue };
             let name = &interface.name;
             self.taken_off += 1;
-            match self.attachments.mechanism(index) {
-                Some(_) => tracing::warn!(
+            if self.attachments.mechanism(index).is_some() {
+                tracing::warn!(
                     "{name}: somebody had taken our programs away, and they are there again; packets in between were not \
                      counted"
-                ),
-                None => {
-                    tracing::error!("{name}: somebody has taken our programs away; nothing is counted there");
-                }
+                );
+            } else {
+                tracing::error!("{name}: somebody has taken our programs away; nothing is counted there");
+                self.watched.bare.insert(index);
             }
         }
     }

@@ -15,8 +15,10 @@ pub enum Change {
     Links,
     /// A filter or a queueing discipline of the interface with this index came or went.
     Filters(u32),
-    /// More than could be told: anything.
+    /// What could not be understood: anything.
     Any,
+    /// More than there was room for: anything, and how much nobody knows.
+    Overrun,
 }
 
 /// A netlink connection for questions, and one for changes. Both end when this is dropped.
@@ -61,7 +63,11 @@ pub fn open() -> Result<(Netlink, impl Stream<Item = Change> + Unpin + use<>), H
 
 /// What a message means, if anything. One filter may be put in another's place.
 fn change(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
-    let NetlinkPayload::InnerMessage(message) = payload else { return Some(Change::Any) };
+    let message = match payload {
+        NetlinkPayload::InnerMessage(message) => message,
+        NetlinkPayload::Overrun(_) => return Some(Change::Overrun),
+        _ => return Some(Change::Any),
+    };
     match message {
         RouteNetlinkMessage::NewTrafficFilter(filter)
         | RouteNetlinkMessage::DelTrafficFilter(filter)
