@@ -29,6 +29,7 @@ use collector_tests::{
 use collector_user::{
     daemon::Options,
     event::{ActionType, DeviceDrops, DropClass, Event, PacketEvent},
+    host::pcap::Filter,
     kernel::drops::DropLimits,
 };
 
@@ -453,6 +454,58 @@ fn the_storm_of_one_unit_costs_another_no_report() -> Result<()> {
     assert_eq!(ledger.drop_reports_held_back, of("storm") - told, "{ledger:?}");
     // What was held back after its last report stands in the ledger only.
     assert!(told >= FEW && held_back <= ledger.drop_reports_held_back, "{told} told, {held_back} held back");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn every_drop_of_a_unit_is_a_report_or_is_named() -> Result<()> {
+    const WANTED: u64 = 300;
+    const UNWANTED: u64 = 70;
+    const BENIGN: u64 = 40;
+    let few = DropLimits { per_second: 1, burst: 100, ..DropLimits::default() };
+    let many = DropLimits { per_second: 1_000_000, burst: 1_000_000, ..DropLimits::default() };
+    // What goes beyond a budget is held back; what goes beyond a buffer of one page is not written.
+    for (limits, octets) in [(few, 1 << 19), (many, 1 << 12)] {
+        let wire = Wire::new()?;
+        wire.a
+            .place
+            .nft("table inet t { chain i { type filter hook input priority 0; meta l4proto udp drop; }; }")?;
+        let mut options = options();
+        options.settings.drops = Some(limits);
+        options.settings.packets = octets;
+        options.settings.filter = Some(Filter::compile("udp dst port 6001")?);
+        let collector = Running::start(&wire.a.place, options)?;
+        let wanted = Packet::udp(&wire.b, wire.a.v4);
+        let size = wanted.size;
+        wanted.send(WANTED, &wire.b, &wire.a)?;
+        // To another port.
+        let datagram = frames::udp([0x9C, 0x40, 0, 9], size);
+        let packet = frames::ipv4((wire.b.v4, wire.a.v4), &[], 0x4000, frames::UDP, &datagram);
+        let frame = |to: [u8; 6], packet: &[u8]| {
+            frames::ethernet_between(wire.b.mac, to, &[], frames::IPV4, &frames::with_checksums(packet))
+        };
+        let socket = PacketSocket::new(&wire.b)?;
+        (0..UNWANTED).try_for_each(|_| socket.send(&frame(wire.a.mac, &packet)))?;
+        // For somebody else's card.
+        (0..BENIGN).try_for_each(|_| socket.send(&frame([0x02, 0x77, 0, 0, 9, 9], &packet)))?;
+        let finished = collector.stop()?;
+        let ledger = &finished.status.ledger;
+        let reports = finished.events.iter();
+        let reports =
+            reports.filter(|event| matches!(event, Event::Packet(report) if &*report.puid == "host"));
+        assert_eq!(ledger.drops_of_units, WANTED + UNWANTED + BENIGN, "{:#?}", finished.status);
+        assert_eq!(ledger.drops_explained(), ledger.drops_of_units, "{ledger:?}");
+        assert_eq!(ledger.drop_reports, reports.count() as u64 + ledger.drop_reports_lost, "{ledger:?}");
+        assert_eq!(ledger.drop_reports_folded, if release::is_at_least((5, 18)) { BENIGN } else { 0 });
+        if octets > 1 << 12 {
+            assert_eq!((ledger.drop_reports, ledger.drop_reports_filtered), (100, 0), "{ledger:?}");
+            assert_eq!(ledger.drop_reports_held_back, WANTED + UNWANTED - 100, "{ledger:?}");
+        } else {
+            let written = ledger.drop_reports + ledger.drop_reports_filtered + ledger.drop_reports_failed;
+            assert_eq!((written, ledger.drop_reports_held_back), (WANTED + UNWANTED, 0), "{ledger:?}");
+        }
+    }
     Ok(())
 }
 

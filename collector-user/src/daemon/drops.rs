@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use collector_ebpf::{
     abi::{
-        drop::DropLedger,
+        drop::{DropLedger, ELSEWHERE},
         filter::{Machine, Program},
         packet::{PacketRecord, link},
     },
@@ -199,6 +199,8 @@ impl Daemon<'_> {
         let DropLedger { seen, no_packet, table_full, reported, folded, output_failed } = kernel;
         ledger.drops_seen = seen;
         ledger.drops_counted = rows.values().map(|counts| counts.skbs).sum();
+        let of_units = rows.iter().filter(|(key, _)| key.pu != ELSEWHERE);
+        ledger.drops_of_units = of_units.map(|(_, counts)| counts.skbs).sum();
         ledger.drops_no_packet = no_packet;
         ledger.drops_table_full = table_full;
         ledger.drops_skipped = dropping.skipped;
