@@ -3,6 +3,7 @@
 use std::{
     io::ErrorKind,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    num::NonZeroU32,
     os::fd::AsRawFd as _,
     panic,
     sync::{
@@ -31,7 +32,9 @@ use collector_user::{
     event::{ActionType, DeviceDrops, DropClass, Event, PacketEvent},
     host::pcap::Filter,
     kernel::drops::DropLimits,
+    pu::trace::{Directions, Whose, Wish},
 };
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 /// A packet from one host to another, as octets.
 #[derive(Clone, Copy)]
@@ -506,6 +509,39 @@ fn every_drop_of_a_unit_is_a_report_or_is_named() -> Result<()> {
             assert_eq!((written, ledger.drop_reports_held_back), (WANTED + UNWANTED, 0), "{ledger:?}");
         }
     }
+    Ok(())
+}
+
+/// Nobody shows it addresses of the kernel, so that nothing is known by its place.
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_the_collector_does_itself_is_no_drop() -> Result<()> {
+    let alone = || -> Result<Finished> {
+        let wire = Wire::new()?;
+        // Privileges are the thread's own, and of those that it begins.
+        let mut held = capabilities(None)?;
+        held.effective.remove(CapabilitySet::SYSLOG);
+        set_capabilities(None, held)?;
+        let collector = Running::start(&wire.a.place, Options { benign_drops: true, ..options() })?;
+        let missing = collector.started.missing.join("; ");
+        ensure!(missing.contains("without CAP_SYSLOG"), "what hides the names is said: {missing}");
+        // It looks at its clocks.
+        let wish = Wish {
+            whose: Whose::All,
+            directions: Directions::Both,
+            duration: None,
+            every: NonZeroU32::MIN,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        (0..3).try_for_each(|_| runtime.block_on(collector.started.tracer.enable(wish.clone())))?;
+        collector.stop()
+    };
+    let finished = thread::scope(|scope| {
+        scope.spawn(alone).join().unwrap_or_else(|cause| panic::resume_unwind(cause))
+    })?;
+    let ours: Vec<_> = finished.status.drops.iter().filter(|row| !row.puid.is_empty()).collect();
+    assert!(ours.is_empty(), "{ours:#?}");
+    assert_explained(&finished);
     Ok(())
 }
 

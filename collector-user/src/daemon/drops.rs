@@ -75,9 +75,7 @@ impl Dropping {
             missing.push("the reasons of drops: Linux gives none before 5.17, only their places".to_owned());
         }
         let symbols = symbols.unwrap_or_else(|error| {
-            missing.push(format!(
-                "the places of drops by name: /proc/kallsyms shows none ({error}); kernel.kptr_restrict hides them"
-            ));
+            missing.push(format!("the places of drops by name: {}", with_causes(&error)));
             Symbols::default()
         });
         Some(Self {
