@@ -29,7 +29,7 @@ use collector_tests::{
 };
 use collector_user::{
     daemon::Options,
-    event::{ActionType, DeviceDrops, DropClass, Event, PacketEvent},
+    event::{ActionType, DeviceDrops, DropClass, Event, PacketEvent, QueueSum},
     host::pcap::Filter,
     kernel::drops::DropLimits,
     pu::trace::{Directions, Whose, Wish},
@@ -345,22 +345,51 @@ fn what_programs_of_others_drop() -> Result<()> {
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn what_finds_a_full_queue() -> Result<()> {
-    let mut said = 0;
-    let finished = caused(|wire| {
+    // One that is there before has dropped before; one that comes later has not.
+    for is_before in [true, false] {
+        let wire = Wire::new()?;
         let dev = &wire.a.dev;
-        wire.a.place.run(&format!("tc qdisc add dev {dev} root tbf rate 8kbit burst 2kb limit 4kb"))?;
+        let is_full =
+            || wire.a.place.run(&format!("tc qdisc add dev {dev} root tbf rate 8kbit burst 2kb limit 4kb"));
         let socket = sender(&wire.a, 4, 40_000)?;
-        for _ in 0..100 {
-            let _ = socket.send_to(&[0; 900], (IpAddr::V4(wire.b.v4), 6001));
+        let send = || {
+            for _ in 0..100 {
+                let _ = socket.send_to(&[0; 900], (IpAddr::V4(wire.b.v4), 6001));
+            }
+            dropped_by_queue(&wire.a)
+        };
+        let mut before = 0;
+        if is_before {
+            is_full()?;
+            before = send()?;
+            assert!(before > 50, "the queue is short: {before}");
         }
-        let shown = wire.a.place.run(&format!("tc -s qdisc show dev {dev}"))?;
-        let words = shown.split_whitespace().skip_while(|word| *word != "(dropped").nth(1);
-        said = words.context("how many were dropped")?.trim_end_matches(',').parse()?;
-        Ok(())
-    })?;
-    assert!(said > 50, "the queue is short: {said}");
-    assert_dropped(&finished, "host", &["QDISC_DROP", "QDISC_OVERLIMIT"], DropClass::Resource, said);
+        let collector = Running::start(&wire.a.place, options())?;
+        if !is_before {
+            is_full()?;
+        }
+        let said = send()? - before;
+        let finished = collector.stop()?;
+        assert!(said > 50, "the queue is short: {said}");
+        assert_dropped(&finished, "host", &["QDISC_DROP", "QDISC_OVERLIMIT"], DropClass::Resource, said);
+        let queues: Vec<_> =
+            finished.status.interfaces.iter().filter_map(|link| link.queue_drops.as_ref()).collect();
+        let [queue] = queues.as_slice() else { bail!("one interface has a queue: {queues:?}") };
+        assert_eq!((&*queue.discipline, queue.dropped), ("tbf", said));
+        let QueueSum { dropped, told, untold } = finished.status.queues;
+        assert_eq!(dropped, said);
+        if release::is_at_least((5, 18)) {
+            assert_eq!((told, untold), (Some(said), Some(0)));
+        }
+    }
     Ok(())
+}
+
+/// What the queue of an interface has dropped, as `tc` shows it.
+fn dropped_by_queue(end: &End) -> Result<u64> {
+    let shown = end.place.run(&format!("tc -s qdisc show dev {} root", end.dev))?;
+    let words = shown.split_whitespace().skip_while(|word| *word != "(dropped").nth(1);
+    Ok(words.context("how many were dropped")?.trim_end_matches(',').parse()?)
 }
 
 #[test]
@@ -526,19 +555,14 @@ fn what_the_collector_does_itself_is_no_drop() -> Result<()> {
         let missing = collector.started.missing.join("; ");
         ensure!(missing.contains("without CAP_SYSLOG"), "what hides the names is said: {missing}");
         // It looks at its clocks.
-        let wish = Wish {
-            whose: Whose::All,
-            directions: Directions::Both,
-            duration: None,
-            every: NonZeroU32::MIN,
-        };
+        let wish =
+            Wish { whose: Whose::All, directions: Directions::Both, duration: None, every: NonZeroU32::MIN };
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         (0..3).try_for_each(|_| runtime.block_on(collector.started.tracer.enable(wish.clone())))?;
         collector.stop()
     };
-    let finished = thread::scope(|scope| {
-        scope.spawn(alone).join().unwrap_or_else(|cause| panic::resume_unwind(cause))
-    })?;
+    let finished =
+        thread::scope(|scope| scope.spawn(alone).join().unwrap_or_else(|cause| panic::resume_unwind(cause)))?;
     let ours: Vec<_> = finished.status.drops.iter().filter(|row| !row.puid.is_empty()).collect();
     assert!(ours.is_empty(), "{ours:#?}");
     assert_explained(&finished);

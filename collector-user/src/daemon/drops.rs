@@ -14,12 +14,12 @@ use collector_ebpf::{
 use super::{Daemon, DaemonError, Options};
 use crate::{
     aggregate::{
-        drops::{self, Cause, Names, OfUnit, meaning, rejected::Rejected},
+        drops::{self, Cause, Names, OfUnit, meaning, queues, rejected::Rejected},
         packets,
     },
     drain::decode::Packet,
     error::with_causes,
-    event::{Dropped, Ledger, PacketReport},
+    event::{Dropped, InterfaceStatus, Ledger, PacketReport, QueueSum},
     host::{pcap::Filter, symbols::Symbols},
     kernel::{
         drops::{DropMaps, Drops},
@@ -37,6 +37,9 @@ pub(super) fn folding(options: &Options) -> Settings {
     }
     settings
 }
+
+/// A kernel that has this reason tells those of queueing disciplines (Linux 5.18).
+const QUEUE_REASON: &str = "QDISC_DROP";
 
 /// What counts drops, and what its numbers mean.
 pub(super) struct Dropping {
@@ -185,6 +188,12 @@ impl Daemon<'_> {
             .maps
             .rows()
             .map_or_else(|_| Vec::new(), |rows| drops::rows(&rows, &dropping.names, &self.units))
+    }
+
+    /// What queueing disciplines dropped, beside the rows that say so.
+    pub(super) fn queues_told(&self, interfaces: &[InterfaceStatus], rows: &[Dropped]) -> QueueSum {
+        let is_told = |dropping: &Dropping| dropping.names.has_reason(QUEUE_REASON);
+        queues::sum(interfaces, rows, self.dropping.as_ref().is_some_and(is_told))
     }
 
     /// Adds what became of drops.

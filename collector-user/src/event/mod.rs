@@ -51,7 +51,7 @@ pub use ledger::Ledger;
 pub use packet::{PacketEvent, PacketReport};
 pub use ping::{PingReport, PingType, Stage};
 pub use service::ServiceType;
-pub use status::{DeviceDrops, InterfaceStatus, Status, Unseen};
+pub use status::{DeviceDrops, InterfaceStatus, QueueDrops, QueueSum, Status, Unseen};
 pub use tags::{ExtendedMap, TagStore};
 pub use time::Time;
 pub use trace::TraceRecord;

@@ -15,7 +15,9 @@ pub enum SymbolsError {
     #[error("/proc/kallsyms cannot be read")]
     Read(#[from] io::Error),
     /// Nobody may see the addresses.
-    #[error("/proc/kallsyms shows none, since kernel.kptr_restrict is 2: with 1 it shows them to whoever has CAP_SYSLOG")]
+    #[error(
+        "/proc/kallsyms shows none, since kernel.kptr_restrict is 2: with 1 it shows them to whoever has CAP_SYSLOG"
+    )]
     Restricted,
     /// Who asks may not.
     #[error("/proc/kallsyms shows none to a process without CAP_SYSLOG")]

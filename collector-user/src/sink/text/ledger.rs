@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::escape::Escaped;
-use crate::event::{DeviceDrops, Dropped, Ledger, Status, Unseen};
+use crate::event::{DeviceDrops, Dropped, Ledger, QueueDrops, QueueSum, Status, Unseen};
 
 /// A line for each uplink whose own counters say that the programs have not seen all, what was dropped, and the ledger.
 pub(super) fn lines(status: &Status) -> Vec<String> {
@@ -25,7 +25,30 @@ pub(super) fn lines(status: &Status) -> Vec<String> {
         let words: Vec<_> = words.map(|(count, word)| format!("{count} {word}")).collect();
         Some(format!("dropped by the counters of {name}: {}", words.join(", ")))
     });
-    unseen.chain(devices).chain(drops(&status.drops)).chain(drop_line(&status.ledger)).chain([line(&status.ledger)]).collect()
+    let queues = status.interfaces.iter().filter_map(|interface| {
+        let QueueDrops { discipline, dropped, over_limits } =
+            interface.queue_drops.as_ref().filter(|queue| queue.dropped != 0)?;
+        let (name, discipline) = (Escaped(&interface.name), Escaped(discipline));
+        Some(format!(
+            "dropped by the queue of {name} ({discipline}): {dropped}, {over_limits} times over its limits"
+        ))
+    });
+    let queues = queues.chain(queue_line(&status.queues));
+    unseen
+        .chain(devices)
+        .chain(queues)
+        .chain(drops(&status.drops))
+        .chain(drop_line(&status.ledger))
+        .chain([line(&status.ledger)])
+        .collect()
+}
+
+/// `queues dropped 100 = told 80 + untold 20`.
+fn queue_line(sum: &QueueSum) -> Option<String> {
+    let QueueSum { dropped, told, untold } = sum;
+    let (told, untold) = (told.as_ref()?, untold.as_ref()?);
+    (*dropped != 0 && told <= dropped)
+        .then(|| format!("queues dropped {dropped} = told {told} + untold {untold} (no program sees those)"))
 }
 
 /// Rows of drops that stand by themselves; the rest is summed up.
@@ -148,7 +171,7 @@ fn list<'a>(counts: impl Iterator<Item = (&'a String, u64)>) -> String {
 #[cfg(test)]
 mod tests {
     use super::{line, lines};
-    use crate::event::{DropClass, Dropped, InterfaceStatus, Ledger, Status, Unseen};
+    use crate::event::{DropClass, Dropped, InterfaceStatus, Ledger, QueueDrops, QueueSum, Status, Unseen};
 
     #[test]
     fn drops_say_where_why_and_what_to_do() {
@@ -197,6 +220,23 @@ mod tests {
         assert_eq!(said, [want, "ledger: seen 0 = flows 0; nothing lost"]);
         let said = lines(&Status { ledger: Ledger { drops_of_units: 501, ..ledger }, ..Status::default() });
         assert!(said[0].ends_with("held_back 284 + failed 0 + unexplained 1"), "{said:?}");
+    }
+
+    #[test]
+    fn queues_say_what_nobody_was_told_of() {
+        let queue = |name: &str, dropped| InterfaceStatus {
+            name: name.into(),
+            queue_drops: Some(QueueDrops { discipline: "tbf".into(), dropped, over_limits: 9 }),
+            ..InterfaceStatus::default()
+        };
+        let queues = QueueSum { dropped: 60, told: Some(50), untold: Some(10) };
+        let status = Status { interfaces: vec![queue("a", 0), queue("b", 60)], queues, ..Status::default() };
+        let want = [
+            "dropped by the queue of b (tbf): 60, 9 times over its limits",
+            "queues dropped 60 = told 50 + untold 10 (no program sees those)",
+            "ledger: seen 0 = flows 0; nothing lost",
+        ];
+        assert_eq!(lines(&status), want);
     }
 
     #[test]
