@@ -157,6 +157,7 @@ fn packet() -> PacketReport {
         drop_reason: "NETFILTER_DROP".into(),
         encrypt: true,
         event: PacketEvent::Dropped,
+        ethertype: "arp".into(),
         length: u32::MAX,
         mark: u32::MAX,
         namespace: "/n".into(),

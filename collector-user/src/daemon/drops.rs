@@ -11,7 +11,7 @@ use collector_ebpf::{
     filter,
 };
 
-use super::{Daemon, DaemonError, Options};
+use super::{Daemon, DaemonError, Options, interfaces::Interface};
 use crate::{
     aggregate::{
         drops::{self, Cause, Names, OfUnit, meaning, queues, rejected::Rejected},
@@ -27,6 +27,7 @@ use crate::{
         programs::Programs,
         settings::Settings,
     },
+    pu::role::Chosen,
 };
 
 /// The settings of the programs: which drops are not reported is a matter of what they mean.
@@ -48,7 +49,7 @@ pub(super) struct Dropping {
     namespace: u32,
     rejected: Rejected,
     filter: Option<DropFilter>,
-    /// Reports that the filter left out.
+    /// Reports that the filter left out, or that are of interfaces that a capture does not name.
     filtered: u64,
     /// Reports that nobody wants.
     folded: u64,
@@ -136,12 +137,25 @@ impl Daemon<'_> {
 
     /// Whether the packet filter wants a drop. It is asked here: the program that sees drops may run in the midst of itself,
     /// and no two may share a machine.
+    ///
+    /// A capture that names interfaces wants no drop of others.
     pub(super) fn wants_drop(&mut self, packet: &Packet) -> bool {
+        let is_elsewhere = self.is_of_others(&packet.record);
         let Some(dropping) = &mut self.dropping else { return true };
-        let Some(filter) = &mut dropping.filter else { return true };
-        let is_wanted = filter.wants(packet);
+        let is_wanted = !is_elsewhere && dropping.filter.as_mut().is_none_or(|filter| filter.wants(packet));
         dropping.filtered += u64::from(!is_wanted);
         is_wanted
+    }
+
+    /// Whether a packet was dropped on an interface that a capture does not name, though it names some. One that had come to
+    /// none yet, since this host sent it, may have been for any.
+    fn is_of_others(&self, record: &PacketRecord) -> bool {
+        if self.options.capture.is_none() || self.options.ifaces.is_empty() || record.ifindex == 0 {
+            return false;
+        }
+        let interface = self.watched.interfaces.get(&record.ifindex);
+        let is_other = |interface: &Interface| self.chosen(&interface.name) == Chosen::Others;
+        !self.is_of_here(record) || interface.is_some_and(is_other)
     }
 
     /// Adds to the report of a drop why and where it was, and keeps it for its flow's record. `false` where nobody wants it:

@@ -312,7 +312,7 @@ impl Daemon<'_> {
         }
     }
 
-    fn chosen(&self, name: &str) -> Chosen {
+    pub(super) fn chosen(&self, name: &str) -> Chosen {
         let globs = &self.options.ifaces;
         if globs.is_empty() {
             return Chosen::Unsaid;

@@ -80,7 +80,7 @@ pub struct Ledger {
     pub drop_reports: u64,
     /// Those that are not wanted: of drops that a network has on a good day.
     pub drop_reports_folded: u64,
-    /// Those that the filter left out.
+    /// Those that the filter left out, and in a capture that names interfaces those of others.
     pub drop_reports_filtered: u64,
     /// Those beyond the budget of their unit.
     pub drop_reports_held_back: u64,

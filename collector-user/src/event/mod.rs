@@ -17,6 +17,7 @@ mod counter;
 mod dns;
 mod dropped;
 mod endpoint;
+pub mod ethertype;
 mod flow;
 pub mod hash;
 mod hex;

@@ -42,6 +42,8 @@ pub struct CaptureArgs {
     pub filter: Option<Filter>,
 
     /// Capture what the kernel drops, too: each packet again, with the reason and the place, as far as its first 192 octets.
+    ///
+    /// Where --iface names interfaces, what is dropped on others is left out.
     #[arg(long)]
     pub drops: bool,
 
