@@ -110,7 +110,8 @@ pub struct Ledger {
     /// Times that the collector was stopped for so long that the programs counted nothing until it went on.
     pub gaps: u64,
     /// Times that somebody took our programs off an interface, whose packets were not counted until they were on it again:
-    /// at once where a filter went, a minute later at most where a TCX link did, of which nobody is told.
+    /// at once where a filter went, a minute later at most where a TCX link did, of which nobody is told. The program at XDP
+    /// is one of them: TC counts on while that one is off.
     pub taken_off: u64,
     /// Records that user space took from the kernel.
     pub drained: u64,

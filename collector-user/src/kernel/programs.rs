@@ -81,6 +81,11 @@ impl Programs {
         xdp::program(&mut self.ebpf, name)
     }
 
+    /// The kernel's number of the program at XDP; `None` where there is none, or it does not tell.
+    pub fn xdp_id(&mut self) -> Option<u32> {
+        Some(self.xdp().ok()?.info().ok()?.id())
+    }
+
     /// The program at XDP that does nothing, among those of the bench.
     ///
     /// # Errors
