@@ -179,6 +179,19 @@ fn send_tagged(namespace: &str, device: &str) {
     assert!(status.success(), "tagged frames cannot be sent");
 }
 
+/// A frame of LLDP, with nothing in it.
+fn send_lldp(namespace: &str, device: &str) {
+    let script = "import socket, sys\n\
+        s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n\
+        s.bind((sys.argv[1], 0))\n\
+        s.send(bytes.fromhex('0180c200000e') + s.getsockname()[4] + bytes.fromhex('88cc') + bytes(46))\n";
+    let status = Command::new("ip")
+        .args(["netns", "exec", namespace, "python3", "-c", script, device])
+        .status()
+        .expect("ip runs");
+    assert!(status.success(), "the frame cannot be sent");
+}
+
 /// A megabyte by TCP from the near host to the far one, in super-packets where there are any, and a word back.
 fn transfer(wire: &Wire) {
     let listener = within(&wire.far, || TcpListener::bind("10.88.0.2:0").expect("the address is free"));
@@ -241,6 +254,36 @@ fn what_the_kernel_drops_is_captured_again_with_its_reason_if_asked_for() {
             assert!(comment.contains(" at=") && comment.ends_with(" pu=host"), "{comment}");
         }
     }
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn drops_of_interfaces_that_were_not_named_are_left_out() {
+    let wire = Wire::new();
+    wire.ping(1);
+    let file = TempFile::absent("pcapng");
+    let running = start(&wire, &["-w", file.path(), "--iface", &wire.interface, "--drops"]);
+    let (near, far) = (
+        within(&wire.near, || UdpSocket::bind("0.0.0.0:7002").expect("the address is free")),
+        within(&wire.far, || UdpSocket::bind("10.88.0.2:7002").expect("the address is free")),
+    );
+    for _ in 0..3 {
+        // What nobody listens for is dropped, on lo, and on the wire. That it was may be told to the sender.
+        let _ = near.send_to(&[0xA5; 100], "127.0.0.1:7003");
+        far.send_to(&[0xA5; 100], "10.88.0.1:7003").expect("it is sent");
+    }
+    // No protocol takes it.
+    send_lldp(&wire.far, "far");
+    exchange(&wire, "10.88.0.1:7001", "10.88.0.2:7004", LAST);
+    running.signal("INT");
+    let (code, errors) = running.end_without_output();
+    assert_eq!(code, Some(0), "{errors}");
+    let capture = Capture::of_file(&file);
+    assert_eq!(capture.interfaces, [wire.interface.as_str()]);
+    let dropped: Vec<_> = capture.comments.iter().filter(|comment| comment.starts_with("dropped=")).collect();
+    let (lldp, udp): (Vec<_>, Vec<_>) = dropped.into_iter().partition(|it| it.contains("ethertype="));
+    assert_eq!(udp.len(), 3, "{udp:?}");
+    assert!(matches!(lldp[..], [one] if one.contains(" ethertype=lldp length=60 ")), "{lldp:?}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 use std::{os::unix::process::CommandExt as _, process::Command};
 
-use crate::process::{COLLECTOR, TempFile, Wire, output};
+use crate::process::{COLLECTOR, TempFile, Wire, output, sh};
 
 fn refused(args: &[&str]) -> (Option<i32>, String) {
     let output = output(args);
@@ -25,7 +25,7 @@ fn a_wrong_filter_is_2_in_the_words_of_libpcap() {
     let (code, said) = refused(&["run", "--filter", "tcp port"]);
     assert_eq!(code, Some(2));
     assert!(said.contains("\"tcp port\" is no filter (pcap-filter(7)): "), "{said}");
-    assert!(said.contains("syntax error"), "{said}");
+    assert!(said.contains("syntax error") && said.matches("tcp port").count() == 1, "{said}");
     let file = TempFile::new("forwarded = true\nfilter = \"port 99999\"\n");
     for args in [["run", "--config"], ["config", "check"]] {
         let (code, said) = refused(&[args[0], args[1], file.path()]);
@@ -100,6 +100,46 @@ fn packets_of_a_unit_that_does_not_exist_are_2() {
     let (code, said) = refused(&["run", "--config", file.path()]);
     assert_eq!(code, Some(2));
     assert!(said.contains(&format!("{}:2:6", file.path())) && said.contains("wbe"), "{said}");
+}
+
+#[test]
+fn what_is_asked_for_and_cannot_be_is_2_and_told_why() {
+    for (args, want) in [
+        (&["capture", "-w", "-", "--count", "0"][..], "a capture of no packets writes nothing"),
+        (&["run", "--trace", "host:sideways"], ":in, :out or :both"),
+        (&["run", "--sample", "7"], "--sample says how single packets are reported, and none are"),
+        (&["run", "--snaplen", "7", "--drops", "off"], "--snaplen says how single packets"),
+    ] {
+        let (code, said) = refused(args);
+        assert_eq!(code, Some(2), "{args:?}: {said}");
+        assert!(said.contains(want), "{args:?}: {said}");
+    }
+    let file = TempFile::absent("pcapng");
+    let (code, said) = refused(&["capture", "-w", file.path(), "--pu", "wbe"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.starts_with("error: --pu: there is no processing unit \"wbe\": "), "{said}");
+    assert!(!said.contains("trace") && !said.contains('*'), "{said}");
+}
+
+/// Before any privilege is asked for.
+#[test]
+fn a_capture_goes_nowhere_where_it_cannot_be_read() {
+    let pipe = TempFile::absent("pipe");
+    sh(&format!("mkfifo {}", pipe.path()));
+    let (code, said) = refused(&["capture", "-w", pipe.path()]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("a named pipe must have a reader before"), "{said}");
+    // Standard error is a pipe, and a file of words that stays.
+    let (code, said) = refused(&["capture", "-w", "/dev/stderr"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("/dev/stderr: that is standard error, where the log is written"), "{said}");
+    let log = TempFile::new("words\n");
+    sh(&format!("{COLLECTOR} capture -w - >>{0} 2>&1; [ $? = 2 ]", log.path()));
+    let words = std::fs::read_to_string(log.path()).expect("it is there");
+    assert!(words.starts_with("words\nerror: cannot write to standard output: that is"), "{words}");
+    sh(&format!("{COLLECTOR} capture -w {0} 2>>{0}; [ $? = 2 ]", log.path()));
+    let words = std::fs::read_to_string(log.path()).expect("it is there");
+    assert!(words.starts_with("words\nerror: ") && words.lines().count() == 3, "{words}");
 }
 
 #[test]

@@ -192,3 +192,20 @@ fn many_interfaces_are_attached_one_after_another() {
         .sum();
     assert_eq!(packets, 20, "the first interface counts while the others are attached");
 }
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_reader_that_is_gone_at_the_start_is_no_error_and_nothing_to_warn_of() {
+    let wire = Wire::new();
+    // A unit is told of before anything is attached; that finds nobody, and ends what is under way.
+    let config = TempFile::new("[[pu]]\nid = \"web\"\ncidr = [\"10.9.0.0/16\"]\n");
+    for _ in 0..5 {
+        let (reader, writer) = std::io::pipe().expect("there are pipes");
+        drop(reader);
+        let mut command = wire.collector(&["--output", "json", "--config", config.path()]);
+        let output = command.stdout(writer).output().expect("the collector starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(!said.contains("WARN"), "{said}");
+    }
+}

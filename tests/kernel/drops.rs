@@ -3,6 +3,7 @@
 use std::{
     io::ErrorKind,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    num::NonZeroU32,
     os::fd::AsRawFd as _,
     panic,
     sync::{
@@ -28,9 +29,12 @@ use collector_tests::{
 };
 use collector_user::{
     daemon::Options,
-    event::{ActionType, DeviceDrops, DropClass, Event, PacketEvent},
+    event::{ActionType, DeviceDrops, DropClass, Event, PacketEvent, QueueSum},
+    host::pcap::Filter,
     kernel::drops::DropLimits,
+    pu::trace::{Directions, Whose, Wish},
 };
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 /// A packet from one host to another, as octets.
 #[derive(Clone, Copy)]
@@ -343,22 +347,51 @@ fn what_programs_of_others_drop() -> Result<()> {
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn what_finds_a_full_queue() -> Result<()> {
-    let mut said = 0;
-    let finished = caused(|wire| {
+    // One that is there before has dropped before; one that comes later has not.
+    for is_before in [true, false] {
+        let wire = Wire::new()?;
         let dev = &wire.a.dev;
-        wire.a.place.run(&format!("tc qdisc add dev {dev} root tbf rate 8kbit burst 2kb limit 4kb"))?;
+        let is_full =
+            || wire.a.place.run(&format!("tc qdisc add dev {dev} root tbf rate 8kbit burst 2kb limit 4kb"));
         let socket = sender(&wire.a, 4, 40_000)?;
-        for _ in 0..100 {
-            let _ = socket.send_to(&[0; 900], (IpAddr::V4(wire.b.v4), 6001));
+        let send = || {
+            for _ in 0..100 {
+                let _ = socket.send_to(&[0; 900], (IpAddr::V4(wire.b.v4), 6001));
+            }
+            dropped_by_queue(&wire.a)
+        };
+        let mut before = 0;
+        if is_before {
+            is_full()?;
+            before = send()?;
+            assert!(before > 50, "the queue is short: {before}");
         }
-        let shown = wire.a.place.run(&format!("tc -s qdisc show dev {dev}"))?;
-        let words = shown.split_whitespace().skip_while(|word| *word != "(dropped").nth(1);
-        said = words.context("how many were dropped")?.trim_end_matches(',').parse()?;
-        Ok(())
-    })?;
-    assert!(said > 50, "the queue is short: {said}");
-    assert_dropped(&finished, "host", &["QDISC_DROP", "QDISC_OVERLIMIT"], DropClass::Resource, said);
+        let collector = Running::start(&wire.a.place, options())?;
+        if !is_before {
+            is_full()?;
+        }
+        let said = send()? - before;
+        let finished = collector.stop()?;
+        assert!(said > 50, "the queue is short: {said}");
+        assert_dropped(&finished, "host", &["QDISC_DROP", "QDISC_OVERLIMIT"], DropClass::Resource, said);
+        let queues: Vec<_> =
+            finished.status.interfaces.iter().filter_map(|link| link.queue_drops.as_ref()).collect();
+        let [queue] = queues.as_slice() else { bail!("one interface has a queue: {queues:?}") };
+        assert_eq!((&*queue.discipline, queue.dropped), ("tbf", said));
+        let QueueSum { dropped, told, untold } = finished.status.queues;
+        assert_eq!(dropped, said);
+        if release::is_at_least((5, 18)) {
+            assert_eq!((told, untold), (Some(said), Some(0)));
+        }
+    }
     Ok(())
+}
+
+/// What the queue of an interface has dropped, as `tc` shows it.
+fn dropped_by_queue(end: &End) -> Result<u64> {
+    let shown = end.place.run(&format!("tc -s qdisc show dev {} root", end.dev))?;
+    let words = shown.split_whitespace().skip_while(|word| *word != "(dropped").nth(1);
+    Ok(words.context("how many were dropped")?.trim_end_matches(',').parse()?)
 }
 
 #[test]
@@ -455,6 +488,86 @@ fn the_storm_of_one_unit_costs_another_no_report() -> Result<()> {
     assert_eq!(ledger.drop_reports_held_back, of("storm") - told, "{ledger:?}");
     // What was held back after its last report stands in the ledger only.
     assert!(told >= FEW && held_back <= ledger.drop_reports_held_back, "{told} told, {held_back} held back");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn every_drop_of_a_unit_is_a_report_or_is_named() -> Result<()> {
+    const WANTED: u64 = 300;
+    const UNWANTED: u64 = 70;
+    const BENIGN: u64 = 40;
+    let few = DropLimits { per_second: 1, burst: 100, ..DropLimits::default() };
+    let many = DropLimits { per_second: 1_000_000, burst: 1_000_000, ..DropLimits::default() };
+    // What goes beyond a budget is held back; what goes beyond a buffer of one page is not written.
+    for (limits, octets) in [(few, 1 << 19), (many, 1 << 12)] {
+        let wire = Wire::new()?;
+        wire.a
+            .place
+            .nft("table inet t { chain i { type filter hook input priority 0; meta l4proto udp drop; }; }")?;
+        let mut options = options();
+        options.settings.drops = Some(limits);
+        options.settings.packets = octets;
+        options.settings.filter = Some(Filter::compile("udp dst port 6001")?);
+        let collector = Running::start(&wire.a.place, options)?;
+        let wanted = Packet::udp(&wire.b, wire.a.v4);
+        let size = wanted.size;
+        wanted.send(WANTED, &wire.b, &wire.a)?;
+        // To another port.
+        let datagram = frames::udp([0x9C, 0x40, 0, 9], size);
+        let packet = frames::ipv4((wire.b.v4, wire.a.v4), &[], 0x4000, frames::UDP, &datagram);
+        let frame = |to: [u8; 6], packet: &[u8]| {
+            frames::ethernet_between(wire.b.mac, to, &[], frames::IPV4, &frames::with_checksums(packet))
+        };
+        let socket = PacketSocket::new(&wire.b)?;
+        (0..UNWANTED).try_for_each(|_| socket.send(&frame(wire.a.mac, &packet)))?;
+        // For somebody else's card.
+        (0..BENIGN).try_for_each(|_| socket.send(&frame([0x02, 0x77, 0, 0, 9, 9], &packet)))?;
+        let finished = collector.stop()?;
+        let ledger = &finished.status.ledger;
+        let reports = finished.events.iter();
+        let reports =
+            reports.filter(|event| matches!(event, Event::Packet(report) if &*report.puid == "host"));
+        assert_eq!(ledger.drops_of_units, WANTED + UNWANTED + BENIGN, "{:#?}", finished.status);
+        assert_eq!(ledger.drops_explained(), ledger.drops_of_units, "{ledger:?}");
+        assert_eq!(ledger.drop_reports, reports.count() as u64 + ledger.drop_reports_lost, "{ledger:?}");
+        assert_eq!(ledger.drop_reports_folded, if release::is_at_least((5, 18)) { BENIGN } else { 0 });
+        if octets > 1 << 12 {
+            assert_eq!((ledger.drop_reports, ledger.drop_reports_filtered), (100, 0), "{ledger:?}");
+            assert_eq!(ledger.drop_reports_held_back, WANTED + UNWANTED - 100, "{ledger:?}");
+        } else {
+            let written = ledger.drop_reports + ledger.drop_reports_filtered + ledger.drop_reports_failed;
+            assert_eq!((written, ledger.drop_reports_held_back), (WANTED + UNWANTED, 0), "{ledger:?}");
+        }
+    }
+    Ok(())
+}
+
+/// Nobody shows it addresses of the kernel, so that nothing is known by its place.
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_the_collector_does_itself_is_no_drop() -> Result<()> {
+    let alone = || -> Result<Finished> {
+        let wire = Wire::new()?;
+        // Privileges are the thread's own, and of those that it begins.
+        let mut held = capabilities(None)?;
+        held.effective.remove(CapabilitySet::SYSLOG);
+        set_capabilities(None, held)?;
+        let collector = Running::start(&wire.a.place, Options { benign_drops: true, ..options() })?;
+        let missing = collector.started.missing.join("; ");
+        ensure!(missing.contains("without CAP_SYSLOG"), "what hides the names is said: {missing}");
+        // It looks at its clocks.
+        let wish =
+            Wish { whose: Whose::All, directions: Directions::Both, duration: None, every: NonZeroU32::MIN };
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        (0..3).try_for_each(|_| runtime.block_on(collector.started.tracer.enable(wish.clone())))?;
+        collector.stop()
+    };
+    let finished =
+        thread::scope(|scope| scope.spawn(alone).join().unwrap_or_else(|cause| panic::resume_unwind(cause)))?;
+    let ours: Vec<_> = finished.status.drops.iter().filter(|row| !row.puid.is_empty()).collect();
+    assert!(ours.is_empty(), "{ours:#?}");
+    assert_explained(&finished);
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The program at XDP: counts are the same with it as without, a flow's unit is looked up once, and nobody's interface is
 //! other than it was.
 
+use anyhow::bail;
 use collector_ebpf::abi::{
     counter::{UNPARSED_REASONS, Unparsed},
     pu::index,
@@ -9,6 +10,7 @@ use collector_tests::{
     Result,
     books::assert_sum_at_uplinks,
     collector::{Finished, Running, declared, options},
+    command,
     events::{self, Totals},
     frames::{ACK, C_TAG, ENDS_4, ENDS_6, IPV4, SYN, TCP, UDP, arp, ethernet_between, ipv4, udp},
     generated,
@@ -30,6 +32,7 @@ use proptest::{
     strategy::{Strategy as _, ValueTree as _},
     test_runner::TestRunner,
 };
+use serde_json::Value;
 
 use crate::assert_balanced;
 
@@ -402,4 +405,35 @@ fn by_default_an_interface_is_as_it_was() -> Result<()> {
     wire.a.place.ip(&format!("link set {} mtu 9000", wire.a.dev))?;
     collector.stop()?;
     Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_link_that_somebody_takes_off_is_made_anew() -> Result<()> {
+    let wire = Wire::new()?;
+    let collector = Running::start(&wire.b.place, with(Choice::Only(Mode::Generic)))?;
+    let ours = programs(&wire.b)?;
+    assert_eq!(ours.len(), 1, "{ours:?}");
+    // Numbers of interfaces are each namespace's own, those of programs are not.
+    let shown: Vec<Value> = serde_json::from_str(&command::line("bpftool -j link")?)?;
+    let is_ours = |link: &&Value| link["type"] == "xdp" && link["prog_id"].as_u64() == Some(ours[0]);
+    let links: Vec<_> = shown.iter().filter(is_ours).filter_map(|link| link["id"].as_u64()).collect();
+    let [link] = links[..] else { bail!("one link is ours: {shown:?}") };
+    command::line(&format!("bpftool link detach id {link}"))?;
+    assert!(programs(&wire.b)?.is_empty(), "it is off");
+    // Nobody is told; that is looked at once a minute, and whenever an interface changes.
+    let dev = &wire.b.dev;
+    wire.b.place.ip(&format!("link set {dev} mtu 1400"))?;
+    collector.wait_to_say(&format!(
+        "{dev}: somebody had taken our XDP program away, and it is there again; in between TC counted alone"
+    ))?;
+    assert_eq!(programs(&wire.b)?, ours);
+    assert_eq!(collector.stop()?.status.ledger.taken_off, 1);
+    Ok(())
+}
+
+/// The numbers of the programs at XDP on an interface, as `ip` shows them.
+fn programs(end: &End) -> Result<Vec<u64>> {
+    let shown: Value = serde_json::from_str(&end.place.ip(&format!("-j link show {}", end.dev))?)?;
+    Ok(shown[0]["xdp"]["prog"]["id"].as_u64().into_iter().collect())
 }

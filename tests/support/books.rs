@@ -163,6 +163,9 @@ pub fn assert_explained(finished: &Finished) {
         ledger.drops_counted + ledger.drops_no_packet + ledger.drops_table_full,
         "{ledger:?}"
     );
+    assert_eq!(ledger.drops_of_units, ledger.drops_explained(), "{ledger:?}");
+    let told = finished.status.drops.iter().filter(|row| !row.puid.is_empty());
+    assert_eq!(ledger.drops_of_units, told.map(|row| row.skbs).sum::<u64>(), "{ledger:?}");
     // Other hosts on this kernel drop as well, and where one of them interrupts another, nobody is told whose that was.
     let losses: Vec<_> = ledger.losses().into_iter().filter(|(name, _)| name != "drops_skipped").collect();
     assert!(losses.is_empty(), "{losses:?}");

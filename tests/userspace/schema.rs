@@ -13,8 +13,8 @@ use collector_user::{
     event::{
         ActionType, AttributedBy, ContainerRecord, CounterReport, Counters, DeviceDrops, DnsRequestReport,
         DropClass, Dropped, EndPoint, EndPointType, Ended, FlowRecord, InitiatorBy, InterfaceStatus, Ledger,
-        PacketEvent, PacketReport, PingReport, PingType, ResetBy, ServiceType, Stage, Status, TagStore, Time,
-        TraceRecord, Tunnel, Unseen, UserRecord,
+        PacketEvent, PacketReport, PingReport, PingType, QueueDrops, QueueSum, ResetBy, ServiceType, Stage,
+        Status, TagStore, Time, TraceRecord, Tunnel, Unseen, UserRecord,
     },
     sink::{
         json::{self, Json},
@@ -157,6 +157,7 @@ fn packet() -> PacketReport {
         drop_reason: "NETFILTER_DROP".into(),
         encrypt: true,
         event: PacketEvent::Dropped,
+        ethertype: "arp".into(),
         length: u32::MAX,
         mark: u32::MAX,
         namespace: "/n".into(),
@@ -201,6 +202,7 @@ fn status() -> Status {
     let by_name = || BTreeMap::from([("json".to_owned(), 1)]);
     let interface = InterfaceStatus {
         device_drops: Some(DeviceDrops { received: u64::MAX, missed: 1, sent: 2 }),
+        queue_drops: Some(QueueDrops { discipline: "tbf".into(), dropped: u64::MAX, over_limits: 1 }),
         name: "eth0".into(),
         role: "uplink".into(),
         reason: "on a bus".into(),
@@ -229,7 +231,8 @@ fn status() -> Status {
         skbs: u64::MAX,
         bytes: u64::MAX,
     };
-    Status { interfaces: vec![interface], drops: vec![dropped], ledger }
+    let queues = QueueSum { dropped: u64::MAX, told: Some(1), untold: None };
+    Status { interfaces: vec![interface], drops: vec![dropped], queues, ledger }
 }
 
 #[derive(Clone, Default)]

@@ -19,7 +19,7 @@ use collector_ebpf::{
 use crate::{
     clock::Moment,
     drain::decode::Packet,
-    event::{Captured, DropClass, LinkType, PacketEvent, PacketReport, Text, reason},
+    event::{Captured, DropClass, LinkType, PacketEvent, PacketReport, Text, ethertype, reason},
     pu::registry::{Registry, is_named},
 };
 
@@ -48,7 +48,8 @@ pub fn report(
         drop_reason: drop_reason(record),
         encrypt: false,
         event: what_happened(record),
-        length: read.length,
+        ethertype: ethertype::word(read.ethertype).into(),
+        length: if read.length == 0 { record.length } else { read.length },
         mark: record.mark,
         namespace: unit.map_or_else(|| "".into(), |unit| unit.namespace.clone()),
         packet_id: read.id.into(),
@@ -99,6 +100,7 @@ pub fn captured(
         event: what_happened(record),
         drop_reason: drop_reason(record),
         drop_place: "".into(),
+        ethertype: "".into(),
         puid: units.get(record.pu).map_or_else(|| "".into(), |unit| unit.id.clone()),
         mark: record.mark,
         packets: record.packets,
@@ -162,10 +164,12 @@ fn drop_reason(record: &PacketRecord) -> Text {
 }
 
 /// What the octets say.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 struct Read {
     /// Where the IP header begins.
     start: usize,
+    /// What begins there; that of IPv4 where it is not known.
+    ethertype: u16,
     source: Option<IpAddr>,
     destination: Option<IpAddr>,
     source_port: u16,
@@ -176,6 +180,24 @@ struct Read {
     id: u16,
     /// The IP total length; 0 where it is no IP packet.
     length: u32,
+}
+
+impl Default for Read {
+    /// Of nothing that is known.
+    fn default() -> Self {
+        Self {
+            start: 0,
+            ethertype: ETHERTYPE_IPV4,
+            source: None,
+            destination: None,
+            source_port: 0,
+            destination_port: 0,
+            protocol: 0,
+            tcp_flags: 0,
+            id: 0,
+            length: 0,
+        }
+    }
 }
 
 /// An Ethernet header without a tag.
@@ -193,7 +215,7 @@ impl Read {
         };
         let header = if link == Link::Ethernet { ETHERNET } else { 0 };
         let Ok(layer2) = ethernet::parse(&octets, link) else {
-            return Self { start: header, ..Self::default() };
+            return Self { start: header, ethertype: outermost(octets, link), ..Self::default() };
         };
         let start = layer2.next as usize;
         let packet = octets.get(start..).unwrap_or_default();
@@ -209,7 +231,8 @@ impl Read {
             }),
             _ => None,
         };
-        read.map_or(Self { start, ..Self::default() }, |read| Self { start, ..read })
+        let ethertype = layer2.ethertype;
+        Self { start, ethertype, ..read.unwrap_or_default() }
     }
 
     /// What the header of RFC 791 says. A super-packet that is longer than it can say has a length of 0.
@@ -291,6 +314,14 @@ impl Read {
     /// Octets that may be payload of the report: what pads a short frame is none of the packet.
     fn payload(&self, record: &PacketRecord) -> usize {
         if self.length == 0 { record.length as usize } else { self.length as usize }
+    }
+}
+
+/// The Ethertype of the header, or what stands in its place; that of IPv4 where there is none.
+fn outermost(octets: &[u8], link: Link) -> u16 {
+    match (link, octets.get(ADDRESSES..).and_then(<[u8]>::first_chunk)) {
+        (Link::Ethernet, Some(ethertype)) => u16::from_be_bytes(*ethertype),
+        _ => ETHERTYPE_IPV4,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line: what can be said, and its help.
 
 mod capture;
+mod filter;
 
 use std::path::PathBuf;
 
@@ -12,7 +13,6 @@ use crate::{
         Attach, Config, Drops, IfaceGlob, Interval, LogFormat, Output, OutputConfig, TraceConfig, Tunnels,
         Xdp,
     },
-    error::with_causes,
     host::pcap::Filter,
 };
 
@@ -122,7 +122,7 @@ pub struct RunArgs {
     ///
     /// It is compiled by libpcap (Debian: libpcap0.8), and sees the first 256 octets of a packet. Flows and counters are of
     /// all packets. [default: every packet]
-    #[arg(long, value_name = "EXPR", value_parser = filter)]
+    #[arg(long, value_name = "EXPR", value_parser = filter::Expression)]
     pub filter: Option<Filter>,
 
     /// Write events to standard output only, for people or for programs. [default: text]
@@ -139,7 +139,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "PU[:in|out|both][:TIME]")]
     pub trace: Vec<TraceConfig>,
 
-    /// Report so many octets of a traced packet, from its IP header on, 1 to 65535. [default: 64]
+    /// Report so many octets of a traced packet, or of a drop, from its IP header on, 1 to 65535. [default: 64]
     ///
     /// The kernel's buffers take records below 64 KiB: of a longer packet at most 65,452 octets are had, its link-layer
     /// header among them.
@@ -209,11 +209,6 @@ impl RunArgs {
         config.flow_interval = self.flow_interval.unwrap_or(config.flow_interval);
         config.counter_interval = self.counter_interval.unwrap_or(config.counter_interval);
     }
-}
-
-/// Compiles an expression; why it is none, with the cause, in one line.
-fn filter(expression: &str) -> Result<Filter, String> {
-    Filter::compile(expression).map_err(|error| with_causes(&error))
 }
 
 impl ValueEnum for Output {
@@ -387,7 +382,14 @@ mod tests {
         assert_eq!(config.filter, Some(file));
         let error = of(&["--filter", "tcp port"]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
-        assert!(error.to_string().contains("is no filter (pcap-filter(7)): "), "{error}");
+        assert!(
+            error.to_string().contains("--filter: \"tcp port\" is no filter (pcap-filter(7)): "),
+            "{error}"
+        );
+        assert_eq!(error.to_string().matches("tcp port").count(), 1, "{error}");
+        let long = format!("tcp prot 443 or {}", ["host 192.0.2.1"; 100].join(" or "));
+        let said = of(&["--filter", &long]).unwrap_err().to_string();
+        assert!(said.contains("or ho…\" is no filter") && said.len() < 500, "{said}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     io::{self, IsTerminal as _},
     num::{NonZeroU32, NonZeroUsize},
     os::{fd::AsFd as _, unix::fs::OpenOptionsExt as _},
-    path::{Path, PathBuf},
+    path::{Display, Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     thread::available_parallelism,
@@ -13,12 +13,14 @@ use std::{
 
 use rustix::{
     fs::{OFlags, fcntl_getfl, fcntl_setfl},
+    io::Errno,
     thread::{CapabilitySet, capabilities},
 };
 
 use super::{
     args::CaptureArgs,
     ending::Ending,
+    outputs::Place,
     run::{options, raise_descriptor_limit, until_ended},
     say::Voice,
     stdout,
@@ -28,9 +30,9 @@ use crate::{
     collector::fanout::Fanout,
     config::{Config, ConfigError},
     daemon::{self, DaemonError, Options},
-    event::Ledger,
+    event::{Ledger, Text},
     host::pcap::Filter,
-    pu::trace::{Directions, Whose, Wish},
+    pu::trace::{Directions, NoSuchUnit, Whose, Wish},
     sink::{
         SinkError,
         capture::{self, Capture, Intake, Stream},
@@ -53,11 +55,23 @@ enum CaptureError {
     #[error(transparent)]
     Daemon(#[from] DaemonError),
     /// The file cannot be opened.
-    #[error("cannot write to {}: the folder must be there, and the file be one that may be written", path.display())]
+    #[error("cannot write to {}: {}", path.display(), advice(.source))]
     Open { path: PathBuf, source: io::Error },
     /// Somebody would have to look at octets.
-    #[error("standard output is a terminal, and a capture is no text: send it to a program, or name a file")]
-    Terminal,
+    #[error("{} is a terminal, and a capture is no text: send it to a program, or name a file", name(path))]
+    Terminal { path: PathBuf },
+    /// What is said would stand among the packets.
+    #[error(
+        "cannot write to {}: that is standard error, where the log is written: expected another file",
+        name(path)
+    )]
+    SharedWithLog { path: PathBuf },
+    /// The unit that was asked for does not exist.
+    #[error(
+        "--pu: there is no processing unit {id:?}: expected one that the configuration declares ([[pu]]), host, forwarded, \
+         unknown or overlay"
+    )]
+    NoSuchUnit { id: Text },
     /// The file failed.
     #[error(transparent)]
     Sink(#[from] SinkError),
@@ -70,11 +84,26 @@ impl CaptureError {
     /// 2 for bad usage or configuration, 1 for a failure while running.
     fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Config(_) | Self::Terminal => 2,
+            Self::Config(_)
+            | Self::Terminal { .. }
+            | Self::SharedWithLog { .. }
+            | Self::NoSuchUnit { .. } => 2,
             Self::Daemon(error) if error.is_usage() => 2,
-
             _ => 1,
         })
+    }
+}
+
+/// What a file is called.
+fn name(path: &Path) -> Display<'_> {
+    if path.as_os_str() == "-" { Path::new("standard output").display() } else { path.display() }
+}
+
+fn advice(source: &io::Error) -> &'static str {
+    match Errno::from_io_error(source) {
+        Some(Errno::NXIO) => "a named pipe must have a reader before, and a socket takes no file",
+        Some(Errno::BADF) => "it is closed, or not open for writing",
+        _ => "the folder must be there, and the file be one that may be written",
     }
 }
 
@@ -114,7 +143,10 @@ fn keep(args: &CaptureArgs, config: &Config, voice: &Voice) -> Result<(), Captur
     runtime.block_on(async {
         let mut options = asked(args, config);
         // A file that is there stays as it is where nothing can be captured.
-        daemon::check(&options).await?;
+        daemon::check(&options).await.map_err(|error| match error {
+            DaemonError::Trace(NoSuchUnit { id }) => CaptureError::NoSuchUnit { id },
+            other => other.into(),
+        })?;
         let (intake, capture) = begin(args, config)?;
         ending.watch_over(vec![Box::new(intake.clone())]);
         options.capture = Some(Arc::new(intake));
@@ -175,24 +207,39 @@ fn begin(args: &CaptureArgs, config: &Config) -> Result<(Intake, Capture), Captu
 
 fn open(path: &Path) -> Result<File, CaptureError> {
     let failed = |source| CaptureError::Open { path: path.to_owned(), source };
-    if path.as_os_str() == "-" {
+    let is_given = path.as_os_str() == "-";
+    let file = if is_given {
         stdout::check().map_err(failed)?;
-        let out = io::stdout();
-        if out.is_terminal() {
-            return Err(CaptureError::Terminal);
-        }
         // The standard library's would gather what is written to it.
-        return out.as_fd().try_clone_to_owned().map(File::from).map_err(failed);
+        io::stdout().as_fd().try_clone_to_owned().map(File::from).map_err(failed)?
+    } else {
+        create(path).map_err(failed)?
+    };
+    if file.is_terminal() {
+        return Err(CaptureError::Terminal { path: path.to_owned() });
     }
-    create(path).map_err(failed)
+    // A standard error that is closed is nowhere.
+    let log = Place::of(io::stderr()).ok().flatten();
+    if log.is_some() && Place::of(&file).map_err(failed)? == log {
+        return Err(CaptureError::SharedWithLog { path: path.to_owned() });
+    }
+    if !is_given && file.metadata().map_err(failed)?.is_file() {
+        file.set_len(0).map_err(failed)?;
+    }
+    Ok(file)
 }
 
-/// Makes a file anew, that this user may write and this group may read.
+/// Makes a file, or opens one that is there, that this user may write and this group may read.
 fn create(path: &Path) -> io::Result<File> {
     // Without waiting for the reader of a named pipe: where there is none, that is an error to be told.
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
-    let file =
-        File::options().write(true).create(true).truncate(true).mode(0o640).custom_flags(flags).open(path)?;
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o640)
+        .custom_flags(flags)
+        .open(path)?;
     // From here on the capture's thread may wait.
     fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
     Ok(file)

@@ -18,7 +18,8 @@ use rustix::{
     io::Errno,
 };
 
-use places::{Place, Places};
+pub(super) use places::Place;
+use places::Places;
 
 use super::{say::Voice, stdout};
 use crate::{

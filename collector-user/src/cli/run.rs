@@ -52,6 +52,14 @@ pub(super) enum RunError {
     /// An output failed.
     #[error(transparent)]
     Sink(#[from] SinkError),
+    /// An option says how packets are reported, and none are.
+    #[error(
+        "{option} says how single packets are reported, and none are: name whose with --trace, or leave it out"
+    )]
+    Unused {
+        /// The option.
+        option: &'static str,
+    },
     /// No runtime, or no signals.
     #[error("cannot set up the event loop")]
     Runtime(#[source] io::Error),
@@ -62,6 +70,7 @@ impl RunError {
     fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Config(_)
+            | Self::Unused { .. }
             | Self::Output(OutputError::SharedPlace { .. } | OutputError::SharedWithLog { .. }) => 2,
             Self::Daemon(error) if error.is_usage() => 2,
             _ => 1,
@@ -73,7 +82,7 @@ impl RunError {
 pub(super) fn run(args: &RunArgs) -> ExitCode {
     let config = match configuration(args) {
         Ok(config) => config,
-        Err(error) => return fail(&Voice::new(args.log_format.unwrap_or_default()), &error.into()),
+        Err(error) => return fail(&Voice::new(args.log_format.unwrap_or_default()), &error),
     };
     let (voice, rest) = match Voice::of_run(config.log_format) {
         Ok(begun) => begun,
@@ -90,10 +99,18 @@ fn fail(voice: &Voice, failure: &RunError) -> ExitCode {
     failure.exit_code()
 }
 
-fn configuration(args: &RunArgs) -> Result<Config, ConfigError> {
+fn configuration(args: &RunArgs) -> Result<Config, RunError> {
     let mut config = args.config.as_deref().map(Config::load).transpose()?.unwrap_or_default();
     args.apply(&mut config);
-    Ok(config)
+    // The octets of a drop are reported, too.
+    let unused = [
+        ("--sample", args.sample.is_some()),
+        ("--snaplen", args.snaplen.is_some() && config.drops == Drops::Off),
+    ];
+    match unused.into_iter().find(|(_, is_said)| *is_said && config.trace.is_empty()) {
+        Some((option, _)) => Err(RunError::Unused { option }),
+        None => Ok(config),
+    }
 }
 
 fn collect(config: &Config, voice: &Voice) -> Result<(), RunError> {

@@ -28,8 +28,9 @@ use crate::{
 const LINES: usize = 16;
 
 /// What is logged where `RUST_LOG` says nothing. Which messages of netlink's cannot be read is known, and said of their
-/// interfaces; the library would write out the message's octets each time.
-const LEVEL: &str = "warn,netlink_proto::codecs=off";
+/// interfaces; the library would write out the message's octets each time. Whoever is stopped while it asks takes no answer,
+/// which the library tells as well.
+const LEVEL: &str = "warn,netlink_proto::codecs=off,netlink_proto::connection=error";
 
 /// Speaks on standard error, in one form: the log and the lines that come whatever the log's level is.
 #[derive(Clone)]

@@ -111,6 +111,7 @@ impl EventCollector for DefaultCollector {
             destination_port = report.destination_port,
             protocol = report.protocol,
             tcp_flags = report.tcp_flags,
+            ethertype = &*report.ethertype,
             length = report.length,
             packet_id = report.packet_id,
             mark = report.mark,

@@ -199,7 +199,7 @@ pub enum Fault {
         most: u32,
     },
     /// The packets of a unit are asked for that is not declared.
-    #[error("{source}")]
+    #[error("trace.pu: {source}")]
     NoSuchUnit {
         /// Which.
         source: NoSuchUnit,

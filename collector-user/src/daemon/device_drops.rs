@@ -1,8 +1,12 @@
-//! What devices have dropped by their own counters: part of it never was a socket buffer, and no program is told.
+//! What devices and their queues have dropped by their own counters: part of it never was a socket buffer, and no program
+//! is told.
 
 use std::collections::BTreeMap;
 
-use crate::{event::DeviceDrops, host::links::Link};
+use crate::{
+    event::{DeviceDrops, QueueDrops},
+    host::{links::Link, queues::Queue},
+};
 
 /// The counters of the interfaces as they were when each was seen first.
 #[derive(Default)]
@@ -27,5 +31,51 @@ impl Devices {
             missed: now.missed.saturating_sub(before.missed),
             sent: now.sent.saturating_sub(before.sent),
         })
+    }
+}
+
+/// The counters of the queueing disciplines as they were when the collector started.
+#[derive(Default)]
+pub(super) struct Queues {
+    before: BTreeMap<u32, Queue>,
+}
+
+impl Queues {
+    /// These are there when it starts; what comes later has counted nothing before.
+    pub(super) fn begin(&mut self, queues: BTreeMap<u32, Queue>) {
+        self.before = queues;
+    }
+
+    /// What the discipline of an interface has dropped since.
+    pub(super) fn since(&self, index: u32, now: &Queue) -> QueueDrops {
+        let Queue { handle, kind, dropped, over_limits } = now;
+        let same = self.before.get(&index).filter(|before| before.handle == *handle && before.kind == *kind);
+        let (dropped_before, over_before) =
+            same.map_or((0, 0), |before| (before.dropped, before.over_limits));
+        QueueDrops {
+            discipline: kind.clone(),
+            dropped: dropped.wrapping_sub(dropped_before).into(),
+            over_limits: over_limits.wrapping_sub(over_before).into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Queues;
+    use crate::{event::QueueDrops, host::queues::Queue};
+
+    #[test]
+    fn a_queue_counts_since_the_start_or_since_it_is_there() {
+        let queue = |handle, dropped| Queue { handle, kind: "tbf".to_owned(), dropped, over_limits: dropped };
+        let mut queues = Queues::default();
+        queues.begin([(3, queue(1, u32::MAX))].into());
+        let since = |index, now: &Queue| {
+            let QueueDrops { dropped, over_limits, .. } = queues.since(index, now);
+            (dropped, over_limits)
+        };
+        assert_eq!(since(3, &queue(1, 4)), (5, 5), "the kernel counts with 32 bits");
+        assert_eq!(since(3, &queue(2, 4)), (4, 4), "another one");
+        assert_eq!(since(4, &queue(1, 4)), (4, 4), "of an interface that came");
     }
 }

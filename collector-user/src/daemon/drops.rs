@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 
 use collector_ebpf::{
     abi::{
-        drop::DropLedger,
+        drop::{DropLedger, ELSEWHERE},
         filter::{Machine, Program},
         packet::{PacketRecord, link},
     },
     filter,
 };
 
-use super::{Daemon, DaemonError, Options};
+use super::{Daemon, DaemonError, Options, interfaces::Interface};
 use crate::{
     aggregate::{
-        drops::{self, Cause, Names, OfUnit, meaning, rejected::Rejected},
+        drops::{self, Cause, Names, OfUnit, meaning, queues, rejected::Rejected},
         packets,
     },
     drain::decode::Packet,
     error::with_causes,
-    event::{Dropped, Ledger, PacketReport},
+    event::{Dropped, InterfaceStatus, Ledger, PacketReport, QueueSum},
     host::{pcap::Filter, symbols::Symbols},
     kernel::{
         drops::{DropMaps, Drops, Folding},
@@ -27,6 +27,7 @@ use crate::{
         programs::Programs,
         settings::Settings,
     },
+    pu::role::Chosen,
 };
 
 /// Octets that may lie before what is asked for, which begins at the IP header: Ethernet with up to four tags.
@@ -48,6 +49,9 @@ pub(super) fn reporting(options: &Options) -> Settings {
     settings
 }
 
+/// A kernel that has this reason tells those of queueing disciplines (Linux 5.18).
+const QUEUE_REASON: &str = "QDISC_DROP";
+
 /// What counts drops, and what its numbers mean.
 pub(super) struct Dropping {
     maps: DropMaps,
@@ -55,7 +59,7 @@ pub(super) struct Dropping {
     namespace: u32,
     rejected: Rejected,
     filter: Option<DropFilter>,
-    /// Reports that the filter left out.
+    /// Reports that the filter left out, or that are of interfaces that a capture does not name.
     filtered: u64,
     /// Reports that nobody wants.
     folded: u64,
@@ -85,9 +89,7 @@ impl Dropping {
             missing.push("the reasons of drops: Linux gives none before 5.17, only their places".to_owned());
         }
         let symbols = symbols.unwrap_or_else(|error| {
-            missing.push(format!(
-                "the places of drops by name: /proc/kallsyms shows none ({error}); kernel.kptr_restrict hides them"
-            ));
+            missing.push(format!("the places of drops by name: {}", with_causes(&error)));
             Symbols::default()
         });
         Some(Self {
@@ -145,15 +147,27 @@ impl Daemon<'_> {
 
     /// Whether the packet filter wants a drop. It is asked here where the program could not: it runs in the midst of itself
     /// at times, and no two runs may share a machine.
+    ///
+    /// A capture that names interfaces wants no drop of others.
     pub(super) fn wants_drop(&mut self, packet: &Packet) -> bool {
+        let is_elsewhere = self.is_of_others(&packet.record);
         let Some(dropping) = &mut self.dropping else { return true };
-        if packet.record.filtered != 0 {
-            return true;
-        }
-        let Some(filter) = &mut dropping.filter else { return true };
-        let is_wanted = filter.wants(packet);
+        let asked = packet.record.filtered != 0;
+        let is_wanted = !is_elsewhere
+            && (asked || dropping.filter.as_mut().is_none_or(|filter| filter.wants(packet)));
         dropping.filtered += u64::from(!is_wanted);
         is_wanted
+    }
+
+    /// Whether a packet was dropped on an interface that a capture does not name, though it names some. One that had come to
+    /// none yet, since this host sent it, may have been for any.
+    fn is_of_others(&self, record: &PacketRecord) -> bool {
+        if self.options.capture.is_none() || self.options.ifaces.is_empty() || record.ifindex == 0 {
+            return false;
+        }
+        let interface = self.watched.interfaces.get(&record.ifindex);
+        let is_other = |interface: &Interface| self.chosen(&interface.name) == Chosen::Others;
+        !self.is_of_here(record) || interface.is_some_and(is_other)
     }
 
     /// Adds to the report of a drop why and where it was, and keeps it for its flow's record. `false` where nobody wants it:
@@ -202,6 +216,12 @@ impl Daemon<'_> {
             .map_or_else(|_| Vec::new(), |rows| drops::rows(&rows, &dropping.names, &self.units))
     }
 
+    /// What queueing disciplines dropped, beside the rows that say so.
+    pub(super) fn queues_told(&self, interfaces: &[InterfaceStatus], rows: &[Dropped]) -> QueueSum {
+        let is_told = |dropping: &Dropping| dropping.names.has_reason(QUEUE_REASON);
+        queues::sum(interfaces, rows, self.dropping.as_ref().is_some_and(is_told))
+    }
+
     /// Adds what became of drops.
     pub(super) fn book_drops(&mut self, ledger: &mut Ledger) {
         let Some(dropping) = &mut self.dropping else { return };
@@ -212,6 +232,8 @@ impl Daemon<'_> {
         let DropLedger { seen, no_packet, table_full, reported, folded, filtered, output_failed } = kernel;
         ledger.drops_seen = seen;
         ledger.drops_counted = rows.values().map(|counts| counts.skbs).sum();
+        let of_units = rows.iter().filter(|(key, _)| key.pu != ELSEWHERE);
+        ledger.drops_of_units = of_units.map(|(_, counts)| counts.skbs).sum();
         ledger.drops_no_packet = no_packet;
         ledger.drops_table_full = table_full;
         ledger.drops_skipped = dropping.skipped;

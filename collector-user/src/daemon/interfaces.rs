@@ -13,14 +13,21 @@ use collector_ebpf::abi::{
 
 use tokio::time::Instant;
 
-use super::{Daemon, DaemonError, device_drops::Devices, missing, numbers::Numbers, tell, unseen::Uplinks};
+use super::{
+    Daemon, DaemonError,
+    device_drops::{Devices, Queues},
+    missing,
+    numbers::Numbers,
+    tell,
+    unseen::Uplinks,
+};
 use crate::{
     config::IfaceGlob,
     error::root_cause,
     event::{InterfaceStatus, LinkType},
     host::{
         links::{self, Link, Tunnel},
-        names,
+        names, queues,
     },
     kernel::{
         attach::{AttachError, Left, Mechanism},
@@ -40,6 +47,7 @@ pub(super) struct Watched {
     pub(super) numbers: Numbers,
     uplinks: Uplinks,
     devices: Devices,
+    pub(super) queues: Queues,
     /// Interfaces still have to be attached.
     pub(super) unfinished: bool,
     /// Those that could not be, and why; tried again when something changes.
@@ -79,6 +87,7 @@ impl Watched {
             numbers: Numbers::default(),
             uplinks: Uplinks::default(),
             devices: Devices::default(),
+            queues: Queues::default(),
             unfinished: false,
             refused: BTreeMap::new(),
             bare: BTreeSet::new(),
@@ -315,7 +324,7 @@ impl Daemon<'_> {
         }
     }
 
-    fn chosen(&self, name: &str) -> Chosen {
+    pub(super) fn chosen(&self, name: &str) -> Chosen {
         let globs = &self.options.ifaces;
         if globs.is_empty() {
             return Chosen::Unsaid;
@@ -426,7 +435,12 @@ impl Daemon<'_> {
     pub(super) async fn compared_status(&self) -> Vec<InterfaceStatus> {
         // First that, then what the programs do: what comes in between is seen, and not counted.
         let links = links::list(&self.netlink.handle).await.unwrap_or_default();
-        self.interface_status(&links)
+        let mut status = self.interface_status(&links);
+        let queues = queues::list(&self.netlink.handle).await.unwrap_or_default();
+        for (index, interface) in self.watched.interfaces.keys().zip(&mut status) {
+            interface.queue_drops = queues.get(index).map(|queue| self.watched.queues.since(*index, queue));
+        }
+        status
     }
 
     /// The interfaces; those are compared that are among `links`.
@@ -450,6 +464,7 @@ impl Daemon<'_> {
                     .get(index)
                     .filter(|_| mechanism.is_some())
                     .and_then(|link| self.watched.devices.since(*index, link.dropped)),
+                queue_drops: None,
             }
         };
         self.watched.interfaces.iter().map(status).collect()

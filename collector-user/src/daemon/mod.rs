@@ -42,7 +42,7 @@ use crate::{
     },
     event::{ContainerRecord, Status},
     host::{
-        links,
+        links, queues,
         watch::{self, Change, Netlink},
     },
     kernel::{
@@ -258,6 +258,7 @@ impl<'a> Daemon<'a> {
         }
         let mut missing = self.reconcile(true).await?;
         missing.extend(self.xdp_unloaded());
+        self.watched.queues.begin(queues::list(&self.netlink.handle).await.unwrap_or_default());
         self.start_drops(&mut missing)?;
         missing.extend(self.lacking_marks());
         missing.extend(requirements::is_preempt_rt().then(|| WITHOUT_CACHES.to_owned()));
@@ -381,7 +382,9 @@ impl<'a> Daemon<'a> {
         self.tell_lives(&ended);
         let ledger = self.ledger();
         drained.and(reported)?;
-        Ok(Status { interfaces, drops: self.dropped(), ledger })
+        let drops = self.dropped();
+        let queues = self.queues_told(&interfaces, &drops);
+        Ok(Status { interfaces, drops, queues, ledger })
     }
 
     fn tell_lives(&self, records: &[ContainerRecord]) {

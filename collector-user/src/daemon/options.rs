@@ -90,7 +90,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Units(#[from] TooMany),
     /// A unit whose packets were asked for does not exist.
-    #[error(transparent)]
+    #[error("trace: {0}")]
     Trace(#[from] NoSuchUnit),
     /// An interface that was named does not exist.
     #[error(

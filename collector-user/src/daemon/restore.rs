@@ -53,7 +53,8 @@ impl Daemon<'_> {
     /// again. That is not for changes of filters to do: an attempt that fails makes some itself.
     pub(super) async fn restore_all(&mut self) {
         self.restore(self.attachments.interfaces()).await;
-        if !self.watched.refused.is_empty() {
+        // Where the program at XDP hangs is seen by looking only.
+        if !self.watched.refused.is_empty() || !self.xdp.is_empty() {
             self.watched.refused.clear();
             self.look_again().await;
         }

@@ -13,7 +13,7 @@ use crate::{
         perf::Packets,
     },
     error::root_cause,
-    event::Text,
+    event::{PacketEvent, Text},
     kernel::{cpus, error::KernelError, perf::PacketMap},
     pu::trace::{NoSuchUnit, Traces, Wish},
 };
@@ -213,6 +213,9 @@ impl Daemon<'_> {
         {
             captured.drop_reason = report.kernel_reason.clone();
             captured.drop_place = report.drop_place.clone();
+            if report.event == PacketEvent::Dropped {
+                captured.ethertype = report.ethertype.clone();
+            }
             capture.capture(&captured);
         }
         self.collector.collect_packet_event(&report);

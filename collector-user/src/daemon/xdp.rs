@@ -36,6 +36,11 @@ impl AtXdp {
         self.attachments.mode(index)
     }
 
+    /// It hangs nowhere.
+    pub(super) fn is_empty(&self) -> bool {
+        self.attachments.is_empty()
+    }
+
     /// The interface is gone, and its link with it.
     pub(super) fn forget(&mut self, index: u32) {
         self.attachments.detach(index);
@@ -80,6 +85,10 @@ impl Daemon<'_> {
         if !is_wanted {
             return self.xdp.forget(link.index);
         }
+        let was_taken = self.was_xdp_taken(link);
+        if was_taken {
+            self.xdp.forget(link.index);
+        }
         if self.xdp.mode(link.index).is_none() && !self.xdp.said.contains_key(&link.index) {
             let said = self.attach_xdp(link, choice);
             if let Some(mode) = self.xdp.mode(link.index) {
@@ -87,7 +96,28 @@ impl Daemon<'_> {
             }
             self.xdp.said.insert(link.index, said);
         }
+        if was_taken {
+            self.tell_taken(link);
+        }
         missing.extend(self.xdp.said.get(&link.index).into_iter().flatten().cloned());
+    }
+
+    /// Whether somebody has detached its link: the interface says what runs there. Nobody is told of it.
+    fn was_xdp_taken(&mut self, link: &Link) -> bool {
+        self.xdp.mode(link.index).is_some()
+            && self.programs.xdp_id().is_some_and(|program| !link.xdp_programs.contains(&program))
+    }
+
+    fn tell_taken(&mut self, link: &Link) {
+        self.taken_off += 1;
+        let name = &link.name;
+        if self.xdp.mode(link.index).is_some() {
+            tracing::warn!(
+                "{name}: somebody had taken our XDP program away, and it is there again; in between TC counted alone"
+            );
+        } else {
+            tracing::error!("{name}: somebody has taken our XDP program away; TC counts alone there");
+        }
     }
 
     /// Tells in an interface's role whether buffers that come in by it may have been copied for a program at generic XDP. Ours

@@ -29,6 +29,8 @@ pub struct Captured {
     pub drop_reason: Text,
     /// The function that dropped it, and how far in it.
     pub drop_place: Text,
+    /// What the frame carries, where that is no IP packet and it was dropped: as in a [report](super::PacketReport).
+    pub ethertype: Text,
     /// The id of the processing unit; empty where it is none's.
     pub puid: Text,
     /// The mark of its socket buffer, as it was found.

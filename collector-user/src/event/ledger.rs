@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 ///
 /// Packets: `seen` = `flows` + `looped` + `second_pass` + `table_full` + `rate_limited` + all of `unparsed`, in socket
 /// buffers. Packets that are traced: `traced` = `filtered` + `sampled` + `output_failed` + `packets` + `packets_lost`, in
-/// socket buffers of `seen`. Records of a sink: those it was handed = its `delivered` + its `queue_full` + its
+/// socket buffers of `seen`. Drops: `drops_seen` = `drops_counted` + `drops_no_packet` + `drops_table_full`; of
+/// `drops_counted`, `drops_of_units` = `drop_reports` + `drop_reports_folded` + `drop_reports_filtered` +
+/// `drop_reports_held_back` + `drop_reports_failed`. Records of a sink: those it was handed = its `delivered` + its `queue_full` + its
 /// `sink_failed`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -71,12 +73,14 @@ pub struct Ledger {
     /// Drops of which the kernel told nothing, since they came in the midst of the telling of another (Linux 6.1 and
     /// newer): beside `drops_seen`, of nobody knows whom.
     pub drops_skipped: u64,
-    /// Reports of single drops that were written: with the four that follow one for each of `drops_counted` that is a
-    /// unit's.
+    /// Of `drops_counted`, those that are a unit's: the sum of `skbs` of the rows with an id. Each is in one of the five that
+    /// follow.
+    pub drops_of_units: u64,
+    /// Those of which a report was written, and that nothing left out.
     pub drop_reports: u64,
     /// Those that are not wanted: of drops that a network has on a good day.
     pub drop_reports_folded: u64,
-    /// Those that the filter left out.
+    /// Those that the filter left out, and in a capture that names interfaces those of others.
     pub drop_reports_filtered: u64,
     /// Those beyond the budget of their unit.
     pub drop_reports_held_back: u64,
@@ -106,7 +110,8 @@ pub struct Ledger {
     /// Times that the collector was stopped for so long that the programs counted nothing until it went on.
     pub gaps: u64,
     /// Times that somebody took our programs off an interface, whose packets were not counted until they were on it again:
-    /// at once where a filter went, a minute later at most where a TCX link did, of which nobody is told.
+    /// at once where a filter went, a minute later at most where a TCX link did, of which nobody is told. The program at XDP
+    /// is one of them: TC counts on while that one is off.
     pub taken_off: u64,
     /// Records that user space took from the kernel.
     pub drained: u64,
@@ -145,6 +150,15 @@ impl Ledger {
     /// The socket buffers of tunnels of whose inside the fate is known; equals `inner_seen` at a quiet moment.
     pub fn inner_explained(&self) -> u64 {
         self.inner_flows + self.inner_unparsed + self.inner_lost
+    }
+
+    /// The drops of units of whose report the fate is known; equals `drops_of_units` at a quiet moment.
+    pub fn drops_explained(&self) -> u64 {
+        self.drop_reports
+            + self.drop_reports_folded
+            + self.drop_reports_filtered
+            + self.drop_reports_held_back
+            + self.drop_reports_failed
     }
 
     /// What was lost, each with its name: events and details of flows, never a packet of a unit's totals.
@@ -239,6 +253,23 @@ mod tests {
         assert_eq!((ledger.explained(), ledger.traced_explained()), (30, 15));
         let losses = [("output_failed".to_owned(), 3), ("packets_lost".to_owned(), 5)];
         assert_eq!(ledger.losses(), losses);
+    }
+
+    #[test]
+    fn drops_of_units_have_a_sum_of_their_own() {
+        let ledger = Ledger {
+            drops_seen: 18,
+            drops_counted: 16,
+            drops_of_units: 15,
+            drop_reports: 1,
+            drop_reports_folded: 2,
+            drop_reports_filtered: 3,
+            drop_reports_held_back: 4,
+            drop_reports_failed: 5,
+            drop_reports_lost: 1,
+            ..Ledger::default()
+        };
+        assert_eq!((ledger.explained(), ledger.drops_explained()), (0, 15));
     }
 
     #[test]

@@ -41,7 +41,10 @@ pub struct PacketReport {
     pub encrypt: bool,
     /// What happened to it.
     pub event: PacketEvent,
-    /// The IP total length in octets.
+    /// What its frame carries, where that is no IP packet: `arp`, `lldp`, ..., or the Ethertype's number as `0x88b5`.
+    #[serde(default)]
+    pub ethertype: Text,
+    /// The IP total length in octets; that of the frame where there is no IP header to tell it.
     pub length: u32,
     /// The mark of its socket buffer.
     pub mark: u32,
@@ -100,6 +103,7 @@ mod tests {
             drop_reason: "NETFILTER_DROP".into(),
             encrypt: true,
             event: PacketEvent::Dropped,
+            ethertype: "arp".into(),
             length: 70000,
             mark: u32::MAX,
             namespace: "/n".into(),

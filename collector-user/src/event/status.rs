@@ -13,6 +13,9 @@ pub struct Status {
     /// What the kernel dropped, those of which there are most first.
     #[serde(default)]
     pub drops: Vec<Dropped>,
+    /// What the queueing disciplines of all interfaces dropped, and what of that is among the rows.
+    #[serde(default)]
+    pub queues: QueueSum,
     /// What became of every packet and record.
     pub ledger: Ledger,
 }
@@ -39,6 +42,35 @@ pub struct InterfaceStatus {
     /// What the device has dropped, by its own counters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_drops: Option<DeviceDrops>,
+    /// What its queueing discipline has dropped, by its own counters; none where it has no queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_drops: Option<QueueDrops>,
+}
+
+/// Buffers that the queueing discipline by which an interface sends has dropped since the collector started, by its own
+/// counters (`tc -s qdisc`): those of the root, which has those below it in its sum. Of one that was put in the place of
+/// another meanwhile, those since then.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct QueueDrops {
+    /// What it is: `fq_codel`, `tbf`, ...
+    pub discipline: String,
+    /// Dropped.
+    pub dropped: u64,
+    /// Times that it had more than it might send at once: nothing is lost by that.
+    pub over_limits: u64,
+}
+
+/// What the queueing disciplines of all interfaces dropped by their own counters (`queue_drops`), and what the kernel told
+/// of it packet by packet. In buffers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct QueueSum {
+    /// By the counters.
+    pub dropped: u64,
+    /// Those in the rows of units whose reason is a queueing discipline's (`QDISC_DROP`, ...); none where the kernel has no
+    /// such reason (before Linux 5.18), or drops are not looked at.
+    pub told: Option<u64>,
+    /// `dropped` less `told`: those that no program was told of.
+    pub untold: Option<u64>,
 }
 
 /// Packets that an interface has dropped since it was first seen, by its own counters (`ip -s -s link`). Those of the kernel's

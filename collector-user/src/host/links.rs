@@ -61,6 +61,8 @@ pub struct Link {
     pub up: bool,
     /// A program at XDP runs on its socket buffers.
     pub generic_xdp: bool,
+    /// The kernel's numbers of the programs at XDP, in whatever mode.
+    pub xdp_programs: Vec<u32>,
     /// Packets that it has received and sent, by its own counters.
     pub counted: [u64; 2],
     /// Packets that it has dropped, by its own counters.
@@ -159,6 +161,16 @@ fn link(message: LinkMessage) -> Link {
             LinkAttribute::Xdp(xdp) => {
                 let is_generic =
                     |mode: &XdpAttached| matches!(mode, XdpAttached::SocketBuffer | XdpAttached::Multiple);
+                link.xdp_programs = xdp
+                    .iter()
+                    .filter_map(|it| match it {
+                        LinkXdp::ProgId(id)
+                        | LinkXdp::DrvProgId(id)
+                        | LinkXdp::SkbProgId(id)
+                        | LinkXdp::HwProgId(id) => Some(*id),
+                        _ => None,
+                    })
+                    .collect();
                 link.generic_xdp =
                     xdp.iter().any(|it| matches!(it, LinkXdp::Attached(mode) if is_generic(mode)));
             }

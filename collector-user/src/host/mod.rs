@@ -4,5 +4,6 @@ mod ethtool;
 pub mod links;
 pub mod names;
 pub mod pcap;
+pub mod queues;
 pub mod symbols;
 pub mod watch;

@@ -1,9 +1,31 @@
 //! What an address in the kernel is called: `/proc/kallsyms`.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufReader},
 };
+
+use rustix::thread::{CapabilitySet, capabilities};
+
+/// Why addresses have no names.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SymbolsError {
+    /// The list cannot be read.
+    #[error("/proc/kallsyms cannot be read")]
+    Read(#[from] io::Error),
+    /// Nobody may see the addresses.
+    #[error(
+        "/proc/kallsyms shows none, since kernel.kptr_restrict is 2: with 1 it shows them to whoever has CAP_SYSLOG"
+    )]
+    Restricted,
+    /// Who asks may not.
+    #[error("/proc/kallsyms shows none to a process without CAP_SYSLOG")]
+    NoPrivilege,
+    /// They are hidden in spite of that.
+    #[error("/proc/kallsyms shows none: CAP_SYSLOG counts outside of containers' user namespaces only")]
+    Hidden,
+}
 
 /// The functions of the kernel and its modules, by address.
 #[derive(Debug, Default)]
@@ -19,11 +41,13 @@ impl Symbols {
     ///
     /// # Errors
     ///
-    /// What the system says; [`io::ErrorKind::PermissionDenied`] where it shows no addresses (`kernel.kptr_restrict`).
-    pub fn read() -> io::Result<Self> {
+    /// [`SymbolsError`].
+    pub fn read() -> Result<Self, SymbolsError> {
         let symbols = Self::parse(BufReader::with_capacity(1 << 16, File::open("/proc/kallsyms")?))?;
         if symbols.places.is_empty() {
-            return Err(io::ErrorKind::PermissionDenied.into());
+            let restrict = fs::read_to_string("/proc/sys/kernel/kptr_restrict").unwrap_or_default();
+            let may = capabilities(None).is_ok_and(|held| held.effective.contains(CapabilitySet::SYSLOG));
+            return Err(why_hidden(restrict.trim(), may));
         }
         Ok(symbols)
     }
@@ -79,9 +103,32 @@ impl Symbols {
     }
 }
 
+/// What hides the addresses (`kallsyms_show_value` of the kernel): the setting, before the capability.
+fn why_hidden(restrict: &str, may: bool) -> SymbolsError {
+    match (restrict, may) {
+        ("2", _) => SymbolsError::Restricted,
+        (_, false) => SymbolsError::NoPrivilege,
+        (_, true) => SymbolsError::Hidden,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Symbols;
+    use super::{Symbols, why_hidden};
+
+    #[test]
+    fn what_hides_addresses_is_named() {
+        for (restrict, may, want) in [
+            ("2", true, "kernel.kptr_restrict is 2"),
+            ("2", false, "kernel.kptr_restrict is 2"),
+            ("1", false, "without CAP_SYSLOG"),
+            ("0", false, "without CAP_SYSLOG"),
+            ("0", true, "user namespaces"),
+        ] {
+            let said = why_hidden(restrict, may).to_string();
+            assert!(said.contains(want), "{restrict} {may}: {said}");
+        }
+    }
 
     #[test]
     fn an_address_lies_in_the_function_that_begins_before_it() {

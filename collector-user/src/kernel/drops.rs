@@ -3,7 +3,7 @@
 //! The program reads the kernel's own structures. Where their fields lie is looked up in the running kernel's type
 //! information; where that does not say it without doubt, the program is left out, and everything else works.
 
-use std::{collections::BTreeMap, fs, io, os::unix::fs::MetadataExt as _};
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _};
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader,
@@ -22,7 +22,7 @@ use super::{
     reasons::Reasons,
     requirements::ticks_per_second,
 };
-use crate::host::symbols::Symbols;
+use crate::host::symbols::{Symbols, SymbolsError};
 
 /// The program's name, and the tracepoint's.
 pub const DROPS: &str = "kfree_skb";
@@ -172,7 +172,7 @@ pub struct Drops {
     /// The inode of the network namespace that is watched.
     pub namespace: u32,
     /// What it calls its functions, or why they are not to be had.
-    pub symbols: io::Result<Symbols>,
+    pub symbols: Result<Symbols, SymbolsError>,
 }
 
 /// What is known of the kernel before anything is loaded.
@@ -180,10 +180,10 @@ pub struct Prepared {
     /// What the program is told.
     pub told: Told,
     reasons: Reasons,
-    symbols: io::Result<Symbols>,
+    symbols: Result<Symbols, SymbolsError>,
 }
 
-/// The function in which the kernel frees what a program was tried on.
+/// The function in which the kernel frees what a program was tried on: by others, for ours is tried on nothing.
 const TRIAL: &str = "bpf_prog_test_run_skb";
 
 impl Prepared {

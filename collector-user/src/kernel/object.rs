@@ -30,7 +30,7 @@ use crate::{
         memory::SharedArray,
         networks::Networks,
         perf::PacketMap,
-        programs::{EGRESS, INGRESS, Programs, classifier, load_classifiers},
+        programs::{EGRESS, INGRESS, Programs, classifier, load_anchor, load_classifiers},
         requirements::{
             check_kernel, check_object, check_privileges, is_preempt_rt, kernel_version, ticks_per_second,
         },
@@ -210,6 +210,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let mut ebpf = loader.load(OBJECT).map_err(explain)?;
     // Before any map is taken out: a program refers to its maps by descriptor until the kernel has it.
     load_classifiers(&mut ebpf, settings.reference_programs)?;
+    load_anchor(&mut ebpf)?;
     let (xdp_program, xdp) = xdp::load(&mut ebpf, settings);
     let drops = prepared
         .map(|prepared| prepared.and_then(|prepared| prepared.load(&mut ebpf, settings.reference_programs)));

@@ -2,7 +2,7 @@
 
 use aya::{
     Ebpf,
-    programs::{Program, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
+    programs::{Program, RawTracePointRunOptions, SchedClassifier, TestRun as _, Xdp},
 };
 use collector_ebpf::abi::control::Anchor;
 
@@ -29,14 +29,25 @@ pub const REFERENCES: [&str; 8] =
     ["empty", "floor", "walk_empty", "walk_floor", "walk_ingress", "walk_egress", "walk_held", FILTER_PROBE];
 /// The program that says whether the filter wants a packet, among those of the bench.
 pub const FILTER_PROBE: &str = "filter_probe";
+
 /// Loads those at TC, and those of the bench if they are asked for.
 pub(super) fn load_classifiers(ebpf: &mut Ebpf, with_references: bool) -> Result<(), KernelError> {
     let reference: &[&'static str] = if with_references { &REFERENCES } else { &[] };
-    for name in [INGRESS, EGRESS, ANCHOR].iter().chain(reference) {
+    for name in [INGRESS, EGRESS].iter().chain(reference) {
         let program = classifier(ebpf, name)?;
         program.load().map_err(|source| KernelError::Program { program: name, source })?;
     }
     Ok(())
+}
+
+/// Loads the one that is run by hand.
+pub(super) fn load_anchor(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    match ebpf.program_mut(ANCHOR) {
+        Some(Program::RawTracePoint(program)) => {
+            program.load().map_err(|source| KernelError::Program { program: ANCHOR, source })
+        }
+        _ => Err(KernelError::Missing { what: "program", name: ANCHOR }),
+    }
 }
 
 /// A program at TC.
@@ -68,6 +79,11 @@ impl Programs {
     pub fn xdp(&mut self) -> Result<&mut Xdp, KernelError> {
         let name = self.xdp.ok_or(KernelError::Missing { what: "program", name: "xdp_ingress" })?;
         xdp::program(&mut self.ebpf, name)
+    }
+
+    /// The kernel's number of the program at XDP; `None` where there is none, or it does not tell.
+    pub fn xdp_id(&mut self) -> Option<u32> {
+        Some(self.xdp().ok()?.info().ok()?.id())
     }
 
     /// The program at XDP that does nothing, among those of the bench.
@@ -128,12 +144,10 @@ impl Programs {
     ///
     /// [`KernelError::Run`].
     pub fn anchor(&self) -> Result<Anchor, KernelError> {
-        // The kernel refuses a frame shorter than an Ethernet header.
-        let frame = [0; 14];
         let missing = KernelError::Missing { what: "program", name: ANCHOR };
-        let Some(Program::SchedClassifier(program)) = self.ebpf.program(ANCHOR) else { return Err(missing) };
+        let Some(Program::RawTracePoint(program)) = self.ebpf.program(ANCHOR) else { return Err(missing) };
         program
-            .test_run(TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() })
+            .test_run(RawTracePointRunOptions::default())
             .map_err(|source| KernelError::Run { program: ANCHOR, source })?;
         self.anchored.read(0).ok_or(KernelError::Missing { what: "map", name: "ANCHOR" })
     }

@@ -66,6 +66,12 @@ impl Reasons {
         }
     }
 
+    /// Whether one has this name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.names.values().any(|known| known == name)
+    }
+
     /// A bit for each of the first 256 reasons that `wanted` is true of.
     #[must_use]
     pub fn bits(&self, wanted: impl Fn(&str) -> bool) -> [u64; 4] {

@@ -107,6 +107,11 @@ impl Attachments {
         self.links.clear();
     }
 
+    /// It hangs nowhere.
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty()
+    }
+
     /// How it hangs on an interface, if it does.
     pub fn mode(&self, ifindex: u32) -> Option<Mode> {
         self.links.get(&ifindex).map(|(mode, _)| *mode)

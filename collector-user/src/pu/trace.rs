@@ -68,12 +68,22 @@ pub struct Wish {
 /// A wish that cannot be fulfilled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "trace: there is no processing unit {id:?}: expected one that the configuration declares ([[pu]]), host, forwarded, \
-     unknown or overlay, or * for all"
+    "there is no processing unit {id:?}: expected one that the configuration declares ([[pu]]), host, forwarded, unknown or \
+     overlay, or * for all{}",
+    behind_a_colon(id)
 )]
 pub struct NoSuchUnit {
     /// The id.
     pub id: Text,
+}
+
+/// An id may have colons, and so it is the whole that is looked for where what follows one is no word that is known.
+fn behind_a_colon(id: &str) -> &'static str {
+    if id.contains(':') {
+        "; behind it may stand :in, :out or :both, and for how long, as in host:in:10m"
+    } else {
+        ""
+    }
 }
 
 impl Wish {
@@ -195,6 +205,8 @@ mod tests {
         assert_eq!(wish(Directions::Both, None, 1).entry(&units), Ok(ALL));
         let error = entry("wbe").unwrap_err();
         assert_eq!(error, NoSuchUnit { id: "wbe".into() });
-        assert!(error.to_string().contains("[[pu]]"), "{error}");
+        assert!(error.to_string().contains("[[pu]]") && !error.to_string().contains(":in"), "{error}");
+        let error = entry("host:sideways").unwrap_err();
+        assert!(error.to_string().contains(":in, :out or :both"), "{error}");
     }
 }

@@ -58,8 +58,8 @@ mod xdp;
 
 use aya_ebpf::{
     bindings::{__sk_buff, xdp_action, xdp_md},
-    macros::{btf_tracepoint, classifier, xdp},
-    programs::{BtfTracePointContext, TcContext, XdpContext},
+    macros::{btf_tracepoint, classifier, raw_tracepoint, xdp},
+    programs::{BtfTracePointContext, RawTracePointContext, TcContext, XdpContext},
 };
 use collector_ebpf::abi::bench;
 
@@ -100,10 +100,10 @@ pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Ties the kernel's ticks to its boot clock. Run by user space through `BPF_PROG_TEST_RUN`, attached to
-/// nothing.
-#[classifier]
-pub(crate) fn anchor(_ctx: TcContext) -> i32 {
+/// Ties the kernel's ticks to its boot clock. Run by user space through `BPF_PROG_TEST_RUN`, attached to nothing. What a
+/// classifier is tried on is a socket buffer, which the kernel then drops: at a raw tracepoint there is none.
+#[raw_tracepoint]
+pub(crate) fn anchor(_ctx: RawTracePointContext) -> i32 {
     report::anchor();
     0
 }

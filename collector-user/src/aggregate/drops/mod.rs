@@ -12,6 +12,7 @@ use crate::{
 };
 
 pub mod meaning;
+pub mod queues;
 pub mod rejected;
 
 use meaning::Meaning;
@@ -41,6 +42,12 @@ impl Names {
     #[must_use]
     pub const fn new(reasons: Reasons, has_reasons: bool, symbols: Symbols) -> Self {
         Self { reasons, has_reasons, symbols }
+    }
+
+    /// Whether the kernel has a reason of this name.
+    #[must_use]
+    pub fn has_reason(&self, name: &str) -> bool {
+        self.has_reasons && self.reasons.has(name)
     }
 
     /// What the numbers of a drop mean.

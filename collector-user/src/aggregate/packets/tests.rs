@@ -153,11 +153,25 @@ fn what_is_not_understood_is_told_as_far_as_it_is() {
     assert_eq!((told.length, told.protocol, told.destination_port), (28, 17, 0));
     let arp = [0, 1, 8, 0, 6, 4, 0, 1];
     let told = of(frame(0x0806, &arp), PacketRecord::default());
-    assert_eq!((told.source_ip, told.length, told.protocol), (None, 0, 0));
-    assert_eq!(told.payload, arp[..]);
+    assert_eq!((told.source_ip, told.length, told.protocol), (None, 22, 0));
+    assert_eq!((&*told.ethertype, &told.payload[..]), ("arp", &arp[..]));
+    for (octets, want) in [
+        (frame(0x88CC, &[0; 46]), "lldp"),
+        (frame(0x88B5, &[0; 46]), "0x88b5"),
+        // To a bridge group, by LLC.
+        (frame(38, &[0x42, 0x42, 3]), "llc"),
+        (frame(0x8100, &[0, 5, 0x08, 0x06]), "arp"),
+        (frame(0x0800, &ipv4(6, 20)), ""),
+        (frame(0x86DD, &[0x60]), ""),
+    ] {
+        let length = octets.len() as u32;
+        let told = of(octets, PacketRecord::default());
+        assert_eq!(&*told.ethertype, want);
+        assert!(told.length == length || want.is_empty(), "{told:?}");
+    }
     for octets in [vec![], vec![1, 2, 3], frame(0x0800, &[]), frame(0x86DD, &[0x60]), frame(0x8100, &[])] {
         let told = of(octets, PacketRecord { length: 60, ..PacketRecord::default() });
-        assert_eq!((told.source_ip, told.length), (None, 0));
+        assert_eq!((told.source_ip, told.length), (None, 60));
     }
     let unknown = PacketRecord { link: link::NONE, length: 60, ..PacketRecord::default() };
     assert!(of(vec![1, 2, 3], unknown).payload.is_empty());

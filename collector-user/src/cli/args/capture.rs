@@ -19,7 +19,7 @@ Exit codes: 0 done, 1 failure at the start or later (of the file, too), 2 bad us
 /// What `collector capture` is told.
 #[derive(Clone, Debug, Args)]
 pub struct CaptureArgs {
-    /// Write to this file, or - for standard output. A file that is there is overwritten.
+    /// Write to this file, or - for standard output. A file that is there is overwritten, a named pipe must have a reader.
     #[arg(short = 'w', long = "write", value_name = "FILE")]
     pub write: PathBuf,
 
@@ -38,10 +38,12 @@ pub struct CaptureArgs {
     /// Capture only packets that this expression matches: that of tcpdump, see pcap-filter(7).
     ///
     /// It is compiled by libpcap (Debian: libpcap0.8), and sees the first 256 octets of a packet. [default: every packet]
-    #[arg(long, value_name = "EXPR", value_parser = super::filter)]
+    #[arg(long, value_name = "EXPR", value_parser = super::filter::Expression)]
     pub filter: Option<Filter>,
 
     /// Capture what the kernel drops, too: each packet again, with the reason and the place, as far as its first 192 octets.
+    ///
+    /// Where --iface names interfaces, what is dropped on others is left out.
     #[arg(long)]
     pub drops: bool,
 
@@ -52,7 +54,7 @@ pub struct CaptureArgs {
     pub snaplen: u16,
 
     /// End after so many packets. [default: capture until interrupted]
-    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = count)]
     pub count: Option<u64>,
 
     /// End after capturing for this long. [default: capture until interrupted]
@@ -70,6 +72,17 @@ pub struct CaptureArgs {
     /// Write the collector's own log, on standard error, for people or for programs. [default: text]
     #[arg(long, value_name = "FORM")]
     pub log_format: Option<LogFormat>,
+}
+
+/// How many packets end a capture.
+fn count(given: &str) -> Result<u64, &'static str> {
+    match given.parse() {
+        Ok(0) => Err(
+            "a capture of no packets writes nothing: expected 1 or more, or no --count for one without an end",
+        ),
+        Ok(count) => Ok(count),
+        Err(_) => Err("expected a number of packets, 1 or more"),
+    }
 }
 
 impl CaptureArgs {
@@ -145,7 +158,8 @@ mod tests {
             ("", "--write <FILE>"),
             ("-w f --snaplen 0", "1..=65535"),
             ("-w f --snaplen 65536", "1..=65535"),
-            ("-w f --count 0", "1.."),
+            ("-w f --count 0", "a capture of no packets writes nothing"),
+            ("-w f --count x", "a number of packets"),
             ("-w f --filter udp_prot", "is no filter (pcap-filter(7))"),
             ("-w f --duration 10", "expected a number and a unit"),
             ("-w f stray", "unexpected argument"),

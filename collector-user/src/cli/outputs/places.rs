@@ -9,14 +9,14 @@ use crate::config::{Destination, OutputConfig};
 
 /// What an open file is, whatever it is called.
 #[derive(PartialEq, Eq)]
-pub(super) struct Place {
+pub(in crate::cli) struct Place {
     device: u64,
     inode: u64,
 }
 
 impl Place {
     /// None where two may write: a character device, such as `/dev/null` or a terminal.
-    pub(super) fn of(file: impl AsFd) -> io::Result<Option<Self>> {
+    pub(in crate::cli) fn of(file: impl AsFd) -> io::Result<Option<Self>> {
         let stat = fstat(file)?;
         let is_shareable = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
         Ok((!is_shareable).then_some(Self { device: stat.st_dev, inode: stat.st_ino }))

@@ -54,7 +54,7 @@ pub enum FilterError {
     #[error("libpcap finds no memory for a filter")]
     NoMemory,
     /// The expression is none.
-    #[error("{expression:?} is no filter (pcap-filter(7)): {reason}")]
+    #[error("{} is no filter (pcap-filter(7)): {reason}", cut(expression))]
     Expression {
         /// The expression.
         expression: String,
@@ -62,7 +62,10 @@ pub enum FilterError {
         reason: String,
     },
     /// It is longer than the kernel side takes.
-    #[error("{expression:?} is compiled to {length} instructions: expected one of at most {most}", most = MOST_INSTRUCTIONS)]
+    #[error(
+        "{} is compiled to {length} instructions: expected one of at most {MOST_INSTRUCTIONS}",
+        cut(expression)
+    )]
     TooLong {
         /// The expression.
         expression: String,
@@ -71,7 +74,8 @@ pub enum FilterError {
     },
     /// It goes back: `protochain` follows headers by a loop.
     #[error(
-        "{expression:?} is compiled to a loop, which the kernel side has not: expected one without `protochain`"
+        "{} is compiled to a loop, which the kernel side has not: expected one without `protochain`",
+        cut(expression)
     )]
     Loop {
         /// The expression.
@@ -79,21 +83,35 @@ pub enum FilterError {
     },
     /// It asks for what stands beside a packet.
     #[error(
-        "{expression:?} asks for what no packet says (inbound, outbound, ifindex): expected one of octets; directions are \
-         those of --trace PU:in"
+        "{} asks for what no packet says (inbound, outbound, ifindex): expected one of octets; directions are those of \
+         --trace PU:in",
+        cut(expression)
     )]
     Live {
         /// The expression.
         expression: String,
     },
     /// It has an instruction that the kernel side does not know.
-    #[error("{expression:?} is compiled to an instruction that the kernel side does not know: {code:#06x}")]
+    #[error(
+        "{} is compiled to an instruction that the kernel side does not know: {code:#06x}",
+        cut(expression)
+    )]
     Instruction {
         /// The expression.
         expression: String,
         /// The instruction.
         code: u16,
     },
+}
+
+/// Characters of an expression that an error repeats.
+const SHOWN: usize = 72;
+
+/// An expression as an error shows it: the beginning of a long one.
+fn cut(expression: &str) -> String {
+    let end = expression.char_indices().nth(SHOWN).map_or(expression.len(), |(end, _)| end);
+    let dots = if end < expression.len() { "\u{2026}" } else { "" };
+    format!("{:?}", format!("{}{dots}", expression.get(..end).unwrap_or(expression)))
 }
 
 impl Filter {

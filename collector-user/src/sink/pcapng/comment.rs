@@ -13,6 +13,10 @@ pub(super) fn of_packet(text: &mut String, packet: &Captured) {
         if !packet.drop_place.is_empty() {
             pairs.add("at", Value(&packet.drop_place));
         }
+        if !packet.ethertype.is_empty() {
+            pairs.add("ethertype", Value(&packet.ethertype));
+            pairs.add("length", packet.length);
+        }
     }
     if !packet.puid.is_empty() {
         pairs.add("pu", Value(&packet.puid));
@@ -99,6 +103,8 @@ mod tests {
             comment(&all),
             "dropped=NETFILTER_DROP at=nft_do_chain+0x1 pu=web mark=0x1940000 packets=45"
         );
+        let arp = Captured { ethertype: "arp".into(), length: 42, ..all };
+        assert!(comment(&arp).contains(" at=nft_do_chain+0x1 ethertype=arp length=42 pu=web "), "{arp:?}");
         let unexplained = Captured { event: PacketEvent::Dropped, ..Captured::default() };
         assert_eq!(comment(&unexplained), "dropped=unknown");
     }

@@ -14,7 +14,7 @@ pub(super) fn line(columns: &mut Columns, look: &Look, time: Time, record: &Flow
     let end = |end| line::end(end, &record.context_id, record.l4_protocol);
     let (client, server) = (end(record.source.as_ref()), end(record.destination.as_ref()));
     let mut line = columns.start(look, time, &record.context_id);
-    line.push_str(&columns.ends(look, &client, &server, record.l4_protocol));
+    line.push_str(&columns.ends(look, &client, &server, &line::protocol_name(record.l4_protocol)));
     line.push_str(&amounts(look.forth(), record.packets, record.bytes));
     line.push_str(&amounts(look.back(), record.reply_packets, record.reply_bytes));
     line.push_str("  ");

@@ -1,11 +1,11 @@
-//! The ledger in one line.
+//! The ledger, in two lines: that of drops, and that of all else.
 
 use std::fmt::Write as _;
 
 use super::escape::Escaped;
-use crate::event::{DeviceDrops, Dropped, Ledger, Status, Unseen};
+use crate::event::{DeviceDrops, Dropped, Ledger, QueueDrops, QueueSum, Status, Unseen};
 
-/// A line for each uplink whose own counters say that the programs have not seen all, and the ledger.
+/// A line for each uplink whose own counters say that the programs have not seen all, what was dropped, and the ledger.
 pub(super) fn lines(status: &Status) -> Vec<String> {
     let unseen = status.interfaces.iter().filter_map(|interface| {
         let Unseen { received, sent, dropped_behind } =
@@ -25,7 +25,30 @@ pub(super) fn lines(status: &Status) -> Vec<String> {
         let words: Vec<_> = words.map(|(count, word)| format!("{count} {word}")).collect();
         Some(format!("dropped by the counters of {name}: {}", words.join(", ")))
     });
-    unseen.chain(devices).chain(drops(&status.drops)).chain([line(&status.ledger)]).collect()
+    let queues = status.interfaces.iter().filter_map(|interface| {
+        let QueueDrops { discipline, dropped, over_limits } =
+            interface.queue_drops.as_ref().filter(|queue| queue.dropped != 0)?;
+        let (name, discipline) = (Escaped(&interface.name), Escaped(discipline));
+        Some(format!(
+            "dropped by the queue of {name} ({discipline}): {dropped}, {over_limits} times over its limits"
+        ))
+    });
+    let queues = queues.chain(queue_line(&status.queues));
+    unseen
+        .chain(devices)
+        .chain(queues)
+        .chain(drops(&status.drops))
+        .chain(drop_line(&status.ledger))
+        .chain([line(&status.ledger)])
+        .collect()
+}
+
+/// `queues dropped 100 = told 80 + untold 20`.
+fn queue_line(sum: &QueueSum) -> Option<String> {
+    let QueueSum { dropped, told, untold } = sum;
+    let (told, untold) = (told.as_ref()?, untold.as_ref()?);
+    (*dropped != 0 && told <= dropped)
+        .then(|| format!("queues dropped {dropped} = told {told} + untold {untold} (no program sees those)"))
 }
 
 /// Rows of drops that stand by themselves; the rest is summed up.
@@ -54,6 +77,35 @@ fn drops(drops: &[Dropped]) -> Vec<String> {
         }
     }
     lines
+}
+
+/// `drops: seen 9 = counted 8 + no_packet 1 + table_full 0; of units 7 = reports 3 + folded 2 + filtered 0 + held_back 2 +
+/// failed 0`: every term, so that it can be added up.
+fn drop_line(ledger: &Ledger) -> Option<String> {
+    if ledger.drops_seen == 0 {
+        return None;
+    }
+    let mut line = format!(
+        "drops: seen {} = counted {} + no_packet {} + table_full {}; of units {} = reports {} + folded {} + filtered {} + \
+         held_back {} + failed {}",
+        ledger.drops_seen,
+        ledger.drops_counted,
+        ledger.drops_no_packet,
+        ledger.drops_table_full,
+        ledger.drops_of_units,
+        ledger.drop_reports,
+        ledger.drop_reports_folded,
+        ledger.drop_reports_filtered,
+        ledger.drop_reports_held_back,
+        ledger.drop_reports_failed,
+    );
+    let (of_units, explained) = (ledger.drops_of_units, ledger.drops_explained());
+    if explained != of_units {
+        let sign = if of_units > explained { '+' } else { '-' };
+        // Writing to a `String` cannot fail.
+        let _ = write!(line, " {sign} unexplained {}", of_units.abs_diff(explained));
+    }
+    Some(line)
 }
 
 /// `ledger: seen 10 = flows 8 + unparsed 2 (arp 2); nothing lost`, or what was lost, by name. Of the packets' fates
@@ -119,7 +171,7 @@ fn list<'a>(counts: impl Iterator<Item = (&'a String, u64)>) -> String {
 #[cfg(test)]
 mod tests {
     use super::{line, lines};
-    use crate::event::{DropClass, Dropped, InterfaceStatus, Ledger, Status, Unseen};
+    use crate::event::{DropClass, Dropped, InterfaceStatus, Ledger, QueueDrops, QueueSum, Status, Unseen};
 
     #[test]
     fn drops_say_where_why_and_what_to_do() {
@@ -148,6 +200,43 @@ mod tests {
                 "dropped 3 in other network namespaces",
             ]
         );
+    }
+
+    #[test]
+    fn every_report_of_a_drop_is_in_the_sum() {
+        let ledger = Ledger {
+            drops_seen: 520,
+            drops_counted: 512,
+            drops_no_packet: 8,
+            drops_of_units: 500,
+            drop_reports: 210,
+            drop_reports_folded: 6,
+            drop_reports_held_back: 284,
+            ..Ledger::default()
+        };
+        let said = lines(&Status { ledger: ledger.clone(), ..Status::default() });
+        let want = "drops: seen 520 = counted 512 + no_packet 8 + table_full 0; of units 500 = reports 210 + folded 6 + \
+                    filtered 0 + held_back 284 + failed 0";
+        assert_eq!(said, [want, "ledger: seen 0 = flows 0; nothing lost"]);
+        let said = lines(&Status { ledger: Ledger { drops_of_units: 501, ..ledger }, ..Status::default() });
+        assert!(said[0].ends_with("held_back 284 + failed 0 + unexplained 1"), "{said:?}");
+    }
+
+    #[test]
+    fn queues_say_what_nobody_was_told_of() {
+        let queue = |name: &str, dropped| InterfaceStatus {
+            name: name.into(),
+            queue_drops: Some(QueueDrops { discipline: "tbf".into(), dropped, over_limits: 9 }),
+            ..InterfaceStatus::default()
+        };
+        let queues = QueueSum { dropped: 60, told: Some(50), untold: Some(10) };
+        let status = Status { interfaces: vec![queue("a", 0), queue("b", 60)], queues, ..Status::default() };
+        let want = [
+            "dropped by the queue of b (tbf): 60, 9 times over its limits",
+            "queues dropped 60 = told 50 + untold 10 (no program sees those)",
+            "ledger: seen 0 = flows 0; nothing lost",
+        ];
+        assert_eq!(lines(&status), want);
     }
 
     #[test]

@@ -48,9 +48,8 @@ impl Columns {
     }
 
     /// Client, arrow, server, protocol: the client stands to the left, next to the arrow.
-    pub(super) fn ends(&mut self, look: &Look, client: &str, server: &str, protocol: u8) -> String {
+    pub(super) fn ends(&mut self, look: &Look, client: &str, server: &str, protocol: &str) -> String {
         let (left, right) = (self.client.fit(client), self.server.fit(server));
-        let protocol = protocol_name(protocol);
         format!("{client:>left$} {} {server:<right$} {protocol:<5}", look.forth())
     }
 }
@@ -89,7 +88,7 @@ const fn has_ports(protocol: u8) -> bool {
 }
 
 /// The names of the protocols that people know by name.
-fn protocol_name(protocol: u8) -> Cow<'static, str> {
+pub(super) fn protocol_name(protocol: u8) -> Cow<'static, str> {
     Cow::Borrowed(match protocol {
         1 => "icmp",
         2 => "igmp",

@@ -61,7 +61,12 @@ impl Lines<'_> {
         let source = line::address(report.source_ip, report.source_port, protocol);
         let destination = line::address(report.destination_ip, report.destination_port, protocol);
         let mut line = self.start(&report.puid);
-        line.push_str(&self.columns.ends(self.look, &source, &destination, protocol));
+        let carried = if report.ethertype.is_empty() {
+            line::protocol_name(protocol)
+        } else {
+            Escaped(&report.ethertype).to_string().into()
+        };
+        line.push_str(&self.columns.ends(self.look, &source, &destination, &carried));
         let event = report.event.text().to_ascii_lowercase();
         let _ = write!(line, " packet {event:<11} {:>9}", Octets(u64::from(report.length)));
         if !report.drop_reason.is_empty() {

@@ -166,6 +166,14 @@ fn the_other_records() {
             drop_reason: "NO_SOCKET".into(),
             ..PacketReport::default()
         }),
+        Event::Packet(PacketReport {
+            puid: "web".into(),
+            ethertype: "lldp".into(),
+            length: 60,
+            event: PacketEvent::Dropped,
+            drop_reason: "UNHANDLED_PROTO".into(),
+            ..PacketReport::default()
+        }),
         Event::Dns(DnsRequestReport {
             source: Some(end("web", "10.1.0.2", 0)),
             name_lookup: "example.com.".into(),
@@ -189,6 +197,7 @@ fn the_other_records() {
 07:29:33.987 trace        one
 07:29:33.987 trace        two
 07:29:33.987 web                     10.1.0.2:1 -> 10.1.0.3:53           udp   packet dropped          84 B NO_SOCKET
+07:29:33.987 web                              - -> -                     lldp  packet dropped          60 B UNHANDLED_PROTO
 07:29:33.987 web          dns example.com. x3 NXDOMAIN
 07:29:33.987 web          ping reply -> db request 1 after 1.2ms
 ledger: seen 0 = flows 0; nothing lost
