@@ -19,7 +19,7 @@ use collector_tests::{
     PATIENCE, Result,
     books::{assert_balanced, assert_explained},
     collector::{Finished, Running, declared, options},
-    events, frames,
+    events, filters, frames,
     lab::{Addressed, End, Wire, host, join},
     netns::{NetNs, Place},
     program::{Dropping, Hook},
@@ -30,7 +30,6 @@ use collector_tests::{
 use collector_user::{
     daemon::Options,
     event::{ActionType, DeviceDrops, DropClass, Event, PacketEvent, QueueSum},
-    host::pcap::Filter,
     kernel::drops::DropLimits,
     pu::trace::{Directions, Whose, Wish},
 };
@@ -508,19 +507,18 @@ fn every_drop_of_a_unit_is_a_report_or_is_named() -> Result<()> {
         let mut options = options();
         options.settings.drops = Some(limits);
         options.settings.packets = octets;
-        options.settings.filter = Some(Filter::compile("udp dst port 6001")?);
+        options.settings.filter = Some(filters::of("udp port 53")?);
         let collector = Running::start(&wire.a.place, options)?;
-        let wanted = Packet::udp(&wire.b, wire.a.v4);
-        let size = wanted.size;
-        wanted.send(WANTED, &wire.b, &wire.a)?;
-        // To another port.
-        let datagram = frames::udp([0x9C, 0x40, 0, 9], size);
+        let unwanted = Packet::udp(&wire.b, wire.a.v4);
+        let size = unwanted.size;
+        unwanted.send(UNWANTED, &wire.b, &wire.a)?;
+        let datagram = frames::udp([0x9C, 0x40, 0, 53], size);
         let packet = frames::ipv4((wire.b.v4, wire.a.v4), &[], 0x4000, frames::UDP, &datagram);
         let frame = |to: [u8; 6], packet: &[u8]| {
             frames::ethernet_between(wire.b.mac, to, &[], frames::IPV4, &frames::with_checksums(packet))
         };
         let socket = PacketSocket::new(&wire.b)?;
-        (0..UNWANTED).try_for_each(|_| socket.send(&frame(wire.a.mac, &packet)))?;
+        (0..WANTED).try_for_each(|_| socket.send(&frame(wire.a.mac, &packet)))?;
         // For somebody else's card.
         (0..BENIGN).try_for_each(|_| socket.send(&frame([0x02, 0x77, 0, 0, 9, 9], &packet)))?;
         let finished = collector.stop()?;
@@ -531,9 +529,13 @@ fn every_drop_of_a_unit_is_a_report_or_is_named() -> Result<()> {
         assert_eq!(ledger.drops_of_units, WANTED + UNWANTED + BENIGN, "{:#?}", finished.status);
         assert_eq!(ledger.drops_explained(), ledger.drops_of_units, "{ledger:?}");
         assert_eq!(ledger.drop_reports, reports.count() as u64 + ledger.drop_reports_lost, "{ledger:?}");
-        assert_eq!(ledger.drop_reports_folded, if release::is_at_least((5, 18)) { BENIGN } else { 0 });
+        // Before this there is no reason that says whose the packet was: what is folded then, its place says, behind the budget.
+        if !release::is_at_least((5, 19)) {
+            continue;
+        }
+        assert_eq!(ledger.drop_reports_folded, BENIGN, "{ledger:?}");
         if octets > 1 << 12 {
-            assert_eq!((ledger.drop_reports, ledger.drop_reports_filtered), (100, 0), "{ledger:?}");
+            assert_eq!((ledger.drop_reports, ledger.drop_reports_filtered), (30, UNWANTED), "{ledger:?}");
             assert_eq!(ledger.drop_reports_held_back, WANTED + UNWANTED - 100, "{ledger:?}");
         } else {
             let written = ledger.drop_reports + ledger.drop_reports_filtered + ledger.drop_reports_failed;
