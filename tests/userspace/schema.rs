@@ -229,7 +229,7 @@ fn status() -> Status {
         skbs: u64::MAX,
         bytes: u64::MAX,
     };
-    Status { interfaces: vec![interface], drops: vec![dropped], ledger }
+    Status { interfaces: vec![interface], transport: "auto".into(), drops: vec![dropped], ledger }
 }
 
 #[derive(Clone, Default)]

@@ -5,4 +5,5 @@ pub mod links;
 pub mod names;
 pub mod pcap;
 pub mod symbols;
+pub mod uevents;
 pub mod watch;

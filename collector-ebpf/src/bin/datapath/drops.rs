@@ -8,10 +8,9 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{BPF_F_CURRENT_CPU, BPF_NOEXIST},
+    bindings::BPF_NOEXIST,
     helpers::generated::{
-        bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_perf_event_output,
-        bpf_probe_read_kernel,
+        bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_probe_read_kernel,
     },
     programs::BtfTracePointContext,
 };
@@ -23,13 +22,14 @@ use collector_ebpf::abi::{
 
 use crate::{
     atomic, classify,
-    maps::{DROP_BUDGETS, DROP_LEDGER, DROPS, PACKETS},
+    maps::{DROP_BUDGETS, DROP_LEDGER, DROPS},
     packet::opaque,
     read::role_of_index,
     settings::{
         DROP_BURST, DROP_INTERVAL, DROP_REASONS, FOLDED_0, FOLDED_1, FOLDED_2, FOLDED_3, NAMESPACE, TRIAL,
         TRIAL_LENGTH,
     },
+    transport,
 };
 
 mod shape;
@@ -238,18 +238,9 @@ fn report(ctx: &BtfTracePointContext, dropped: &Dropped, place: u64, reason: u32
     record.event = event::DROPPED;
     record.link = if captured == 0 { link::NONE } else { dropped.link };
     record.end = (whose >> 16) as u8;
-    let size = (size_of::<PacketRecord>() + captured) as u64;
-    // SAFETY: the kernel's context, a map of this object, and as many octets as the report has at least.
-    let error = unsafe {
-        bpf_perf_event_output(
-            ctx.as_ptr(),
-            (&raw const PACKETS).cast_mut().cast(),
-            BPF_F_CURRENT_CPU,
-            (&raw mut report).cast(),
-            size,
-        )
-    };
-    if error == 0 {
+    let size = size_of::<PacketRecord>() + captured;
+    // SAFETY: the kernel's context.
+    if unsafe { transport::whole(ctx.as_ptr(), &mut report, size) } == 0 {
         ledger(|ledger| &raw mut ledger.reported);
     } else {
         ledger(|ledger| &raw mut ledger.output_failed);
