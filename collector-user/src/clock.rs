@@ -1,12 +1,19 @@
 //! The only place that reads clocks. Everything else takes a time.
 
 use jiff::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::event::Time;
 
 /// The wall clock now.
 pub fn wall() -> Time {
     Time::new(Timestamp::now())
+}
+
+/// `CLOCK_BOOTTIME` now, in nanoseconds: the clock of the programs.
+pub fn boot() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// What the wall clock may differ by, in nanoseconds, before it counts as set anew.

@@ -20,6 +20,8 @@ mod segments;
 mod traced;
 // The same over wires, up to their reports.
 mod reported;
+// The transports: the same events and reports by each, and CPUs that come later.
+mod transport;
 // Fragments, and the flow of the one that shows ports.
 mod fragments;
 // Caches and tables: swaps, collisions, tables that are full, flows beyond the budget.

@@ -14,7 +14,10 @@ use collector_tests::{
     testrun::{Datapath, Hook, UNIT, explained_without_flow, own},
     traffic::pin,
 };
-use collector_user::kernel::settings::Settings;
+use collector_user::kernel::{
+    cpus,
+    settings::{Settings, Transport},
+};
 
 /// The smallest cache there can be on a CPU, and a budget that nobody spends.
 fn smallest() -> Settings {
@@ -190,20 +193,84 @@ fn new_flows_beyond_the_budget_are_in_the_units_totals_and_nowhere_else() -> Res
 
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
-fn a_full_ring_loses_news_but_no_packet() -> Result<()> {
+fn a_full_ring_or_buffer_loses_news_but_no_packet() -> Result<()> {
     const FLOWS: u64 = 2000;
-    let mut datapath = Datapath::load(&Settings { ring: 4096, table_4: 1 << 14, ..smallest() })?;
+    for transport in [Transport::Auto, Transport::Perf] {
+        pin(0)?;
+        let mut datapath =
+            Datapath::load(&Settings { transport, ring: 4096, table_4: 1 << 14, ..smallest() })?;
+        for port in 1..=FLOWS {
+            datapath.run(Hook::Egress, &ENDS_4.from_port(port as u16).udp(10))?;
+        }
+        let ledger = datapath.ledger()?;
+        // The unit's share of the page that there is.
+        let (_, record) = room(transport, 4096)?;
+        assert_eq!((ledger.reported, ledger.reserve_failed), share(FLOWS, 4096, record), "{transport:?}");
+        assert_eq!(datapath.unit(UNIT)?.reserve_failed, ledger.reserve_failed, "the ledger says whose");
+        assert_eq!(datapath.news()?.len() as u64, ledger.reported);
+        let all = datapath.drain()?;
+        assert_eq!(all.len() as u64, FLOWS);
+        assert!(all.values().all(|counted| counted.packets == [0, 1] && counted.begun == 1));
+    }
+    Ok(())
+}
+
+/// What `Settings::ring` has to be so that a CPU has room for so many octets; and how many a record takes.
+fn room(transport: Transport, octets: u32) -> Result<(u32, u64)> {
+    Ok(match transport {
+        // A header of eight, the length of four, and padding to eight.
+        Transport::Perf => (octets * cpus::online()?.len() as u32, 80),
+        _ => (octets, 72),
+    })
+}
+
+/// Of so much news of one unit, which nobody reads, what is written and what is lost: it has half of what it leaves.
+fn share(news: u64, room: u64, record: u64) -> (u64, u64) {
+    let written = room / 3 / record + 1;
+    (written, news - written)
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn by_a_buffer_of_its_cpu_a_drain_is_asked_for_at_once() -> Result<()> {
+    const FLOWS: u64 = 100;
+    pin(0)?;
+    let settings =
+        Settings { transport: Transport::Perf, slots_on: Some(Vec::new()), table_4: 256, ..smallest() };
+    let mut datapath = Datapath::load(&settings)?;
     for port in 1..=FLOWS {
         datapath.run(Hook::Egress, &ENDS_4.from_port(port as u16).udp(10))?;
     }
+    // Less than half of the buffer: nothing else would wake its reader.
+    assert_eq!(datapath.wait_for_news()?.len() as u64, FLOWS);
+    assert_eq!((datapath.pressed, datapath.sequences.skipped, datapath.sequences.repeated), (1, 0, 0));
     let ledger = datapath.ledger()?;
-    assert!(ledger.reserve_failed > 0);
-    assert_eq!(ledger.reported + ledger.reserve_failed, FLOWS);
-    assert_eq!(datapath.unit(UNIT)?.reserve_failed, ledger.reserve_failed, "the ledger says whose");
-    assert_eq!(datapath.news()?.len() as u64, ledger.reported);
-    let all = datapath.drain()?;
-    assert_eq!(all.len() as u64, FLOWS);
-    assert!(all.values().all(|counted| counted.packets == [0, 1] && counted.begun == 1));
+    assert_eq!((ledger.reported, ledger.reserve_failed), (FLOWS + 1, 0));
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn who_waits_for_news_by_a_buffer_is_woken_when_it_is_half_full_again_and_again() -> Result<()> {
+    const HALF: u32 = 1 << 15;
+    pin(0)?;
+    let (ring, record) = room(Transport::Perf, 2 * HALF)?;
+    let mut datapath =
+        Datapath::load(&Settings { transport: Transport::Perf, ring, table_4: 1 << 14, ..smallest() })?;
+    let mut port = 0;
+    for _ in 0..5 {
+        let mut written = 0;
+        let mut units = (UNIT..UNIT + 3).cycle();
+        while written * record <= u64::from(HALF) {
+            // Each has a share.
+            datapath.controller.set_role(Role { pu: units.next().unwrap_or(UNIT), ..own() })?;
+            port += 1;
+            datapath.run(Hook::Egress, &ENDS_4.from_port(port).udp(10))?;
+            written += 1;
+        }
+        assert_eq!(datapath.wait_for_news()?.len() as u64, written);
+    }
+    assert_eq!(datapath.ledger()?.reserve_failed, 0);
     Ok(())
 }
 
@@ -255,15 +322,21 @@ fn sum<K>(all: &BTreeMap<K, collector_tests::testrun::Counted>) -> (u64, u64, u6
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn a_flood_of_one_units_news_costs_another_none() -> Result<()> {
+    for transport in [Transport::Auto, Transport::Perf] {
+        flood_costs_another_none(transport)?;
+    }
+    Ok(())
+}
+
+fn flood_costs_another_none(transport: Transport) -> Result<()> {
     const FLOWS: u64 = 2000;
     const OTHERS: u64 = 100;
     const OTHER: u16 = UNIT + 1;
-    const RING: u32 = 1 << 16;
-    /// As it lies in the ring.
-    const RECORD: u64 = 72;
+    const ROOM: u32 = 1 << 16;
     // Each CPU has a share of its own.
     pin(0)?;
-    let mut datapath = Datapath::load(&Settings { ring: RING, table_4: 1 << 14, ..smallest() })?;
+    let (ring, record) = room(transport, ROOM)?;
+    let mut datapath = Datapath::load(&Settings { transport, ring, table_4: 1 << 14, ..smallest() })?;
     let flood = |datapath: &mut Datapath, pu, ports: std::ops::RangeInclusive<u64>| -> Result<()> {
         datapath.controller.set_role(Role { pu, ..own() })?;
         for port in ports {
@@ -271,10 +344,10 @@ fn a_flood_of_one_units_news_costs_another_none() -> Result<()> {
         }
         Ok(())
     };
-    // Nobody reads. The flood has a third of the ring: half of what it leaves.
+    // Nobody reads. The flood has a third of the room: half of what it leaves.
     flood(&mut datapath, UNIT, 1..=FLOWS)?;
     flood(&mut datapath, OTHER, FLOWS + 1..=FLOWS + OTHERS)?;
-    let own = u64::from(RING) / 3 / RECORD + 1;
+    let (own, _) = share(FLOWS, ROOM.into(), record);
     assert_eq!(datapath.unit(UNIT)?.reserve_failed, FLOWS - own);
     assert_eq!(datapath.unit(OTHER)?.reserve_failed, 0);
     let ledger = datapath.ledger()?;

@@ -12,17 +12,28 @@ use collector_tests::{
     testrun::{Buffers, Context, Datapath, Hook, IFINDEX, NOTHING, UNIT, own, uplink},
     traffic::pin,
 };
-use collector_user::{drain::decode::Packet, kernel::settings::Settings};
+use collector_user::{
+    drain::decode::Packet,
+    kernel::{
+        cpus,
+        settings::{Settings, Transport},
+    },
+};
 
-const BUFFER: usize = 1 << 18;
+const BUFFER: u32 = 1 << 18;
 /// Octets reported of a packet.
 const CAPTURED: u32 = 96;
 
 /// The programs with buffers, on one CPU, tracing as soon as they are told whom.
-fn begin(buffer: usize) -> Result<(Datapath, Buffers)> {
+fn begin(buffer: u32) -> Result<(Datapath, Buffers)> {
+    begin_by(Transport::Auto, buffer)
+}
+
+/// The same, by a transport.
+fn begin_by(transport: Transport, buffer: u32) -> Result<(Datapath, Buffers)> {
     pin(0)?;
-    let mut datapath = Datapath::load(&Settings::default())?;
-    let buffers = datapath.buffers(buffer)?;
+    let mut datapath = Datapath::load(&Settings { transport, packets: buffer, ..Settings::default() })?;
+    let buffers = datapath.buffers()?;
     datapath.controller.capture(CAPTURED);
     Ok((datapath, buffers))
 }
@@ -46,7 +57,14 @@ fn rows(datapath: &Datapath) -> Result<[u64; 4]> {
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn a_packet_is_reported_once_it_is_counted_with_all_that_is_known_of_it() -> Result<()> {
-    let (mut datapath, mut buffers) = begin(BUFFER)?;
+    for transport in [Transport::Auto, Transport::Ring] {
+        is_reported_with_all_that_is_known_of_it(transport)?;
+    }
+    Ok(())
+}
+
+fn is_reported_with_all_that_is_known_of_it(transport: Transport) -> Result<()> {
+    let (mut datapath, mut buffers) = begin_by(transport, BUFFER)?;
     datapath.controller.trace(UNIT.into(), both())?;
     let context = Context { mark: 0x2A, ..Context::default() };
     let mut all = Vec::new();
@@ -79,7 +97,8 @@ fn a_packet_is_reported_once_it_is_counted_with_all_that_is_known_of_it() -> Res
         }
     }
     assert!(all.is_sorted() && all[0] > 0, "{all:?}");
-    assert!(all.last().is_some_and(|last| *last <= datapath.programs.anchor().unwrap().boot_ns));
+    let now = datapath.programs.anchor()?.boot_ns;
+    assert!(all.last().is_some_and(|last| *last <= now));
     assert_eq!(rows(&datapath)?, [9, 0, 0, 0]);
     let flows = datapath.drain()?;
     assert_eq!(flows.values().map(|counted| counted.skbs.iter().sum::<u64>()).sum::<u64>(), 9);
@@ -248,6 +267,77 @@ fn a_buffer_that_nobody_reads_loses_what_the_ledger_says_and_no_count() -> Resul
         assert_eq!(packet.octets[..], frame[..CAPTURED as usize]);
     }
     assert_eq!(buffers.skipped(), failed);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_ring_that_nobody_reads_loses_what_the_ledger_says_and_no_count() -> Result<()> {
+    const PACKETS: u64 = 500;
+    // Two pages on two CPUs.
+    let (mut datapath, mut buffers) = begin_by(Transport::Ring, 4096)?;
+    let room = 4096 * (cpus::online()?.len() as u64).next_power_of_two();
+    datapath.controller.trace(UNIT.into(), both())?;
+    let frame = ENDS_4.udp(100);
+    for _ in 0..PACKETS {
+        datapath.run(Hook::Egress, &frame)?;
+    }
+    // With a header of eight; the last octet is never written.
+    let fit = (room - 1) / (8 + size_of::<PacketRecord>() as u64 + u64::from(CAPTURED));
+    assert!(fit < PACKETS);
+    assert_eq!(buffers.take()?.len() as u64, fit);
+    assert_eq!(rows(&datapath)?, [PACKETS, 0, 0, PACKETS - fit]);
+    let (_, counted) = datapath.drain_one()?;
+    assert_eq!((counted.packets[TX], counted.bytes[TX]), (PACKETS, PACKETS * frame.len() as u64));
+    assert_eq!(datapath.unit(UNIT)?.flowless, NOTHING);
+    // Wherever in the ring one lies, over its end too, it is whole.
+    for _ in 0..100 {
+        datapath.run(Hook::Egress, &frame)?;
+        let [packet] = &buffers.take()?[..] else { panic!("one packet was expected") };
+        assert_eq!(packet.octets[..], frame[..CAPTURED as usize]);
+    }
+    assert_eq!(rows(&datapath)?, [PACKETS + 100, 0, 0, PACKETS - fit]);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn by_a_ring_as_much_is_captured_as_by_a_perf_buffer() -> Result<()> {
+    // The most that a run takes as a frame leaves no room for its own use of a page.
+    let frame = ENDS_4.udp(3300);
+    for transport in [Transport::Auto, Transport::Ring] {
+        let (mut datapath, mut buffers) = begin_by(transport, BUFFER)?;
+        datapath.controller.trace(UNIT.into(), both())?;
+        let length = frame.len() as u32;
+        for captured in [1, 14, 63, 64, 65, 1000, length - 1, length, length + 1, u32::MAX] {
+            datapath.controller.capture(captured);
+            datapath.run(Hook::Egress, &frame)?;
+            let [packet] = &buffers.take()?[..] else { panic!("one packet was expected") };
+            let expected = captured.min(length);
+            assert_eq!((packet.record.captured, packet.record.length), (expected, length), "{transport:?}");
+            assert_eq!(packet.octets[..], frame[..expected as usize], "{transport:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn who_waits_for_a_ring_is_woken_by_each_part_of_it_that_is_written() -> Result<()> {
+    let (mut datapath, mut buffers) = begin_by(Transport::Ring, 1 << 16)?;
+    let part = ((cpus::online()?.len() as u64).next_power_of_two() << 16) / 4;
+    datapath.controller.trace(UNIT.into(), both())?;
+    let frame = ENDS_4.udp(100);
+    let record = 8 + size_of::<PacketRecord>() as u64 + u64::from(CAPTURED);
+    let mut written = 0;
+    for parts in 1..6 {
+        let before = written;
+        while written <= parts * part {
+            datapath.run(Hook::Egress, &frame)?;
+            written += record;
+        }
+        assert_eq!(buffers.wait()?.len() as u64, (written - before) / record);
+    }
     Ok(())
 }
 

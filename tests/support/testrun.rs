@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, ensure};
-use aya::{
-    maps::{MapData, RingBuf},
-    programs::{SchedClassifier, TestRun as _, TestRunOptions},
-};
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use collector_ebpf::abi::{
     counter::{DirectionCounters, Ledger, PuCounters},
     flow::FlowKey4,
@@ -14,9 +11,11 @@ use collector_ebpf::abi::{
     xdp::XdpLedger,
 };
 use collector_user::{
+    clock,
     drain::{
-        decode::{FlowDelta, FlowId, FlowNews, Packet, Record, flow_event},
-        perf::Packets,
+        decode::{DecodeError, FlowDelta, FlowId, FlowNews, Packet, Record},
+        events::Events,
+        packets::Packets,
         sequence::Sequences,
     },
     kernel::{
@@ -25,12 +24,14 @@ use collector_user::{
         cpus,
         networks::Networks,
         object::{self, CounterMaps, FlowMaps, Ledgers, Loaded, ReferenceMaps},
-        perf::PacketMap,
         programs::{EGRESS, FILTER_PROBE, INGRESS, Programs},
         requirements,
         settings::Settings,
+        transport::Source,
     },
 };
+
+use tokio::runtime::Runtime;
 
 use crate::{Result, privilege, release};
 
@@ -61,8 +62,8 @@ pub struct Datapath {
     ledgers: Ledgers,
     /// Networks inside of tunnels.
     pub networks: Networks,
-    events: RingBuf<MapData>,
-    packets: PacketMap,
+    events: Events,
+    packets: Option<Source>,
     /// What the programs of the bench walk over, where the settings ask for them.
     pub reference: Option<ReferenceMaps>,
     /// How often the ring asked for a drain before its time.
@@ -71,6 +72,7 @@ pub struct Datapath {
     pub sequences: Sequences,
     units_before: BTreeMap<u16, PuCounters>,
     ledger_before: Ledger,
+    runtime: Runtime,
 }
 
 /// Which program.
@@ -195,10 +197,16 @@ impl Datapath {
             ledgers,
             networks,
             events,
+            read_counts,
             packets,
             reference,
             ..
         } = object::load(settings)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let events = {
+            let _inside = runtime.enter();
+            Events::new(events, read_counts, &cpus::online()?, clock::boot)?
+        };
         counters.ensure(UNIT + 2)?;
         let cpus = ledgers.cpus();
         let controller = Controller::new(control, requirements::ticks_per_second()?)?;
@@ -210,12 +218,13 @@ impl Datapath {
             ledgers,
             networks,
             events,
-            packets,
+            packets: Some(packets),
             reference,
             pressed: 0,
             sequences: Sequences::new(cpus),
             units_before: BTreeMap::new(),
             ledger_before: Ledger::default(),
+            runtime,
         })
     }
 
@@ -303,7 +312,7 @@ impl Datapath {
     pub fn discard(&mut self) -> Result<()> {
         let epoch = self.controller.swap(&self.flows)?;
         self.flows.drain(epoch, |_| {})?;
-        while self.events.next().is_some() {}
+        self.events.drain(|_| {});
         self.renew()
     }
 
@@ -329,11 +338,25 @@ impl Datapath {
         all.into_iter().next().context("no flow")
     }
 
-    /// Takes out what the ring tells of flows.
+    /// Takes out what is told of flows.
     pub fn news(&mut self) -> Result<Vec<FlowNews>> {
+        let mut records = Vec::new();
+        self.events.drain(|record| records.push(record));
+        self.follow(records)
+    }
+
+    /// Waits until the reader of what is told of flows is woken, and takes it out.
+    pub fn wait_for_news(&mut self) -> Result<Vec<FlowNews>> {
+        let mut records = Vec::new();
+        let woken = self.events.next(|record| records.push(record));
+        self.runtime.block_on(woken)?;
+        self.follow(records)
+    }
+
+    fn follow(&mut self, records: Vec<std::result::Result<Record, DecodeError>>) -> Result<Vec<FlowNews>> {
         let mut all = Vec::new();
-        while let Some(record) = self.events.next() {
-            let Record { cpu, sequence, news } = flow_event(&record)?;
+        for record in records {
+            let Record { cpu, sequence, news } = record?;
             ensure!(self.sequences.follow(cpu, sequence), "CPU {cpu} has told its record {sequence} before");
             match news {
                 Some(news) => all.push(news),
@@ -343,12 +366,15 @@ impl Datapath {
         Ok(all)
     }
 
-    /// Makes buffers of so many octets for the packets that are traced.
-    pub fn buffers(&mut self, octets: usize) -> Result<Buffers> {
+    /// Makes the buffers for the packets that are traced, which the settings say the size of. Once.
+    pub fn buffers(&mut self) -> Result<Buffers> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let source = self.packets.take().context("the buffers are somebody else's")?;
         let packets = {
             let _inside = runtime.enter();
-            Packets::open(&mut self.packets, &cpus::online()?, octets)?
+            let mut packets = Packets::new(source)?;
+            packets.open(&cpus::online()?)?;
+            packets
         };
         Ok(Buffers { packets, runtime })
     }
@@ -435,7 +461,7 @@ impl Datapath {
 /// The buffers of single packets, which nobody reads but the test.
 pub struct Buffers {
     packets: Packets,
-    runtime: tokio::runtime::Runtime,
+    runtime: Runtime,
 }
 
 impl Buffers {
@@ -453,8 +479,8 @@ impl Buffers {
         all.into_iter().map(|packet| Ok(packet?)).collect()
     }
 
-    /// How many the kernel says it found no room for.
-    pub const fn skipped(&self) -> u64 {
+    /// How many the kernel says it found no room for in perf buffers.
+    pub fn skipped(&mut self) -> u64 {
         self.packets.skipped()
     }
 }

@@ -4,7 +4,7 @@ use collector_ebpf::abi::{
     flow::{how, ports},
     report::{FlowEvent, kind},
 };
-use collector_user::drain::decode::{DecodeError, flow_event};
+use collector_user::drain::decode::{self, DecodeError, Padding, Record};
 
 /// A record as the kernel writes it: every field at its offset, in host order but for the ports.
 fn record(family: u8, kind: u8) -> Vec<u8> {
@@ -28,6 +28,10 @@ fn record(family: u8, kind: u8) -> Vec<u8> {
     octets.extend(7_u32.to_ne_bytes());
     octets.extend(3_u32.to_ne_bytes());
     octets
+}
+
+fn flow_event(octets: &[u8]) -> Result<Record, DecodeError> {
+    decode::flow_event(octets, Padding::None)
 }
 
 #[test]

@@ -232,7 +232,7 @@ fn status() -> Status {
         bytes: u64::MAX,
     };
     let queues = QueueSum { dropped: u64::MAX, told: Some(1), untold: None };
-    Status { interfaces: vec![interface], drops: vec![dropped], queues, ledger }
+    Status { interfaces: vec![interface], transport: "auto".into(), drops: vec![dropped], queues, ledger }
 }
 
 #[derive(Clone, Default)]

@@ -5,7 +5,7 @@ use super::{counter::Ledger, layout::layout, xdp::XdpLedger};
 /// A CPU's entry of the map `CONTROL`: what user space tells its programs, and the ledger that they keep. One look-up
 /// serves for both, and what the steady state touches is one cache line.
 ///
-/// All but the ledger is written by user space through shared memory, each word by one aligned store, and read once, at
+/// All but the ledgers is written by user space through shared memory, each word by one aligned store, and read once, at
 /// a program's entry.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,15 +31,17 @@ pub struct Control {
     pub crossed: [Crossed; UPLINKS],
     /// What became of frames at XDP: written likewise.
     pub xdp: XdpLedger,
+    /// Records that user space has read from this CPU's buffer of events, where they go by one.
+    pub events_read: u64,
     #[doc(hidden)]
-    pub _pad: [u64; 6],
+    pub _pad: [u64; 5],
     #[doc(hidden)]
     pub _pad_2: [u64; 32],
 }
 
 // A power of two spares the programs a multiplication.
 layout!(Control, 1024, {
-    word: 0, lease: 8, first_slot_4: 16, first_slot_6: 24, captured: 32, ledger: 40, crossed: 296, xdp: 552, _pad: 720, _pad_2: 768,
+    word: 0, lease: 8, first_slot_4: 16, first_slot_6: 24, captured: 32, ledger: 40, crossed: 296, xdp: 552, events_read: 720, _pad: 728, _pad_2: 768,
 });
 
 /// Uplinks of which it is counted what crossed them, and one entry for all other interfaces. A power of two.

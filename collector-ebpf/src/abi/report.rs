@@ -1,4 +1,4 @@
-//! Records of the ring buffer `EVENTS`.
+//! Records of the ring buffer `EVENTS`, or of the perf buffers `NEWS`.
 
 use super::layout::layout;
 

@@ -14,6 +14,7 @@ use crate::{
         Xdp,
     },
     host::pcap::Filter,
+    kernel::settings::Transport,
 };
 
 pub use capture::CaptureArgs;
@@ -170,6 +171,12 @@ pub struct RunArgs {
     #[arg(long, value_name = "WHERE")]
     pub xdp: Option<Xdp>,
 
+    /// How the programs' records come to user space. [default: auto]
+    ///
+    /// A record is told or counted as lost, whichever way it goes. At most 65,452 octets of a packet go by either.
+    #[arg(long, value_name = "HOW")]
+    pub transport: Option<Transport>,
+
     /// Write the collector's own log, on standard error, for people or for programs. [default: text]
     #[arg(long, value_name = "FORM")]
     pub log_format: Option<LogFormat>,
@@ -195,6 +202,7 @@ impl RunArgs {
         config.log_format = self.log_format.unwrap_or(config.log_format);
         config.attach = self.attach.unwrap_or(config.attach);
         config.xdp = self.xdp.unwrap_or(config.xdp);
+        config.transport = self.transport.unwrap_or(config.transport);
         if !self.trace.is_empty() {
             config.trace.clone_from(&self.trace);
         }
@@ -308,6 +316,20 @@ impl ValueEnum for Xdp {
     }
 }
 
+impl ValueEnum for Transport {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Auto, Self::Ring, Self::Perf]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()).help(match self {
+            Self::Ring => "All by ring buffers of all CPUs: one for events, one for packets and drops",
+            Self::Perf => "All by perf buffers of each CPU: one for events, one for packets and drops",
+            _ => "Events of flows by a ring buffer, packets and drops by perf buffers",
+        }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
@@ -317,6 +339,7 @@ mod tests {
         collector::stash::Aggregate,
         config::{Attach, Config, Interval, LogFormat, Output, OutputConfig, TraceConfig, Tunnels, Xdp},
         host::pcap::Filter,
+        kernel::settings::Transport,
     };
 
     fn run(line: &str) -> Result<RunArgs, clap::Error> {
@@ -337,7 +360,8 @@ mod tests {
         let args =
             run("--config c.toml --iface eth0 --iface veth* --forwarded --output json --duration 10s \
              --flow-interval 2s --counter-interval 250ms --attach clsact --xdp auto --log-format json \
-             --aggregate service --tunnels inner --trace web:in:10s --trace * --snaplen 128 --sample 7")
+             --aggregate service --tunnels inner --trace web:in:10s --trace * --snaplen 128 --sample 7 \
+             --transport perf")
             .unwrap();
         assert_eq!(args.config.as_deref(), Some(std::path::Path::new("c.toml")));
         let mut config = Config {
@@ -357,7 +381,7 @@ mod tests {
             (config.attach, config.log_format, config.xdp),
             (Attach::Clsact, LogFormat::Json, Xdp::Auto)
         );
-        assert_eq!(config.aggregate, Some(Aggregate::Service));
+        assert_eq!((config.aggregate, config.transport), (Some(Aggregate::Service), Transport::Perf));
         assert_eq!(config.duration, Some(Interval::from_seconds(10)));
         assert_eq!(config.flow_interval, Interval::from_seconds(2));
         assert_eq!(config.counter_interval.get().as_millis(), 250);
@@ -402,6 +426,7 @@ mod tests {
             aggregate: Some(Aggregate::Connection),
             log_format: LogFormat::Json,
             duration: Some(Interval::from_seconds(9)),
+            transport: Transport::Ring,
             snaplen: 1000,
             sample: 10,
             trace: vec![TraceConfig { sample: Some(5), ..file_trace }],
@@ -427,6 +452,7 @@ mod tests {
             ("--log-format xml", "[possible values: text, json]"),
             ("--attach xdp", "[possible values: auto, tcx, clsact]"),
             ("--xdp on", "[possible values: off, auto, native, generic]"),
+            ("--transport both", "[possible values: auto, ring, perf]"),
             ("--trace :in", "names no processing unit"),
             ("--trace web:in:10", "expected a number and a unit"),
             ("--snaplen 0", "1..=65535"),

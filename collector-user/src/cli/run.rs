@@ -267,6 +267,7 @@ pub(super) fn options(config: &Config) -> Options {
             new_flows_per_second: limits.new_flows_per_second,
             // Two seconds' worth.
             new_flows_burst: limits.new_flows_per_second.saturating_mul(2),
+            transport: config.transport,
             mark_mask: config.mark_mask,
             drops: (config.drops != Drops::Off).then(|| DropLimits {
                 per_second: limits.drop_reports_per_second,

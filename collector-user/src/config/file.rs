@@ -13,7 +13,7 @@ use super::{
     pu::{self, RawPu},
     trace::{self, RawTrace},
 };
-use crate::{collector::stash::Aggregate, host::pcap::Filter};
+use crate::{collector::stash::Aggregate, host::pcap::Filter, kernel::settings::Transport};
 
 /// The keys of the file. Each that is missing leaves the default. The forms with underscores are from before the keys
 /// had one spelling.
@@ -28,6 +28,7 @@ struct Raw {
     filter: Option<Spanned<String>>,
     attach: Option<Attach>,
     xdp: Option<Xdp>,
+    transport: Option<Transport>,
     duration: Option<Spanned<Length>>,
     flow_interval: Option<Spanned<Length>>,
     counter_interval: Option<Spanned<Length>>,
@@ -85,6 +86,7 @@ pub(super) fn read(text: &str) -> Result<Config, Wrong> {
     config.filter = raw.filter.as_ref().map(filter).transpose()?;
     config.attach = raw.attach.unwrap_or(config.attach);
     config.xdp = raw.xdp.unwrap_or(config.xdp);
+    config.transport = raw.transport.unwrap_or(config.transport);
     config.log_format = raw.log_format.unwrap_or(config.log_format);
     config.duration = interval("duration", raw.duration)?;
     if let Some(length) = interval("flow-interval", raw.flow_interval)? {

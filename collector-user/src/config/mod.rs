@@ -26,7 +26,7 @@ use serde::Deserialize;
 pub use trace::{TraceConfig, TraceError};
 
 use crate::{
-    collector::stash::Aggregate, host::pcap::Filter, pu::trace::DEFAULT_SNAPLEN,
+    collector::stash::Aggregate, host::pcap::Filter, kernel::settings::Transport, pu::trace::DEFAULT_SNAPLEN,
     sink::queue::DEFAULT_CAPACITY,
 };
 
@@ -58,6 +58,8 @@ pub struct Config {
     pub attach: Attach,
     /// Whether a program runs at XDP, too, and where.
     pub xdp: Xdp,
+    /// How the programs' records come to user space.
+    pub transport: Transport,
     /// How long to run; none: until it is interrupted.
     pub duration: Option<Interval>,
     /// How often a flow that lives is reported.
@@ -216,6 +218,7 @@ impl Default for Config {
             outputs: vec![OutputConfig::stdout(Output::default(), DEFAULT_CAPACITY)],
             attach: Attach::default(),
             xdp: Xdp::default(),
+            transport: Transport::default(),
             duration: None,
             flow_interval: Interval::from_seconds(5),
             counter_interval: Interval::from_seconds(30),

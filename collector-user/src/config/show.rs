@@ -31,6 +31,7 @@ impl Config {
         }
         writeln!(out, "attach = {}", quoted(self.attach.name()))?;
         writeln!(out, "xdp = {}", quoted(self.xdp.name()))?;
+        writeln!(out, "transport = {}", quoted(self.transport.name()))?;
         match self.duration {
             Some(duration) => writeln!(out, "duration = {}", quoted(duration))?,
             None => writeln!(out, "# duration: until it is interrupted")?,

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     collector::filter::{Kind, Kinds},
     host::pcap::Filter,
+    kernel::settings::Transport,
 };
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -43,6 +44,7 @@ forwarded = true
 tunnels = "inner"
 drops = "all"
 xdp = "native"
+transport = "ring"
 filter = "tcp port 443"
 output = "json"
 attach = "clsact"
@@ -85,7 +87,7 @@ cidr = ["10.1.2.3/32"]
     assert_eq!(config.iface.iter().map(super::IfaceGlob::as_str).collect::<Vec<_>>(), ["eth0", "veth*"]);
     assert!(config.forwarded);
     assert_eq!(config.tunnels, Tunnels::Inner);
-    assert_eq!((config.drops, config.xdp), (Drops::All, Xdp::Native));
+    assert_eq!((config.drops, config.xdp, config.transport), (Drops::All, Xdp::Native, Transport::Ring));
     assert_eq!(config.filter, Some(Filter::compile("tcp port 443").unwrap()));
     assert_eq!(config.outputs, [OutputConfig::stdout(Output::Json, 1000)]);
     assert_eq!((config.attach, config.log_format), (Attach::Clsact, LogFormat::Json));

@@ -128,7 +128,7 @@ impl Daemon<'_> {
     /// Counts drops from now on; what could not be had is added to `missing`, in words.
     pub(super) fn start_drops(&mut self, missing: &mut Vec<String>) -> Result<(), DaemonError> {
         if matches!(self.drops, Some(Ok(_))) {
-            self.tracing.open(self.options.settings.packets)?;
+            self.open_tracing()?;
         }
         self.dropping = Dropping::start(
             self.drops.take(),

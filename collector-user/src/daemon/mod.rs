@@ -1,8 +1,9 @@
 //! The only module that knows all stages: load, attach, drain, aggregate, report, until told to stop.
 //!
-//! Everything runs on one task. It waits for: the end, the drain's tick, the counters' tick, the ring of events, the
-//! buffers of single packets, wishes for such packets, and changes of interfaces; it never sleeps and never polls.
+//! Everything runs on one task. It waits for: the end, the drain's tick, the counters' tick, events, single packets, wishes
+//! for such packets, and changes of interfaces and of CPUs; it never sleeps and never polls.
 
+mod cpus;
 mod device_drops;
 mod drops;
 mod interfaces;
@@ -35,9 +36,10 @@ use crate::{
     clock::{self, Moment},
     collector::EventCollector,
     drain::{
-        decode::{DecodeError, Record},
+        decode::{DecodeError, FlowNews, Record},
         events::Events,
         faults::Faults,
+        order::Order,
         sequence::Sequences,
     },
     event::{ContainerRecord, Status},
@@ -48,17 +50,19 @@ use crate::{
     kernel::{
         attach::Attachments,
         control::{Controller, LEASE_SECONDS},
+        cpus as kernel_cpus,
         drops::Drops,
         error::KernelError,
         networks::Networks,
         object::{self, CounterMaps, FlowMaps, Ledgers, Loaded},
         programs::Programs,
         requirements,
-        settings::Settings,
+        settings::{Settings, Transport},
         xdp as kernel_xdp,
     },
     pu::{life::Lives as UnitLives, registry::Registry},
 };
+use cpus::Cpus;
 use drops::Dropping;
 use interfaces::Watched;
 pub use options::{DaemonError, Options, Started};
@@ -159,7 +163,9 @@ struct Daemon<'a> {
     ledgers: Ledgers,
     networks: Networks,
     events: Events,
+    order: Order,
     tracing: Tracing,
+    cpus: Cpus,
     faults: Faults,
     flows: Flows,
     units: Registry,
@@ -169,7 +175,7 @@ struct Daemon<'a> {
     watched: Watched,
     hz: u32,
     moment: Moment,
-    /// Records of the ring: read, and those of them that were not understood.
+    /// Records of events: read, and those of them that were not understood.
     records: [u64; 2],
     sequences: Sequences,
     /// Times that the lease ran out, and packets passed uncounted.
@@ -199,6 +205,7 @@ impl<'a> Daemon<'a> {
             ledgers,
             networks,
             events,
+            read_counts,
             packets,
             faults,
             drops,
@@ -207,6 +214,7 @@ impl<'a> Daemon<'a> {
         } = loaded;
         // Where programs interrupt one another, two may take one number.
         let cpus = if requirements::is_preempt_rt() { 0 } else { ledgers.cpus() };
+        let with_buffers = options.settings.buffers_on.clone().map_or_else(kernel_cpus::online, Ok)?;
         counters.ensure(units.last_index())?;
         let mut controller = Controller::new(control, hz)?;
         for (range, index) in units.ranges() {
@@ -225,8 +233,10 @@ impl<'a> Daemon<'a> {
             counters,
             ledgers,
             networks,
-            events: Events::new(events)?,
-            tracing: Tracing::new(packets),
+            events: Events::new(events, read_counts, &with_buffers, clock::boot)?,
+            order: Order::default(),
+            tracing: Tracing::new(packets)?,
+            cpus: Cpus::default(),
             faults: Faults::new(faults)?,
             flows: Flows::new(lives, options.most_flows),
             units,
@@ -252,11 +262,15 @@ impl<'a> Daemon<'a> {
         let created = self.lives.begin(&self.units);
         self.tell_lives(&created);
         self.remove_leftovers().await?;
+        let mut missing = Vec::new();
+        // Before there is a buffer that one could be missing beside.
+        let is_needed = self.options.settings.transport != Transport::Ring;
+        self.cpus = Cpus::new(is_needed, &mut missing);
         // Before the first packet.
         for wish in &self.options.traces {
             self.trace(wish)?;
         }
-        let mut missing = self.reconcile(true).await?;
+        missing.extend(self.reconcile(true).await?);
         missing.extend(self.xdp_unloaded());
         self.watched.queues.begin(queues::list(&self.netlink.handle).await.unwrap_or_default());
         self.start_drops(&mut missing)?;
@@ -306,12 +320,12 @@ impl<'a> Daemon<'a> {
                     self.look_again().await;
                 }
                 result = self.events.next(|record| news.push(record)) => {
-                    result?;
-                    let mut pressure = false;
-                    for record in news.drain(..) {
-                        pressure |= self.book(record).is_some_and(|record| self.learn(&record));
+                    let until = result?;
+                    let is_pressed = self.book_all(news.drain(..));
+                    for news in self.order.until(until) {
+                        self.learn(&news);
                     }
-                    if pressure {
+                    if is_pressed {
                         self.drain()?;
                         drain.reset();
                     }
@@ -326,6 +340,7 @@ impl<'a> Daemon<'a> {
                     let done = self.trace(&wish.wish);
                     wish.answer(done);
                 }
+                change = self.cpus.next() => self.follow_cpus(change),
                 result = self.faults.pass_on() => result?,
             }
         }
@@ -384,7 +399,8 @@ impl<'a> Daemon<'a> {
         drained.and(reported)?;
         let drops = self.dropped();
         let queues = self.queues_told(&interfaces, &drops);
-        Ok(Status { interfaces, drops, queues, ledger })
+        let transport = self.options.settings.transport.name().to_owned();
+        Ok(Status { interfaces, transport, drops, queues, ledger })
     }
 
     fn tell_lives(&self, records: &[ContainerRecord]) {
@@ -418,8 +434,28 @@ impl<'a> Daemon<'a> {
         Ok(())
     }
 
-    /// Books a record that was read from the ring, in the order in which it was. None where it is not to be
-    /// [learned](Self::learn) from.
+    /// Reads the events that are there, and says until when they are in order.
+    fn read_news(&mut self) -> u64 {
+        let mut news = Vec::new();
+        let until = self.events.drain(|record| news.push(record));
+        self.book_all(news.into_iter());
+        until
+    }
+
+    /// Books records as they were read, and puts what they tell in order; `true` where one asks for a drain.
+    fn book_all(&mut self, records: impl Iterator<Item = Result<Record, DecodeError>>) -> bool {
+        let mut is_pressed = false;
+        for record in records {
+            match self.book(record).map(|record| record.news) {
+                Some(Some(news)) => self.order.add(news),
+                Some(None) => is_pressed = true,
+                None => {}
+            }
+        }
+        is_pressed
+    }
+
+    /// Books a record. None where it is not to be [learned](Self::learn) from.
     fn book(&mut self, record: Result<Record, DecodeError>) -> Option<Record> {
         let [read, undecodable] = &mut self.records;
         *read += 1;
@@ -427,19 +463,17 @@ impl<'a> Daemon<'a> {
             Ok(record) => self.sequences.follow(record.cpu, record.sequence).then_some(record),
             Err(error) => {
                 *undecodable += 1;
-                tracing::debug!(%error, "a record of the ring was not understood");
+                tracing::debug!(%error, "a record of an event was not understood");
                 None
             }
         }
     }
 
-    /// Learns what a record tells; `true` where it asks for a drain.
-    fn learn(&mut self, record: &Record) -> bool {
-        let Some(news) = &record.news else { return true };
+    /// Learns what is told of a flow.
+    fn learn(&mut self, news: &FlowNews) {
         let Self { flows, scribe, units, moment, collector, options, watched, .. } = self;
         let teller = Teller { scribe, units, moment, collector: *collector, options, watched };
         flows.learn(news, |id| teller.host_end(id), |id, flow| teller.tell(id, flow));
-        false
     }
 }
 

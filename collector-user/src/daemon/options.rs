@@ -111,7 +111,7 @@ pub enum DaemonError {
     /// There is no thread to load the programs.
     #[error("cannot load the programs")]
     Load(#[source] io::Error),
-    /// The ring of events cannot be waited for.
+    /// Events cannot be waited for.
     #[error("cannot wait for events of the datapath")]
     Events(#[from] io::Error),
 }

@@ -28,13 +28,11 @@ impl Daemon<'_> {
         }
         // What began before the swap is known before its counts are added; what began after it has its counts in the
         // epoch that runs now.
-        let mut news = Vec::new();
-        self.events.drain(|record| news.push(record));
-        let news = news.into_iter().filter_map(|record| self.book(record)).collect::<Vec<_>>();
+        let until = self.read_news();
         let (later, before): (Vec<_>, Vec<_>) =
-            news.into_iter().partition(|record| record.news.is_some_and(|news| news.boot_ns > drained));
-        for record in &before {
-            self.learn(record);
+            self.order.until(until).into_iter().partition(|news| news.boot_ns > drained);
+        for news in &before {
+            self.learn(news);
         }
         let Self { flow_maps, flows, scribe, units, moment, collector, options, watched, .. } = self;
         let teller = Teller { scribe, units, moment, collector: *collector, options, watched };
@@ -50,8 +48,8 @@ impl Daemon<'_> {
         });
         let over = flows.settle(moment.boot_ns, drained, host_end, emit);
         result?;
-        for record in &later {
-            self.learn(record);
+        for news in &later {
+            self.learn(news);
         }
         self.flow_maps.forget(&over)?;
         self.tell_rejected();

@@ -10,11 +10,11 @@ use crate::{
     aggregate::packets::{captured, report},
     drain::{
         decode::{DecodeError, Packet},
-        perf::Packets,
+        packets::Packets,
     },
     error::root_cause,
     event::{PacketEvent, Text},
-    kernel::{cpus, error::KernelError, perf::PacketMap},
+    kernel::{cpus, error::KernelError, transport::Source},
     pu::trace::{NoSuchUnit, Traces, Wish},
 };
 
@@ -110,8 +110,7 @@ pub(super) fn channel() -> (Tracer, Wishes) {
 
 /// What is traced, and the buffers once anything is.
 pub(super) struct Tracing {
-    map: PacketMap,
-    packets: Option<Packets>,
+    packets: Packets,
     traces: Traces,
     tally: Tally,
 }
@@ -130,16 +129,13 @@ pub(super) struct Tally {
 }
 
 impl Tracing {
-    pub(super) fn new(map: PacketMap) -> Self {
-        Self { map, packets: None, traces: Traces::default(), tally: Tally::default() }
+    pub(super) fn new(source: Source) -> Result<Self, KernelError> {
+        Ok(Self { packets: Packets::new(source)?, traces: Traces::default(), tally: Tally::default() })
     }
 
     /// Waits for many packets; for ever where there are no buffers.
     pub(super) async fn next(&mut self, take: impl FnMut(Result<Packet, DecodeError>)) -> io::Result<()> {
-        match &mut self.packets {
-            Some(packets) => packets.next(take).await,
-            None => pending().await,
-        }
+        self.packets.next(take).await
     }
 
     /// What became of the packets that the ledger of the programs knows of.
@@ -153,12 +149,19 @@ impl Tracing {
         self.tally.drops
     }
 
-    /// Makes the buffers, if there are none yet.
-    pub(super) fn open(&mut self, octets: u32) -> Result<(), KernelError> {
-        if self.packets.is_none() {
-            self.packets = Some(Packets::open(&mut self.map, &cpus::online()?, octets as usize)?);
-        }
-        Ok(())
+    /// Makes the buffers that are missing on these CPUs, where there are buffers of CPUs.
+    pub(super) fn open(&mut self, cpus: &[u32]) -> Result<(), KernelError> {
+        self.packets.open(cpus)
+    }
+
+    /// Whether there are some.
+    pub(super) fn has_buffers(&mut self) -> bool {
+        self.packets.has_buffers()
+    }
+
+    /// Forgets those of CPUs that are gone.
+    pub(super) fn forget(&mut self, is_gone: impl Fn(u32) -> bool) {
+        self.packets.forget(is_gone);
     }
 }
 
@@ -166,12 +169,21 @@ impl Daemon<'_> {
     /// Has packets reported from now on.
     pub(super) fn trace(&mut self, wish: &Wish) -> Result<(), DaemonError> {
         let entry = wish.entry(&self.units)?;
-        self.tracing.open(self.options.settings.packets)?;
+        self.open_tracing()?;
         let now = self.programs.anchor()?.boot_ns;
         let trace = self.tracing.traces.add(entry, wish, now);
         self.controller.trace(entry, trace)?;
         self.controller.capture(u32::from(self.options.snaplen) + HEADERS);
         Ok(())
+    }
+
+    /// Makes the buffers for packets, if there are none yet.
+    pub(super) fn open_tracing(&mut self) -> Result<(), KernelError> {
+        if self.tracing.has_buffers() {
+            return Ok(());
+        }
+        let cpus = self.options.settings.buffers_on.clone().map_or_else(cpus::online, Ok)?;
+        self.tracing.open(&cpus)
     }
 
     /// Forgets what is over; after the last of them a packet costs what it cost before.
@@ -224,9 +236,7 @@ impl Daemon<'_> {
     /// Tells of the packets that are there now.
     pub(super) fn drain_packets(&mut self) {
         let mut all = Vec::new();
-        if let Some(packets) = &mut self.tracing.packets {
-            packets.drain(|packet| all.push(packet));
-        }
+        self.tracing.packets.drain(|packet| all.push(packet));
         for packet in all {
             self.tell_packet(packet);
         }

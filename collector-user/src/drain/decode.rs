@@ -234,17 +234,35 @@ pub enum DecodeError {
     },
 }
 
-/// Reads a record of the ring `EVENTS`.
+/// What a transport may put behind a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Padding {
+    /// Nothing: a ring's.
+    None,
+    /// Up to seven octets, so that the next begins at a multiple of 8: a perf buffer's.
+    Perf,
+}
+
+impl Padding {
+    const fn allows(self, octets: usize) -> bool {
+        match self {
+            Self::None => octets == 0,
+            Self::Perf => octets < 8,
+        }
+    }
+}
+
+/// Reads a record of the ring `EVENTS`, or of the buffers `NEWS`.
 ///
 /// # Errors
 ///
 /// [`DecodeError`].
-pub fn flow_event(bytes: &[u8]) -> Result<Record, DecodeError> {
-    let expected = size_of::<FlowEvent>();
-    if bytes.len() != expected {
-        return Err(DecodeError::Length { found: bytes.len(), expected });
+pub fn flow_event(bytes: &[u8], padding: Padding) -> Result<Record, DecodeError> {
+    let (found, expected) = (bytes.len(), size_of::<FlowEvent>());
+    if !found.checked_sub(expected).is_some_and(|behind| padding.allows(behind)) {
+        return Err(DecodeError::Length { found, expected });
     }
-    // SAFETY: as long as the type, any bytes of which are a value; the address may be unaligned.
+    // SAFETY: as long as the type at least, any bytes of which are a value; the address may be unaligned.
     let event = unsafe { bytes.as_ptr().cast::<FlowEvent>().read_unaligned() };
     let record = |news| Record { cpu: event.cpu, sequence: event.sequence, news };
     if event.kind == kind::PRESSURE {
@@ -279,15 +297,12 @@ pub fn flow_event(bytes: &[u8]) -> Result<Record, DecodeError> {
     })))
 }
 
-/// Octets that perf puts behind a sample at most, so that the next begins at a multiple of 8.
-const MOST_PADDING: usize = 7;
-
-/// Reads a sample of the buffers `PACKETS`.
+/// Reads a record of the buffers `PACKETS`, or of the ring `REPORTS`.
 ///
 /// # Errors
 ///
 /// [`DecodeError`].
-pub fn packet(sample: &Bytes) -> Result<Packet, DecodeError> {
+pub fn packet(sample: &Bytes, padding: Padding) -> Result<Packet, DecodeError> {
     let (found, expected) = (sample.len(), size_of::<PacketRecord>());
     let Some(behind) = found.checked_sub(expected) else {
         return Err(DecodeError::Length { found, expected });
@@ -295,8 +310,8 @@ pub fn packet(sample: &Bytes) -> Result<Packet, DecodeError> {
     // SAFETY: as long as the type, any bytes of which are a value; the address may be unaligned.
     let record = unsafe { sample.as_ptr().cast::<PacketRecord>().read_unaligned() };
     let captured = record.captured as usize;
-    let is_padding = |octets: usize| octets <= MOST_PADDING;
-    if record.captured > record.length || !behind.checked_sub(captured).is_some_and(is_padding) {
+    let is_padding = behind.checked_sub(captured).is_some_and(|octets| padding.allows(octets));
+    if record.captured > record.length || !is_padding {
         return Err(DecodeError::Captured { found, captured: record.captured });
     }
     if !(event::RECEIVED..=event::DROPPED).contains(&record.event) {
@@ -319,7 +334,15 @@ mod tests {
         report::FlowEvent,
     };
 
-    use super::{DecodeError, FlowId, Record, flow_event, packet};
+    use super::{DecodeError, FlowId, Padding, Record};
+
+    fn flow_event(bytes: &[u8]) -> Result<Record, DecodeError> {
+        super::flow_event(bytes, Padding::None)
+    }
+
+    fn packet(sample: &Bytes) -> Result<super::Packet, DecodeError> {
+        super::packet(sample, Padding::Perf)
+    }
 
     fn bytes(event: FlowEvent) -> Vec<u8> {
         // SAFETY: a value of the contract has no padding.
@@ -348,6 +371,21 @@ mod tests {
         let mut shifted = vec![0];
         shifted.extend(bytes(FlowEvent { cpu: 3, sequence: 9, ..event() }));
         assert_eq!(flow_event(&shifted[1..]), Ok(record));
+    }
+
+    #[test]
+    fn only_perf_pads_a_record() {
+        let whole = bytes(event());
+        for padding in 0..16 {
+            let padded = [&whole[..], &[0xAA; 16][..padding]].concat();
+            let wrong = DecodeError::Length { found: padded.len(), expected: whole.len() };
+            let expected = |allowed| if allowed { flow_event(&whole) } else { Err(wrong) };
+            assert_eq!(super::flow_event(&padded, Padding::None), expected(padding == 0));
+            assert_eq!(super::flow_event(&padded, Padding::Perf), expected(padding < 8));
+            let sample = sample(record(16), &[0xAA; 32][..16 + padding]);
+            assert_eq!(super::packet(&sample, Padding::None).is_ok(), padding == 0);
+            assert_eq!(super::packet(&sample, Padding::Perf).is_ok(), padding < 8);
+        }
     }
 
     #[test]

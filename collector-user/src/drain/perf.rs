@@ -1,69 +1,95 @@
-//! The buffers of single packets, one a CPU, as a stream for tokio: waits on their descriptors, which are ready when one is
-//! half full. What is less is there for who looks from time to time.
+//! Perf buffers, one a CPU, as a stream for tokio: waits on their descriptors, which are ready when one is half full. What is
+//! less is there for who looks from time to time.
 #![expect(unsafe_code, reason = "tokio wants a promise about the descriptors that it registers")]
 
 use std::{future::poll_fn, io, ops::ControlFlow, task::Poll};
 
 use aya::maps::perf::PerfEvent;
-use bytes::{Bytes, BytesMut};
 use tokio::io::unix::AsyncFd;
 
-use crate::{
-    drain::decode::{DecodeError, Packet, packet},
-    kernel::{
-        error::KernelError,
-        perf::{PacketBuffer, PacketMap},
-    },
+use super::{decode::Padding, transport::Raw};
+use crate::kernel::{
+    error::KernelError,
+    perf::{PerfBuffer, PerfMap},
 };
 
-/// Packets taken at once, so that a flood cannot keep the task from its other work.
-const AT_ONCE: usize = 1024;
-
-/// The buffers, and what was read of them.
-pub struct Packets {
-    buffers: Vec<AsyncFd<PacketBuffer>>,
+/// The buffers of those CPUs that have one.
+pub struct PerCpu {
+    map: PerfMap,
+    octets: u32,
+    buffers: Vec<OfCpu>,
     /// Whose turn it is.
     next: usize,
     skipped: u64,
 }
 
-impl Packets {
-    /// Makes a buffer of so many octets, a power of two of at least a page, on each of these CPUs, and registers it with
-    /// the runtime. On other CPUs the programs find no buffer, and count that.
+struct OfCpu {
+    cpu: u32,
+    buffer: AsyncFd<PerfBuffer>,
+    /// Records that were read or are no more to be had, ever.
+    read: u64,
+}
+
+impl PerCpu {
+    /// None yet; each will have so many octets, a power of two of at least a page.
+    pub const fn new(map: PerfMap, octets: u32) -> Self {
+        Self { map, octets, buffers: Vec::new(), next: 0, skipped: 0 }
+    }
+
+    /// Makes the buffers that are missing on these CPUs, and registers them with the runtime. On other CPUs the programs
+    /// find no buffer, and count that. `written` is what a CPU has written before.
     ///
     /// # Errors
     ///
-    /// As [`PacketMap::open`]; [`KernelError::Host`] where epoll(7) refuses.
+    /// As [`PerfMap::open`]; [`KernelError::Host`] where epoll(7) refuses.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime with I/O.
-    pub fn open(map: &mut PacketMap, cpus: &[u32], octets: usize) -> Result<Self, KernelError> {
-        let open = |cpu: &u32| {
-            let buffer = map.open(*cpu, octets)?;
+    pub fn open(&mut self, cpus: &[u32], written: impl Fn(u32) -> u64) -> Result<(), KernelError> {
+        for cpu in cpus {
+            if self.buffers.iter().any(|of| of.cpu == *cpu) {
+                continue;
+            }
+            // Before there is a buffer, nothing more is written.
+            let read = written(*cpu);
+            let buffer = self.map.open(*cpu, self.octets)?;
             // SAFETY: the buffer owns its descriptor, which stays open and the same as long as the registration holds it.
-            unsafe { AsyncFd::register(buffer) }.map_err(|error| KernelError::Host {
+            let buffer = unsafe { AsyncFd::register(buffer) }.map_err(|error| KernelError::Host {
                 what: "events of a buffer",
                 source: io::Error::from(error),
-            })
-        };
-        Ok(Self { buffers: cpus.iter().map(open).collect::<Result<_, _>>()?, next: 0, skipped: 0 })
+            })?;
+            self.buffers.push(OfCpu { cpu: *cpu, buffer, read });
+        }
+        Ok(())
     }
 
-    /// Waits until there are many packets. Hands each of one CPU to `take`, at most a thousand at once; the CPUs take turns.
-    /// Cancel safe.
+    /// Whether any CPU has a buffer.
+    pub const fn is_open(&self) -> bool {
+        !self.buffers.is_empty()
+    }
+
+    /// Forgets the buffers of CPUs for which `is_gone`: the kernel writes no more to the buffer of a CPU that went offline,
+    /// not even when it has come again. What is in them is to be [read](Self::drain) before.
+    pub fn forget(&mut self, is_gone: impl Fn(u32) -> bool) {
+        self.buffers.retain(|of| !is_gone(of.cpu));
+        self.next = 0;
+    }
+
+    /// Waits until there is much in one of them. Hands each record of that CPU to `take`, at most so many at once; the CPUs
+    /// take turns. Cancel safe.
     ///
     /// # Errors
     ///
     /// What epoll(7) says.
-    pub async fn next(&mut self, mut take: impl FnMut(Result<Packet, DecodeError>)) -> io::Result<()> {
+    pub async fn next(&mut self, most: usize, mut take: impl FnMut(Raw<'_>)) -> io::Result<()> {
         poll_fn(|context| {
-            let Self { buffers, next, skipped } = self;
+            let Self { buffers, next, skipped, .. } = self;
             let (before, after) = buffers.split_at_mut(*next);
-            for (step, buffer) in after.iter_mut().chain(before).enumerate() {
+            for (step, OfCpu { buffer, read, .. }) in after.iter_mut().chain(before).enumerate() {
                 let Poll::Ready(ready) = buffer.poll_read_ready_mut(context) else { continue };
                 let mut ready = ready?;
-                if read(ready.get_inner_mut(), skipped, AT_ONCE, &mut take) < AT_ONCE {
+                if take_out(ready.get_inner_mut(), read, skipped, most, &mut take) < most {
                     ready.clear_ready();
                 }
                 *next = (*next + step + 1) % buffers.len();
@@ -74,30 +100,59 @@ impl Packets {
         .await
     }
 
+    /// Waits until there is much in one of them, and takes nothing out: to be [drained](Self::drain) then. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// What epoll(7) says.
+    pub async fn ready(&mut self) -> io::Result<()> {
+        poll_fn(|context| {
+            let mut any = false;
+            for OfCpu { buffer, .. } in &mut self.buffers {
+                while let Poll::Ready(ready) = buffer.poll_read_ready_mut(context) {
+                    ready?.clear_ready();
+                    any = true;
+                }
+            }
+            if any { Poll::Ready(Ok(())) } else { Poll::Pending }
+        })
+        .await
+    }
+
     /// Hands on what is there now, without waiting: at most what the buffers hold.
-    pub fn drain(&mut self, mut take: impl FnMut(Result<Packet, DecodeError>)) {
-        for buffer in &mut self.buffers {
-            read(buffer.get_mut(), &mut self.skipped, usize::MAX, &mut take);
+    pub fn drain(&mut self, mut take: impl FnMut(Raw<'_>)) {
+        for OfCpu { buffer, read, .. } in &mut self.buffers {
+            take_out(buffer.get_mut(), read, &mut self.skipped, usize::MAX, &mut take);
         }
     }
 
-    /// Packets that the kernel says it found no room for: only once there was room again, so the programs' own count is the
+    /// How many records of each CPU were read or are no more to be had, of all that it has written.
+    pub fn read_counts(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.buffers.iter().map(|of| (of.cpu, of.read))
+    }
+
+    /// Records that the kernel says it found no room for: only once there was room again, so the programs' own count is the
     /// whole one.
     pub const fn skipped(&self) -> u64 {
         self.skipped
     }
 }
 
-fn read(
-    buffer: &mut PacketBuffer,
+/// Hands on what a buffer holds, at most so much; how much that was.
+fn take_out(
+    buffer: &mut PerfBuffer,
+    read: &mut u64,
     skipped: &mut u64,
     most: usize,
-    mut take: impl FnMut(Result<Packet, DecodeError>),
+    mut take: impl FnMut(Raw<'_>),
 ) -> usize {
     let mut count = 0;
     let _ = buffer.read(|record| {
         match record {
-            PerfEvent::Sample { head, tail } => take(packet(&joined(head, tail))),
+            PerfEvent::Sample { head, tail } => {
+                take(Raw { head, tail, padding: Padding::Perf });
+                *read += 1;
+            }
             PerfEvent::Lost { count } => *skipped += count,
         }
         count += 1;
@@ -105,12 +160,4 @@ fn read(
         if count == most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     count
-}
-
-/// A sample in one piece: at the end of the buffer it goes on at the buffer's beginning.
-fn joined(head: &[u8], tail: &[u8]) -> Bytes {
-    let mut whole = BytesMut::with_capacity(head.len() + tail.len());
-    whole.extend_from_slice(head);
-    whole.extend_from_slice(tail);
-    whole.freeze()
 }

@@ -10,6 +10,10 @@ use super::{Dropped, Ledger};
 pub struct Status {
     /// The interfaces it knows, those it left out among them.
     pub interfaces: Vec<InterfaceStatus>,
+    /// How the programs' records come to user space: `auto` (events of flows by a ring buffer, packets by perf buffers),
+    /// `ring` or `perf` (all of them).
+    #[serde(default)]
+    pub transport: String,
     /// What the kernel dropped, those of which there are most first.
     #[serde(default)]
     pub drops: Vec<Dropped>,

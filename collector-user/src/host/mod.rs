@@ -6,4 +6,5 @@ pub mod names;
 pub mod pcap;
 pub mod queues;
 pub mod symbols;
+pub mod uevents;
 pub mod watch;

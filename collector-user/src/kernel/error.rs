@@ -96,8 +96,8 @@ pub enum KernelError {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// There is no buffer for the packets of a CPU.
-    #[error("cannot make the buffer for packets that are seen on CPU {cpu}")]
+    /// There is no buffer for what a CPU reports.
+    #[error("cannot make the buffer for what is seen on CPU {cpu}")]
     Buffer {
         /// The CPU.
         cpu: u32,

@@ -9,7 +9,7 @@ use aya::{
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_HASH;
 use collector_ebpf::abi::flow::TableCounts;
 
-use super::{error::KernelError, memory::SharedArray, perf::PacketMap};
+use super::{error::KernelError, memory::SharedArray, perf::PerfMap};
 
 /// Takes a map out whose entries are read and written in other ways than one by one.
 pub(super) fn data(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, KernelError> {
@@ -27,17 +27,25 @@ where
     take(ebpf, name)?.try_into().map_err(|source| KernelError::Map { map: name, action: "opened", source })
 }
 
-/// Takes the map of the buffers for packets out.
-pub(super) fn packets(ebpf: &mut Ebpf, name: &'static str) -> Result<PacketMap, KernelError> {
-    let map = take(ebpf, name)?;
-    let Map::PerfEventArray(data) = &map else {
-        return Err(KernelError::Missing { what: "map of the kind expected", name });
+/// Takes a map of perf buffers out, and that of the events which wake the reader of these at each record, if there is one.
+pub(super) fn perf(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    waking: Option<&'static str>,
+) -> Result<PerfMap, KernelError> {
+    let mut descriptor = |name| {
+        let map = take(ebpf, name)?;
+        let Map::PerfEventArray(data) = &map else {
+            return Err(KernelError::Missing { what: "map of the kind expected", name });
+        };
+        let descriptor = data.fd().as_fd().try_clone_to_owned();
+        let fail = |source| KernelError::Call { map: name, action: "opened", source };
+        Ok((descriptor.map_err(fail)?, map))
     };
-    let descriptor = data.fd().as_fd().try_clone_to_owned();
-    let descriptor =
-        descriptor.map_err(|source| KernelError::Call { map: name, action: "opened", source })?;
+    let waking = waking.map(&mut descriptor).transpose()?.map(|(waking, _)| waking);
+    let (descriptor, map) = descriptor(name)?;
     let map = map.try_into().map_err(|source| KernelError::Map { map: name, action: "opened", source })?;
-    Ok(PacketMap::new(map, descriptor))
+    Ok(PerfMap::new(map, descriptor, name, waking))
 }
 
 /// Takes a map of maps out.

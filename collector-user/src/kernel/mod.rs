@@ -3,6 +3,7 @@
 //! - [`object`]: loads the embedded programs and maps, sized for this host.
 //! - [`programs`]: what is attached, and what is run by hand.
 //! - [`settings`]: what is decided before.
+//! - [`transport`]: by what records come: rings, or [`perf`] buffers.
 //! - [`attach`]: puts the programs on interfaces, by TCX or clsact.
 //! - [`filters`]: the clsact filters on an interface: leftovers of a killed collector, and room for ours.
 //! - [`xdp`]: puts the program at XDP on interfaces.
@@ -33,4 +34,5 @@ pub mod programs;
 pub mod reasons;
 pub mod requirements;
 pub mod settings;
+pub mod transport;
 pub mod xdp;

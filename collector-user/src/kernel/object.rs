@@ -3,8 +3,7 @@
 use aya::{
     Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
     maps::{
-        Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray, RingBuf,
-        lpm_trie::LpmTrie,
+        Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray, lpm_trie::LpmTrie,
     },
 };
 use aya_log::EbpfLogger;
@@ -26,15 +25,15 @@ use crate::{
         cpus::{self, give_slots, slots_of_one},
         drops::{Drops, Prepared},
         error::KernelError,
-        maps::{data, mapped, outer, packets, shared, tables, typed},
+        maps::{data, mapped, outer, shared, tables, typed},
         memory::SharedArray,
         networks::Networks,
-        perf::PacketMap,
         programs::{EGRESS, INGRESS, Programs, classifier, load_anchor, load_classifiers},
         requirements::{
             check_kernel, check_object, check_privileges, is_preempt_rt, kernel_version, ticks_per_second,
         },
         settings::Settings,
+        transport::{ReadCounts, Sizes, Source},
         xdp,
     },
 };
@@ -60,9 +59,11 @@ pub struct Loaded {
     /// Networks inside of tunnels.
     pub networks: Networks,
     /// Flows that begin and end.
-    pub events: RingBuf<MapData>,
+    pub events: Source,
+    /// How much of them was read.
+    pub read_counts: ReadCounts,
     /// Single packets.
-    pub packets: PacketMap,
+    pub packets: Source,
     /// Rare faults that the programs tell in words.
     pub faults: EbpfLogger<&'static dyn log::Log>,
     /// What counts what the kernel drops, or why there is nothing that does; `None` where it was not asked for.
@@ -173,19 +174,20 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let prepared = settings.drops.as_ref().map(Prepared::new);
     let filtered = u32::from(settings.filter.is_some());
     let xdp_told = xdp::Told::new(settings)?;
+    let sizes = Sizes::new(settings, possible, online.len() as u32);
 
     let mut loader = EbpfLoader::new();
     if let Some(Ok(prepared)) = &prepared {
         prepared.told.tell(&mut loader);
     }
     xdp_told.tell(&mut loader);
+    sizes.tell(&mut loader);
     loader
         .override_global("SLOT_SHIFT_4", &shift_4, true)
         .override_global("SLOT_SHIFT_6", &shift_6, true)
         .override_global("FLOWS_PER_TICK", &per_tick, true)
         .override_global("FLOWS_BURST", &burst, true)
         .override_global("FRAGMENT_TICKS", &fragment_ticks, true)
-        .override_global("RING_SIZE", &settings.ring, true)
         .override_global("POSSIBLE_CPUS", &possible, true)
         .override_global("MARK_MASK", &mark_mask, true)
         .override_global("MARK_SHIFT", &mark_shift, true)
@@ -198,9 +200,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         .map_max_entries("NEW4", settings.identities_4 / 2)
         .map_max_entries("NEW6", settings.identities_6 / 2)
         .map_max_entries("LIVE4", settings.identities_4)
-        .map_max_entries("LIVE6", settings.identities_6)
-        .map_max_entries("EVENTS", settings.ring)
-        .map_max_entries("PACKETS", possible);
+        .map_max_entries("LIVE6", settings.identities_6);
     for (name, factor) in HASH_FACTORS.into_iter().zip(&factors) {
         loader.override_global(name, factor, true);
     }
@@ -234,8 +234,8 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let ledgers = Ledgers { cpus: mapped(&control_map, "CONTROL", possible)?, machines };
     give_slots(&control.control, with_slots, slots_4, slots_6);
     let networks = Networks::new(typed(&mut ebpf, "NETWORKS")?, typed(&mut ebpf, "NETWORKS_MADE")?);
-    let events = typed(&mut ebpf, "EVENTS")?;
-    let packets = packets(&mut ebpf, "PACKETS")?;
+    let [events, packets] = sizes.take(&mut ebpf)?;
+    let read_counts = ReadCounts(mapped(&control_map, "CONTROL", possible)?);
     let faults = EbpfLogger::init(&mut ebpf)?;
     let anchored = shared(&mut ebpf, "ANCHOR", 1)?;
     let reference = settings.reference_programs.then(|| reference_maps(&mut ebpf)).transpose()?;
@@ -248,6 +248,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         ledgers,
         networks,
         events,
+        read_counts,
         packets,
         faults,
         drops,

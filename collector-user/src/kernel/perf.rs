@@ -1,4 +1,4 @@
-//! The buffers for single packets, one a CPU, which wake their reader when they are half full.
+//! Perf buffers, one a CPU, which wake their reader when they are half full.
 //!
 //! aya's perf events wake it at each record, by an interrupt that costs far more than the record itself (in a virtual
 //! machine some microseconds). So the programs write by an event of their own, whose output goes to the buffer of aya's.
@@ -25,46 +25,57 @@ use aya_obj::generated::{
 use crate::kernel::error::KernelError;
 
 /// The map of the buffers.
-pub struct PacketMap {
+pub struct PerfMap {
     map: PerfEventArray<MapData>,
     descriptor: OwnedFd,
+    name: &'static str,
+    /// The map of events that wake at each record, if there is one.
+    waking: Option<OwnedFd>,
 }
 
 /// A CPU's buffer.
-pub struct PacketBuffer {
+pub struct PerfBuffer {
     buffer: PerfEventArrayBuffer<MapData>,
     _event: OwnedFd,
 }
 
-impl PacketMap {
+impl PerfMap {
     /// `descriptor` is one of the map's.
-    pub(super) const fn new(map: PerfEventArray<MapData>, descriptor: OwnedFd) -> Self {
-        Self { map, descriptor }
+    pub(super) const fn new(
+        map: PerfEventArray<MapData>,
+        descriptor: OwnedFd,
+        name: &'static str,
+        waking: Option<OwnedFd>,
+    ) -> Self {
+        Self { map, descriptor, name, waking }
     }
 
-    /// Makes a CPU's buffer, of so many octets: a power of two of at least a page.
+    /// Makes a CPU's buffer, of so many octets: a power of two of at least a page. It takes the place of one before.
     ///
     /// # Errors
     ///
     /// [`KernelError::Buffer`], [`KernelError::Call`].
-    pub fn open(&mut self, cpu: u32, octets: usize) -> Result<PacketBuffer, KernelError> {
-        let pages = (octets / rustix::param::page_size()).max(1);
+    pub fn open(&mut self, cpu: u32, octets: u32) -> Result<PerfBuffer, KernelError> {
+        let pages = (octets as usize / rustix::param::page_size()).max(1);
         let buffer = self.map.open(cpu, Some(pages)).map_err(|source| KernelError::Buffer { cpu, source })?;
-        let fail = |source| KernelError::Call { map: "PACKETS", action: "given a buffer", source };
+        let fail = |source| KernelError::Call { map: self.name, action: "given a buffer", source };
         let event = quiet_event(cpu, &buffer).map_err(fail)?;
-        put(&self.descriptor, cpu, &event).map_err(fail)?;
-        Ok(PacketBuffer { buffer, _event: event })
+        put(&self.descriptor, cpu, event.as_raw_fd()).map_err(fail)?;
+        if let Some(waking) = &self.waking {
+            put(waking, cpu, buffer.as_raw_fd()).map_err(fail)?;
+        }
+        Ok(PerfBuffer { buffer, _event: event })
     }
 }
 
-impl PacketBuffer {
+impl PerfBuffer {
     /// Hands on what is there now, record by record, as long as `take` goes on.
     pub fn read<B>(&mut self, mut take: impl FnMut(PerfEvent<'_>) -> ControlFlow<B>) -> ControlFlow<B> {
         self.buffer.try_fold((), |(), record| take(record))
     }
 }
 
-impl AsRawFd for PacketBuffer {
+impl AsRawFd for PerfBuffer {
     fn as_raw_fd(&self) -> RawFd {
         self.buffer.as_raw_fd()
     }
@@ -112,13 +123,12 @@ struct Element {
     flags: u64,
 }
 
-/// Puts a CPU's event into the map.
-fn put(map: &impl AsFd, cpu: u32, event: &OwnedFd) -> io::Result<()> {
-    let event = event.as_raw_fd();
+/// Puts an event into the map.
+fn put(map: &impl AsFd, index: u32, event: RawFd) -> io::Result<()> {
     let element = Element {
         map_fd: map.as_fd().as_raw_fd() as u32,
         _pad: 0,
-        key: ptr::from_ref(&cpu) as u64,
+        key: ptr::from_ref(&index) as u64,
         value: ptr::from_ref(&event) as u64,
         flags: 0,
     };

@@ -1,7 +1,44 @@
 //! What is decided before the programs are loaded.
 
+use serde::Deserialize;
+
 use super::drops::DropLimits;
 use crate::host::pcap::Filter;
+
+/// How the programs' records come to user space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Transport {
+    /// Events of flows by a ring buffer of all CPUs, packets by a perf buffer of each.
+    #[default]
+    Auto,
+    /// All by ring buffers: one for events, one for packets.
+    Ring,
+    /// All by perf buffers: on each CPU one for events, one for packets.
+    Perf,
+}
+
+impl Transport {
+    /// The name in the file, on the command line and in the status.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Ring => "ring",
+            Self::Perf => "perf",
+        }
+    }
+
+    /// Whether events of flows go by perf buffers.
+    pub const fn events_by_perf(self) -> bool {
+        matches!(self, Self::Perf)
+    }
+
+    /// Whether single packets go by a ring buffer.
+    pub const fn packets_by_ring(self) -> bool {
+        matches!(self, Self::Ring)
+    }
+}
 
 /// What an operator can bound, and what a host decides.
 #[derive(Clone, Debug)]
@@ -24,11 +61,17 @@ pub struct Settings {
     pub new_flows_burst: u32,
     /// Seconds that the first fragment of a datagram is remembered, so that those behind it are counted in its flow.
     pub fragment_seconds: u32,
-    /// Octets of the ring of events; a power of two of at least a page.
+    /// How records come to user space.
+    pub transport: Transport,
+    /// Octets of the ring of events; a power of two of at least a page. Where they go by perf buffers, those of all CPUs
+    /// together have as many.
     pub ring: u32,
     /// Octets of the buffer for single packets on each CPU; a power of two of at least a page. There is none as long as
-    /// nobody asks for packets.
+    /// nobody asks for packets. Where they go by a ring, that has as many for each CPU, from the start.
     pub packets: u32,
+    /// The CPUs that have perf buffers at first; all that are online where nothing is said. Others have theirs when they
+    /// come online.
+    pub buffers_on: Option<Vec<u32>>,
     /// The bits of `skb->mark` that hold a processing unit's mark; contiguous, or 0 for none.
     pub mark_mask: u32,
     /// The CPUs that have slots; all that are online where nothing is said. A packet on another one is counted in the
@@ -57,9 +100,11 @@ impl Default for Settings {
             new_flows_burst: 200_000,
             // As long as Linux waits for the rest of a datagram (net.ipv4.ipfrag_time).
             fragment_seconds: 30,
+            transport: Transport::Auto,
             ring: 1 << 22,
             // With the page that perf adds, what the kernel lets a user lock on each CPU (perf_event_mlock_kb).
             packets: 1 << 19,
+            buffers_on: None,
             mark_mask: 0xFFFC_0000,
             slots_on: None,
             drops: Some(DropLimits::default()),

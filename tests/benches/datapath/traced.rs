@@ -12,7 +12,7 @@ use collector_tests::{
     measure::median,
     testrun::{Datapath, own},
 };
-use collector_user::kernel::programs::INGRESS;
+use collector_user::kernel::{programs::INGRESS, settings::Settings};
 
 use crate::{ends, settings};
 
@@ -21,15 +21,15 @@ const REPEAT: u32 = 50_000;
 /// Runs before those.
 const WARM_UP: u32 = 10_000;
 /// Octets of a CPU's buffer.
-const BUFFER: usize = 1 << 24;
+const BUFFER: u32 = 1 << 24;
 /// Octets that are reported of a packet where the snap length is 64.
 const CAPTURED: u32 = 128;
 
 pub(crate) fn run(rounds: usize) -> Result<()> {
     let frame = ends(4).tcp(ACK, 1400);
-    let mut datapath = Datapath::load(&settings())?;
+    let mut datapath = Datapath::load(&Settings { packets: BUFFER, ..settings() })?;
     datapath.controller.set_role(own())?;
-    let mut buffers = datapath.buffers(BUFFER)?;
+    let mut buffers = datapath.buffers()?;
     let every = |every| Some(Trace { until_ns: [FOR_EVER; 2], every, _pad: 0 });
     let [own, other] = [index::FIRST, index::FIRST + 1].map(u32::from);
     let cases = [

@@ -3,7 +3,7 @@
 #![no_main]
 
 use collector_ebpf::abi::flow::{FlowKey4, FlowKey6};
-use collector_user::drain::decode::{FlowId, flow_event, packet};
+use collector_user::drain::decode::{FlowId, Padding, flow_event, packet};
 use libfuzzer_sys::fuzz_target;
 
 /// `N` octets from `at` on.
@@ -12,13 +12,15 @@ fn octets<const N: usize>(record: &[u8; 40], at: usize) -> [u8; N] {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    // News, or nothing, or an error with a sentence.
-    if let Err(error) = flow_event(bytes) {
-        assert!(!error.to_string().is_empty());
-    }
-    match packet(&bytes.to_vec().into()) {
-        Ok(packet) => assert_eq!(packet.octets.len(), packet.record.captured as usize),
-        Err(error) => assert!(!error.to_string().is_empty()),
+    for padding in [Padding::None, Padding::Perf] {
+        // News, or nothing, or an error with a sentence.
+        if let Err(error) = flow_event(bytes, padding) {
+            assert!(!error.to_string().is_empty());
+        }
+        match packet(&bytes.to_vec().into(), padding) {
+            Ok(packet) => assert_eq!(packet.octets.len(), packet.record.captured as usize),
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
     }
     // A drained flow is forgotten by the key that its name leads to: the same octets, or it would stay for ever.
     let Some(record) = bytes.first_chunk::<40>() else { return };

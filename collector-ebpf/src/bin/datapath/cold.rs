@@ -220,12 +220,13 @@ fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> Outcome {
         unsafe { ((*place.counts()).pu, true) }
     } else {
         let who = forget(skb, identity::find::<K>(skb, packet));
-        report::flow::<K>(packet, who);
+        report::flow::<K>(skb, packet, who);
         let in_flow = match place {
             _ if Who::unpack(who).refused => false,
             Some(place) => slot::take::<K>(place.key, packet, who) != 0,
             None => slot::into_table::<K>(packet, who, wire.packets, wire.bytes) != 0,
         };
+        report::if_pressed(skb);
         (Who::unpack(who).pu, in_flow)
     };
     if in_flow && let Some(place) = place {

@@ -8,10 +8,9 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{BPF_F_CURRENT_CPU, BPF_NOEXIST},
+    bindings::BPF_NOEXIST,
     helpers::generated::{
-        bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_perf_event_output,
-        bpf_probe_read_kernel, bpf_skb_output,
+        bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_probe_read_kernel,
     },
     programs::BtfTracePointContext,
 };
@@ -23,10 +22,13 @@ use collector_ebpf::abi::{
 
 use crate::{
     atomic, classify,
-    maps::{DROP_BUDGETS, DROP_LEDGER, DROPS, PACKETS},
+    maps::{DROP_BUDGETS, DROP_LEDGER, DROPS},
     packet::opaque,
     read::role_of_index,
-    settings::{DROP_BURST, DROP_INTERVAL, DROP_REASONS, DROP_SNAP, NAMESPACE, TRIAL, TRIAL_LENGTH},
+    settings::{
+        DROP_BURST, DROP_INTERVAL, DROP_REASONS, DROP_SNAP, NAMESPACE, PACKETS_BY_RING, TRIAL, TRIAL_LENGTH,
+    },
+    transport,
 };
 
 mod folded;
@@ -226,7 +228,8 @@ fn report(ctx: &BtfTracePointContext, dropped: &Dropped, place: u64, reason: u32
     let mut report = Report { record: PacketRecord::EMPTY, octets: [0; WINDOW] };
     let wanted = dropped.length.min(DROP_SNAP.load());
     let here = dropped.linear.min(wanted).min(WINDOW as u32);
-    let added = if wanted > here && dropped.before <= here { wanted - dropped.before } else { 0 };
+    let has_rest = wanted > here && dropped.before <= here && PACKETS_BY_RING.load() == 0;
+    let added = if has_rest { wanted - dropped.before } else { 0 };
     // LLVM knows the bound and would leave the comparison out; the verifier wants to see it.
     let copied = opaque(if added == 0 { here } else { dropped.before } as usize);
     if copied > WINDOW {
@@ -265,16 +268,13 @@ fn report(ctx: &BtfTracePointContext, dropped: &Dropped, place: u64, reason: u32
     record.link = if captured == 0 { link::NONE } else { dropped.link };
     record.end = (whose >> 16) as u8;
     record.filtered = (whose >> FILTERED_AT) as u8;
-    let size = (size_of::<PacketRecord>() + copied) as u64;
-    let map = (&raw const PACKETS).cast_mut().cast();
-    let (cpu, octets) = (u64::from(BPF_F_CURRENT_CPU as u32), (&raw mut report).cast());
-    // SAFETY: the kernel's context and its buffer, a map of this object, and as many octets as the report has at least.
+    let size = size_of::<PacketRecord>() + copied;
+    // SAFETY: the kernel's context and its buffer.
     let error = unsafe {
         if added == 0 {
-            bpf_perf_event_output(ctx.as_ptr(), map, cpu, octets, size)
+            transport::whole(ctx.as_ptr(), &mut report, size)
         } else {
-            let skb: *mut c_void = ctx.arg(0);
-            bpf_skb_output(skb, map, u64::from(added) << 32 | cpu, octets, size)
+            transport::with_rest(ctx.arg(0), &mut report, size, added)
         }
     };
     if error == 0 {

@@ -4,7 +4,8 @@
 //! holds its slot of the CPU's cache, and [`cold`] does all that is rarer: any kind of packet, [`identity`]
 //! (and [`classify`], once or twice a flow, which asks for a [`socket`] or a [`route`]; or that of the flow that an ICMP
 //! error is a [`quote`] of), [`slot`], [`table`], [`fill`], and [`report`], which tells user space of flows that
-//! begin and end. Last, [`trace`] reports the packet itself, where somebody asks for its unit's. Programs at TC only ever let a packet pass on (`TC_ACT_UNSPEC`: the next program sees it
+//! begin and end. Last, [`trace`] reports the packet itself, where somebody asks for its unit's. What is reported goes by a
+//! [`transport`]. Programs at TC only ever let a packet pass on (`TC_ACT_UNSPEC`: the next program sees it
 //! too), and write nothing to it but its mark.
 //!
 //! On the host this file is an empty program, so that the bodies are linted by the stable toolchain.
@@ -52,6 +53,7 @@ mod slot;
 mod socket;
 mod table;
 mod trace;
+mod transport;
 mod untyped;
 mod walk;
 mod xdp;

@@ -122,13 +122,40 @@ pub(crate) static NETWORKS_MADE: PerCpuArray<u32, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static CIDRS: LpmTrie<[u8; 16], u32, 16384> = LpmTrie::new();
 
-/// Flows that begin and end.
+/// Flows that begin and end, where they go by the ring.
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<FlowEvent, { 1 << 20 }> = RingBuf::new();
 
-/// Single packets: a [`PacketRecord`] each, and its octets behind it. A buffer a CPU, where user space has made one.
+/// Flows that begin and end, where they go by a buffer of each CPU.
+#[btf_map]
+pub(crate) static NEWS: PerfEventArray = PerfEventArray::new();
+
+/// The same buffers, for what wakes their reader at once.
+#[btf_map]
+pub(crate) static NEWS_AT_ONCE: PerfEventArray = PerfEventArray::new();
+
+/// Single packets, where they go by a buffer of each CPU that user space has made one for: a [`PacketRecord`] each, and its
+/// octets behind it.
 #[btf_map]
 pub(crate) static PACKETS: PerfEventArray = PerfEventArray::new();
+
+/// Single packets, where they go by a ring.
+#[btf_map]
+pub(crate) static REPORTS: RingBuf<PacketRecord, 4096> = RingBuf::new();
+
+/// Where a packet is put together that goes by the ring: an entry a CPU.
+#[btf_map]
+pub(crate) static ROOM: Array<Room, 1> = Array::new();
+
+/// See [`ROOM`].
+#[repr(C, align(8))]
+pub(crate) struct Room {
+    pub(crate) record: PacketRecord,
+    pub(crate) octets: [u8; ROOM_SIZE],
+}
+
+/// A power of two, at least what is ever captured of a packet.
+pub(crate) const ROOM_SIZE: usize = 1 << 16;
 
 /// Whose packets are reported, by the unit's index. Written by user space.
 #[btf_map]
@@ -150,6 +177,10 @@ pub(crate) struct Asked {
     pub(crate) fib: bpf_fib_lookup,
     /// When the flow of this run began: the clock is read once.
     pub(crate) begun_ns: u64,
+    /// What is told of it by a buffer of this CPU.
+    pub(crate) event: FlowEvent,
+    /// Not 0 where a drain is to be asked for.
+    pub(crate) is_pressed: u64,
 }
 
 /// Octets that headers may take in [`SCRATCH`].

@@ -1,20 +1,23 @@
 //! What user space is told at once: flows that begin and end, that a drain is due, and the clock.
 
+use core::ptr;
+
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns};
 use collector_ebpf::abi::report::{FlowEvent, kind};
 
 use crate::{
-    count,
+    Skb, count,
     family::{Key, Rest},
     identity::Who,
-    maps::{ANCHOR, ASKED, EVENTS},
+    maps::{ANCHOR, ASKED},
     read::Packet,
-    share,
+    settings::EVENTS_BY_PERF,
+    share, transport,
 };
 
 /// Reports that the packet's flow began or ended, where `who` says so.
 #[inline(never)]
-pub(crate) fn flow<K: Key>(packet: &Packet, who: u32) -> u32 {
+pub(crate) fn flow<K: Key>(skb: Skb, packet: &Packet, who: u32) -> u32 {
     let Who { pu, how, event, .. } = Who::unpack(who);
     if event == 0 {
         return 0;
@@ -24,14 +27,9 @@ pub(crate) fn flow<K: Key>(packet: &Packet, who: u32) -> u32 {
         count::ledger(|ledger| ledger.reserve_failed += 1);
         return 0;
     }
-    let Some(mut entry) = EVENTS.reserve(0) else {
-        count::ledger(|ledger| ledger.reserve_failed += 1);
-        share::lost(pu);
-        return 0;
-    };
     let key = packet.key::<K>();
     let Rest { local_port, remote_port, boundary, protocol, ports } = key.rest();
-    entry.write(FlowEvent {
+    let written = transport::event(skb, false, || FlowEvent {
         boot_ns: if event == kind::START { begun() } else { now() },
         local: key.local(),
         remote: key.remote(),
@@ -49,22 +47,50 @@ pub(crate) fn flow<K: Key>(packet: &Packet, who: u32) -> u32 {
         sequence,
         cpu,
     });
-    entry.submit(0);
-    count::ledger(|ledger| ledger.reported += 1);
+    if written {
+        count::ledger(|ledger| ledger.reported += 1);
+    } else {
+        count::ledger(|ledger| ledger.reserve_failed += 1);
+        share::lost(pu);
+    }
     0
 }
 
-/// Asks for a drain before its time.
+/// Asks for a drain before its time: at once where that needs no context, else [when there is one](if_pressed).
 #[inline(always)]
 pub(crate) fn pressure() {
+    if EVENTS_BY_PERF.load() == 0 {
+        press(ptr::null_mut());
+    } else if let Some(asked) = ASKED.get_ptr_mut(0) {
+        // SAFETY: this CPU's own entry.
+        unsafe { (*asked).is_pressed = 1 };
+    }
+}
+
+/// Asks for the drain that this run has found due, if it has.
+#[inline(always)]
+pub(crate) fn if_pressed(skb: Skb) {
+    if EVENTS_BY_PERF.load() != 0
+        && let Some(asked) = ASKED.get_ptr_mut(0)
+        // SAFETY: this CPU's own entry.
+        && unsafe { (*asked).is_pressed } != 0
+    {
+        // SAFETY: as above.
+        unsafe { (*asked).is_pressed = 0 };
+        press(skb);
+    }
+}
+
+/// `skb` is of no use to the ring.
+#[inline(always)]
+fn press(skb: Skb) {
     let (cpu, sequence) = (cpu(), sequence());
-    let Some(mut entry) = EVENTS.reserve(0) else {
+    let pressure = || FlowEvent { kind: kind::PRESSURE, family: 4, sequence, cpu, ..NOTHING };
+    if transport::event(skb, true, pressure) {
+        count::ledger(|ledger| ledger.reported += 1);
+    } else {
         count::ledger(|ledger| ledger.reserve_failed += 1);
-        return;
-    };
-    entry.write(FlowEvent { kind: kind::PRESSURE, family: 4, sequence, cpu, ..NOTHING });
-    entry.submit(0);
-    count::ledger(|ledger| ledger.reported += 1);
+    }
 }
 
 const NOTHING: FlowEvent = FlowEvent {

@@ -52,9 +52,21 @@ pub(crate) static FLOWS_PER_TICK: Global<u32> = Global::new(400 << 10);
 #[unsafe(no_mangle)]
 pub(crate) static FLOWS_BURST: Global<u32> = Global::new(100_000 << 10);
 
-/// Octets of the ring of events.
+/// Octets of the ring of events, or of the buffer that each CPU has in its place.
 #[unsafe(no_mangle)]
 pub(crate) static RING_SIZE: Global<u32> = Global::new(1 << 20);
+
+/// 1 where events go by a buffer of each CPU, too, not by a ring.
+#[unsafe(no_mangle)]
+pub(crate) static EVENTS_BY_PERF: Global<u32> = Global::new(0);
+
+/// 1 where single packets go by a ring, too, not by a buffer of each CPU.
+#[unsafe(no_mangle)]
+pub(crate) static PACKETS_BY_RING: Global<u32> = Global::new(0);
+
+/// Of the ring of single packets: the logarithm of the octets that are written to it before its reader is woken.
+#[unsafe(no_mangle)]
+pub(crate) static WAKE_SHIFT: Global<u32> = Global::new(12);
 
 /// For how many ticks the first fragment of a datagram is remembered.
 #[unsafe(no_mangle)]

@@ -3,16 +3,11 @@
 //! Nothing here is run as long as nothing is traced. What is traced is `filtered`, `sampled`, `output_failed` or reported,
 //! and the ledger has each.
 
-use core::ffi::c_void;
-
-use aya_ebpf::{
-    bindings::BPF_F_CURRENT_CPU,
-    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_perf_event_output},
-};
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns};
 use collector_ebpf::{
     abi::{
         control::Control,
-        packet::{PacketRecord, event, link},
+        packet::{event, link},
         pu::{Role, role},
         trace::{ALL, Trace},
     },
@@ -21,9 +16,10 @@ use collector_ebpf::{
 
 use crate::{
     Skb, account, count, filter,
-    maps::{PACKETS, ROLES, SCRATCH, TRACED},
+    maps::{ROLES, TRACED},
     packet::metadata_vlan,
     read::{self, Packet},
+    transport,
 };
 
 /// Reports the packet, which was counted for unit `pu`, if that is traced: one that `is_leaving`, or came in. 0.
@@ -114,11 +110,10 @@ fn is_due(pu: u16, many: u32) -> bool {
 fn output(skb: Skb, pu: u16, is_leaving: bool, now: u64, role: &Role) -> i64 {
     let link = link_of(skb, role, is_leaving);
     let packets = packets(skb, role);
-    let (Some(scratch), Some(control)) = (SCRATCH.get_ptr_mut(0), account::control()) else { return -1 };
-    // SAFETY: the scratch and the control entry are live for the run; the kernel hands the program a live context. What
-    // is written lies in the scratch, field by field: LLVM would make the whole on the stack first.
+    let (Some(record), Some(control)) = (transport::record(), account::control()) else { return -1 };
+    // SAFETY: the record and the control entry are live for the run; the kernel hands the program a live context. What
+    // is written lies in a map, field by field: LLVM would make the whole on the stack first.
     unsafe {
-        let record = &raw mut (*scratch).record;
         let length = (*skb).len;
         let captured = length.min(octets(control));
         let tag = metadata_vlan(skb);
@@ -142,13 +137,7 @@ fn output(skb: Skb, pu: u16, is_leaving: bool, now: u64, role: &Role) -> i64 {
         (*record).end = 0;
         (*record).filtered = 0;
         (*record)._pad = [0; 2];
-        bpf_perf_event_output(
-            skb.cast(),
-            (&raw const PACKETS).cast_mut().cast::<c_void>(),
-            u64::from(captured) << 32 | u64::from(BPF_F_CURRENT_CPU as u32),
-            record.cast(),
-            size_of::<PacketRecord>() as u64,
-        )
+        transport::packet(skb, record, captured)
     }
 }
 

@@ -7,6 +7,7 @@ use clap::{Args, value_parser};
 use crate::{
     config::{Attach, Config, Drops, IfaceGlob, Interval, LogFormat},
     host::pcap::Filter,
+    kernel::settings::Transport,
 };
 
 /// What follows the options in its help.
@@ -69,6 +70,11 @@ pub struct CaptureArgs {
     #[arg(long, value_name = "HOW")]
     pub attach: Option<Attach>,
 
+    /// How packets and drops come from the kernel: by perf buffers of each CPU (auto, perf), or by a ring buffer of all.
+    /// [default: auto]
+    #[arg(long, value_name = "HOW")]
+    pub transport: Option<Transport>,
+
     /// Write the collector's own log, on standard error, for people or for programs. [default: text]
     #[arg(long, value_name = "FORM")]
     pub log_format: Option<LogFormat>,
@@ -100,6 +106,7 @@ impl CaptureArgs {
         config.aggregate = None;
         config.duration = self.duration;
         config.attach = self.attach.unwrap_or(config.attach);
+        config.transport = self.transport.unwrap_or(config.transport);
         config.log_format = self.log_format.unwrap_or(config.log_format);
     }
 }
@@ -115,6 +122,7 @@ mod tests {
         cli::args::{Cli, Command},
         config::{Attach, Config, Interval, LogFormat},
         host::pcap::Filter,
+        kernel::settings::Transport,
     };
 
     fn capture(line: &str) -> Result<CaptureArgs, clap::Error> {
@@ -131,7 +139,7 @@ mod tests {
     fn everything_can_be_said_and_wins() {
         let args = capture(
             "-w c.pcapng --iface eth0 --iface veth* --pu web --snaplen 96 --count 7 --duration 2s \
-             --attach clsact --log-format json --config c.toml --filter udp_port_7001",
+             --attach clsact --log-format json --config c.toml --filter udp_port_7001 --transport ring",
         )
         .unwrap();
         assert_eq!((args.write.as_path(), args.pu.as_deref()), (Path::new("c.pcapng"), Some("web")));
@@ -140,7 +148,7 @@ mod tests {
         args.apply(&mut config);
         assert_eq!(config.iface.iter().map(ToString::to_string).collect::<Vec<_>>(), ["eth0", "veth*"]);
         assert_eq!((config.attach, config.log_format), (Attach::Clsact, LogFormat::Json));
-        assert_eq!(config.duration, Some(Interval::from_seconds(2)));
+        assert_eq!((config.duration, config.transport), (Some(Interval::from_seconds(2)), Transport::Ring));
         assert!(config.outputs.is_empty());
         assert_eq!(config.filter.as_ref().map(Filter::expression), Some("udp port 7001"));
     }

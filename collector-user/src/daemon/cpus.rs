@@ -1,0 +1,81 @@
+//! CPUs that come and go while the daemon runs: what goes by perf buffers needs one on each.
+
+use std::{future::pending, io};
+
+use super::Daemon;
+use crate::{
+    host::uevents::{CpuChange, Uevents},
+    kernel::{cpus, error::KernelError},
+};
+
+/// Who tells of them.
+#[derive(Default)]
+pub(super) struct Cpus {
+    uevents: Option<Uevents>,
+}
+
+impl Cpus {
+    /// Listens, where that `is_needed`. What could not be had is added to `missing`, in words.
+    pub(super) fn new(is_needed: bool, missing: &mut Vec<String>) -> Self {
+        let heard = is_needed.then(Uevents::open).transpose();
+        let uevents = heard.unwrap_or_else(|error| {
+            missing.push(format!(
+                "CPUs that come online later: the kernel does not tell of them ({error}), so reports of packets that \
+                 they see are lost, and counted (`output_failed`)"
+            ));
+            None
+        });
+        Self { uevents }
+    }
+
+    /// Waits until some come or go; for ever where nobody tells.
+    pub(super) async fn next(&mut self) -> io::Result<CpuChange> {
+        match &mut self.uevents {
+            Some(uevents) => uevents.next().await,
+            None => pending().await,
+        }
+    }
+}
+
+impl Daemon<'_> {
+    /// Gives buffers to CPUs that have come, and takes those of CPUs that have gone. Where that fails, what is seen there
+    /// is counted all the same, and what cannot be told of it, too.
+    pub(super) fn follow_cpus(&mut self, change: io::Result<CpuChange>) {
+        let result = match change {
+            Ok(CpuChange::Online(cpu)) => self
+                .open_buffers(&[cpu])
+                .inspect(|()| tracing::info!("CPU {cpu} has come: what it sees is told from now on")),
+            Ok(CpuChange::Offline(cpu)) => {
+                self.forget_buffers(|it| it == cpu);
+                Ok(())
+            }
+            Ok(CpuChange::Any) => cpus::online().and_then(|online| {
+                self.forget_buffers(|cpu| !online.contains(&cpu));
+                self.open_buffers(&online)
+            }),
+            Err(source) => {
+                self.cpus.uevents = None;
+                Err(KernelError::Host { what: "CPUs that come and go", source })
+            }
+        };
+        if let Err(error) = result {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "reports of what some CPU sees are lost, and counted"
+            );
+        }
+    }
+
+    fn open_buffers(&mut self, cpus: &[u32]) -> Result<(), KernelError> {
+        // Those of packets are made when somebody asks for packets.
+        let packets = if self.tracing.has_buffers() { self.tracing.open(cpus) } else { Ok(()) };
+        self.events.open(cpus).and(packets)
+    }
+
+    fn forget_buffers(&mut self, is_gone: impl Fn(u32) -> bool) {
+        self.read_news();
+        self.drain_packets();
+        self.events.forget(&is_gone);
+        self.tracing.forget(&is_gone);
+    }
+}

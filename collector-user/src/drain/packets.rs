@@ -1,0 +1,90 @@
+//! Single packets, by whatever transport.
+
+use std::{future::pending, io};
+
+use bytes::{Bytes, BytesMut};
+
+use super::{
+    decode::{DecodeError, Packet, packet},
+    transport::{Raw, Transport},
+};
+use crate::kernel::{error::KernelError, transport::Source};
+
+/// Packets taken at once, so that a flood cannot keep the task from its other work.
+const AT_ONCE: usize = 1024;
+
+/// What brings packets.
+pub struct Packets {
+    transport: Transport,
+}
+
+impl Packets {
+    /// Where they come by perf buffers, there are none until they are [opened](Self::open).
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Host`] where epoll(7) refuses.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with I/O.
+    pub fn new(source: Source) -> Result<Self, KernelError> {
+        Ok(Self { transport: Transport::new(source)? })
+    }
+
+    /// Makes the perf buffers that are missing on these CPUs, where packets come by such.
+    ///
+    /// # Errors
+    ///
+    /// As [`PerCpu::open`](super::perf::PerCpu::open).
+    ///
+    /// # Panics
+    ///
+    /// As [`new`](Self::new).
+    pub fn open(&mut self, cpus: &[u32]) -> Result<(), KernelError> {
+        self.transport.per_cpu().map_or(Ok(()), |buffers| buffers.open(cpus, |_| 0))
+    }
+
+    /// Whether there are perf buffers.
+    pub fn has_buffers(&mut self) -> bool {
+        self.transport.per_cpu().is_some_and(|buffers| buffers.is_open())
+    }
+
+    /// Forgets the perf buffers of CPUs for which `is_gone`; they are to be [drained](Self::drain) before.
+    pub fn forget(&mut self, is_gone: impl Fn(u32) -> bool) {
+        if let Some(buffers) = self.transport.per_cpu() {
+            buffers.forget(is_gone);
+        }
+    }
+
+    /// Waits until there are many packets, for ever where there is no buffer for them. Hands each to `take`, at most a
+    /// thousand at once. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// What epoll(7) says.
+    pub async fn next(&mut self, mut take: impl FnMut(Result<Packet, DecodeError>)) -> io::Result<()> {
+        if self.transport.per_cpu().is_some_and(|buffers| !buffers.is_open()) {
+            return pending().await;
+        }
+        self.transport.next(AT_ONCE, |raw| take(packet(&whole(raw), raw.padding))).await
+    }
+
+    /// Hands on what is there now, without waiting.
+    pub fn drain(&mut self, mut take: impl FnMut(Result<Packet, DecodeError>)) {
+        self.transport.drain(|raw| take(packet(&whole(raw), raw.padding)));
+    }
+
+    /// Packets that the kernel says it found no room for in perf buffers.
+    pub fn skipped(&mut self) -> u64 {
+        self.transport.per_cpu().map_or(0, |buffers| buffers.skipped())
+    }
+}
+
+/// A record in one piece, apart from its buffer.
+fn whole(raw: Raw<'_>) -> Bytes {
+    let mut whole = BytesMut::with_capacity(raw.head.len() + raw.tail.len());
+    whole.extend_from_slice(raw.head);
+    whole.extend_from_slice(raw.tail);
+    whole.freeze()
+}

@@ -1,0 +1,145 @@
+//! By what the programs' records come: a ring of all CPUs, or a perf buffer of each. Sized before the programs are loaded,
+//! which are told.
+
+use std::{mem::offset_of, sync::atomic::Ordering};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{MapData, RingBuf},
+};
+use collector_ebpf::abi::control::Control;
+
+use super::{
+    error::KernelError,
+    maps::{perf, typed},
+    memory::SharedArray,
+    perf::PerfMap,
+    settings::Settings,
+};
+
+/// Parts of the ring of packets; its reader is woken by each that is written.
+const PARTS: u32 = 4;
+
+/// Where records of one kind come from.
+pub enum Source {
+    /// A ring of all CPUs.
+    Ring(RingBuf<MapData>),
+    /// A buffer of so many octets for each CPU, once it is opened.
+    Perf(PerfMap, u32),
+}
+
+/// What the programs are told of their transports, and how large those are.
+pub(super) struct Sizes {
+    events_by_perf: u32,
+    packets_by_ring: u32,
+    /// Octets of the ring of events, or of its place on each CPU.
+    events: u32,
+    packets: u32,
+    wake_shift: u32,
+    /// Entries of the maps, by name.
+    entries: [(&'static str, u32); 6],
+}
+
+impl Sizes {
+    /// For so many CPUs that may be, and that are online.
+    pub(super) fn new(settings: &Settings, possible: u32, online: u32) -> Self {
+        let page = rustix::param::page_size() as u32;
+        let transport = settings.transport;
+        let (by_perf, by_ring) = (transport.events_by_perf(), transport.packets_by_ring());
+        let shared = (settings.ring / online.max(1)).max(page);
+        // The power of two below, as perf wants it.
+        let events = if by_perf { 1 << shared.ilog2() } else { settings.ring };
+        let all = settings.packets.saturating_mul(online.max(1)).min(1 << 31).next_power_of_two();
+        let entries = [
+            ("EVENTS", if by_perf { page } else { settings.ring }),
+            ("NEWS", if by_perf { possible } else { 1 }),
+            ("NEWS_AT_ONCE", if by_perf { possible } else { 1 }),
+            ("PACKETS", if by_ring { 1 } else { possible }),
+            ("REPORTS", if by_ring { all } else { page }),
+            ("ROOM", if by_ring { possible } else { 1 }),
+        ];
+        Self {
+            events_by_perf: by_perf.into(),
+            packets_by_ring: by_ring.into(),
+            events,
+            packets: settings.packets,
+            wake_shift: (all / PARTS).ilog2(),
+            entries,
+        }
+    }
+
+    /// Before the object is loaded.
+    pub(super) fn tell<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
+        loader
+            .override_global("RING_SIZE", &self.events, true)
+            .override_global("EVENTS_BY_PERF", &self.events_by_perf, true)
+            .override_global("PACKETS_BY_RING", &self.packets_by_ring, true)
+            .override_global("WAKE_SHIFT", &self.wake_shift, true);
+        for (map, entries) in self.entries {
+            loader.map_max_entries(map, entries);
+        }
+    }
+
+    /// Takes the maps out: where events come from, and where packets do.
+    pub(super) fn take(&self, ebpf: &mut Ebpf) -> Result<[Source; 2], KernelError> {
+        let events = if self.events_by_perf == 0 {
+            Source::Ring(typed(ebpf, "EVENTS")?)
+        } else {
+            Source::Perf(perf(ebpf, "NEWS", Some("NEWS_AT_ONCE"))?, self.events)
+        };
+        let packets = if self.packets_by_ring == 0 {
+            Source::Perf(perf(ebpf, "PACKETS", None)?, self.packets)
+        } else {
+            Source::Ring(typed(ebpf, "REPORTS")?)
+        };
+        Ok([events, packets])
+    }
+}
+
+/// Tells the programs how much was read, so that they know what is left in the buffer of a CPU.
+pub struct ReadCounts(pub(super) SharedArray<Control>);
+
+impl ReadCounts {
+    /// So many records of a CPU have been read, ever.
+    pub fn tell(&self, cpu: u32, records: u64) {
+        if let Some(place) = self.0.word(cpu as usize, offset_of!(Control, events_read)) {
+            place.store(records, Ordering::Release);
+        }
+    }
+
+    /// How many a CPU has written, ever: where it gets a new buffer, none of them is in it.
+    pub fn written(&self, cpu: u32) -> u64 {
+        self.0.read(cpu as usize).map_or(0, |control| control.ledger.reported)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Sizes;
+    use crate::kernel::settings::{Settings, Transport};
+
+    fn sizes(transport: Transport, online: u32) -> Sizes {
+        Sizes::new(&Settings { transport, ..Settings::default() }, 8, online)
+    }
+
+    #[test]
+    fn what_is_not_used_is_as_small_as_can_be() {
+        let page = rustix::param::page_size() as u32;
+        let entries = |transport| sizes(transport, 2).entries.map(|(_, entries)| entries);
+        assert_eq!(entries(Transport::Auto), [1 << 22, 1, 1, 8, page, 1]);
+        assert_eq!(entries(Transport::Ring), [1 << 22, 1, 1, 1, 1 << 20, 8]);
+        assert_eq!(entries(Transport::Perf), [page, 8, 8, 8, page, 1]);
+    }
+
+    #[test]
+    fn every_buffer_is_a_power_of_two() {
+        for online in [0, 1, 3, 7, 100, 5000] {
+            let perf = sizes(Transport::Perf, online);
+            assert!(perf.events.is_power_of_two() && perf.events >= 4096, "{online}: {}", perf.events);
+            let ring = sizes(Transport::Ring, online);
+            let [_, _, _, _, (_, reports), _] = ring.entries;
+            assert!(reports.is_power_of_two() && reports >= 1 << 19, "{online}: {reports}");
+            assert_eq!(1 << ring.wake_shift, reports / 4);
+        }
+    }
+}
