@@ -153,8 +153,8 @@ impl Daemon<'_> {
         let is_elsewhere = self.is_of_others(&packet.record);
         let Some(dropping) = &mut self.dropping else { return true };
         let asked = packet.record.filtered != 0;
-        let is_wanted = !is_elsewhere
-            && (asked || dropping.filter.as_mut().is_none_or(|filter| filter.wants(packet)));
+        let is_wanted =
+            !is_elsewhere && (asked || dropping.filter.as_mut().is_none_or(|filter| filter.wants(packet)));
         dropping.filtered += u64::from(!is_wanted);
         is_wanted
     }
