@@ -38,9 +38,9 @@ pub struct PuCounters {
     pub budget: u32,
     /// Low 32 bits of `jiffies64` when the budget was last refilled; 0 if it never was.
     pub refilled: u32,
-    /// Ring records of the unit's flows that found no room, or none in the unit's share.
+    /// Records of the unit's flows that found no room, or none in the unit's share.
     pub reserve_failed: u64,
-    /// What it has in the ring.
+    /// What it has in the ring, or in this CPU's buffer.
     pub waiting: Waiting,
     /// Of its packets that are traced, those that are still to be left out on this CPU before the next is reported.
     pub left_out: u32,
@@ -85,7 +85,7 @@ impl Budget {
     }
 }
 
-/// The records that a unit has written to a ring on a CPU and that may not have been read yet.
+/// The records that a unit has written to a ring, or to the buffer of its CPU, on a CPU and that may not have been read yet.
 ///
 /// They are counted in two parts: those written before the ring had come to a position, and those since. When the reader has
 /// come there too, the former have been read.
@@ -234,9 +234,9 @@ pub struct Ledger {
     pub table_full: u64,
     /// Buffers of new flows beyond the budget of their unit: in its totals, in no flow.
     pub rate_limited: u64,
-    /// Ring records that found no room.
+    /// Records of events that found no room.
     pub reserve_failed: u64,
-    /// Ring records written.
+    /// Records of events written.
     pub reported: u64,
     /// Flows whose identity found no room among the long-lived: they stay where a flood of newcomers can
     /// evict them.

@@ -248,7 +248,7 @@ fn every_fault_of_an_output_has_its_place() {
 #[test]
 fn what_is_shown_is_the_same_configuration() {
     let full = "iface = [\"eth*\"]\nduration = \"90s\"\nflow-interval = \"1.5s\"\nmark-mask = 0\n\
-                log-format = \"json\"\nattach = \"tcx\"\n\
+                log-format = \"json\"\nattach = \"tcx\"\ntransport = \"perf\"\n\
                 [limits]\nflows = 64\n[[output]]\ntype = \"log\"\nto = \"journal\"\nevents = [\"ping\"]\n\
                 [[output]]\ntype = \"text\"\nto = \"a\\\"b\"\nname = \"two words\"\n\
                 [[trace]]\npu = \"c\"\ndirection = \"out\"\nfor = \"1m\"\nsample = 9\n[[trace]]\npu = \"all\"\n\
@@ -389,6 +389,10 @@ fn every_wrong_value_has_its_place_and_what_was_expected() {
         ("[limits]\nflow-slots = 1", "c.toml:2:14: limits.flow-slots = 1: expected a number from 64 to "),
         ("[limits]\nslots = 1", "c.toml:2:1: unknown field `slots`, expected one of `flow-slots`, "),
         ("log-format = \"xml\"", "c.toml:1:14: unknown variant `xml`, expected `text` or `json`"),
+        (
+            "transport = \"both\"",
+            "c.toml:1:13: unknown variant `both`, expected one of `auto`, `ring`, `perf`",
+        ),
         ("[[pu]]\ncidr = []", "c.toml:1:1: missing field `id`"),
         (&format!("{pu}name = 1"), "c.toml:3:1: unknown field `name`, expected one of `id`, `namespace`, "),
     ] {

@@ -30,7 +30,7 @@ pub struct Ledger {
     pub table_full: u64,
     /// Those of new flows beyond the budget of their unit: in its totals, in no flow.
     pub rate_limited: u64,
-    /// Ring-buffer records that found no room.
+    /// Records of events that found no room in the ring, or in the buffer of their CPU.
     pub reserve_failed: u64,
     /// Socket buffers that were counted and whose unit is traced.
     pub traced: u64,
@@ -38,7 +38,7 @@ pub struct Ledger {
     pub filtered: u64,
     /// Of these, those that sampling left out.
     pub sampled: u64,
-    /// Of these, those whose record found no room in the buffer of its CPU.
+    /// Of these, those whose record found no room in the buffer of its CPU, or no buffer there; or none in the ring.
     pub output_failed: u64,
     /// Of these, those that user space took from the kernel.
     pub packets: u64,
@@ -115,7 +115,7 @@ pub struct Ledger {
     pub taken_off: u64,
     /// Records that user space took from the kernel.
     pub drained: u64,
-    /// Records that the programs wrote and that nobody read: written to the ring, less those drained.
+    /// Records that the programs wrote and that nobody read: those written, less those drained.
     pub lost: u64,
     /// Records that could not be decoded.
     pub undecodable: u64,

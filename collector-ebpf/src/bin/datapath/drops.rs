@@ -4,7 +4,7 @@
 //! the midst of another on kernels before 6.1. So nothing is kept in memory of a CPU's own across a helper's call, all
 //! that is added is added atomically, and [`shape`] reads structures where this kernel's type information says.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -224,8 +224,16 @@ const FILTERED_AT: u32 = 24;
 #[inline(never)]
 fn report(ctx: &BtfTracePointContext, dropped: &Dropped, place: u64, reason: u32, whose: u32) -> u32 {
     let pu = whose as u16;
-    // What is copied is filled by the kernel, and so is all that the kernel reads of it.
-    let mut report = Report { record: PacketRecord::EMPTY, octets: [0; WINDOW] };
+    let mut report = MaybeUninit::<Report>::uninit();
+    // Word by word: for a value LLVM calls a function, whose stack there is no room for before Linux 6.13.
+    // SAFETY: all of it is written, with zeros, which it may be.
+    let report = unsafe {
+        let words = report.as_mut_ptr().cast::<u64>();
+        for word in 0..size_of::<Report>() / size_of::<u64>() {
+            words.add(word).write_volatile(0);
+        }
+        report.assume_init_mut()
+    };
     let wanted = dropped.length.min(DROP_SNAP.load());
     let here = dropped.linear.min(wanted).min(WINDOW as u32);
     let has_rest = wanted > here && dropped.before <= here && PACKETS_BY_RING.load() == 0;
@@ -272,9 +280,9 @@ fn report(ctx: &BtfTracePointContext, dropped: &Dropped, place: u64, reason: u32
     // SAFETY: the kernel's context and its buffer.
     let error = unsafe {
         if added == 0 {
-            transport::whole(ctx.as_ptr(), &mut report, size)
+            transport::whole(ctx.as_ptr(), report, size)
         } else {
-            transport::with_rest(ctx.arg(0), &mut report, size, added)
+            transport::with_rest(ctx.arg(0), report, size, added)
         }
     };
     if error == 0 {
