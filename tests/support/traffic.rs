@@ -12,8 +12,8 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    net::sockopt,
+    buffer::spare_capacity,
+    event::{PollFd, PollFlags, Timespec, epoll, poll},
     thread::{CpuSet, sched_setaffinity},
 };
 
@@ -165,6 +165,10 @@ pub struct TcpInfo {
     pub bytes_sent: u64,
     /// Octets of data sent again.
     pub bytes_retrans: u64,
+    /// Segments sent again, the answer to a SYN included.
+    pub repeated: u64,
+    /// The connection is over.
+    pub is_closed: bool,
 }
 
 impl TcpInfo {
@@ -172,6 +176,7 @@ impl TcpInfo {
     pub fn of(socket: &TcpStream) -> Result<Self> {
         const NEWEST_FIELD: usize = 216;
         const TCPI_OPT_TIMESTAMPS: u8 = 1;
+        const TCP_CLOSE: u8 = 7;
         let mut info = [0_u8; 512];
         let mut length = info.len() as libc::socklen_t;
         // SAFETY: the kernel writes at most `length` octets into the buffer, which has as many.
@@ -203,6 +208,8 @@ impl TcpInfo {
             data_segs_out: word(156),
             bytes_sent: double(200),
             bytes_retrans: double(208),
+            repeated: word(100),
+            is_closed: info[0] == TCP_CLOSE,
         })
     }
 }
@@ -232,23 +239,25 @@ pub fn transfer(
 ) -> Result<Connection> {
     let address = SocketAddr::new(server.address(version), port);
     let listener = server.place.within(|| Ok(TcpListener::bind(address)?))?;
-    let (told, client_is_done) = mpsc::channel();
+    let (told, client_has_all) = mpsc::channel();
     thread::scope(|scope| {
         let answering = scope.spawn(move || -> Result<_> {
             let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
             let mut waiting = [PollFd::new(&listener, PollFlags::IN)];
             ensure!(poll(&mut waiting, Some(&patience))? == 1, "nobody connects");
             let (mut socket, client) = listener.accept()?;
+            let opened = TcpInfo::of(&socket)?;
             socket.set_read_timeout(Some(PATIENCE))?;
             let received = read_all(&mut socket)?;
             ensure!(received == forth, "{received} of {forth} octets arrived at the server");
             write_all(&mut socket, back)?;
+            client_has_all.recv_timeout(PATIENCE)?;
+            let before = TcpInfo::of(&socket)?;
             socket.shutdown(Shutdown::Write)?;
-            // The client has read the end of the stream: all that this side sends has been sent.
-            client_is_done.recv_timeout(PATIENCE)?;
-            let info = TcpInfo::of(&socket)?;
-            // Closing then waits for the last acknowledgement.
-            sockopt::set_socket_linger(&socket, Some(PATIENCE))?;
+            let info = closed(&socket)?;
+            // On a machine that is too busy: there is no socket, and so no count, for what answers a SYN or an end anew.
+            ensure!(opened.repeated == 0, "the answer to the SYN was repeated, which nobody counts");
+            ensure!(info.repeated == before.repeated, "the end was repeated, whose answers nobody counts");
             Ok((client, info))
         });
         let asked = (|| -> Result<_> {
@@ -256,21 +265,40 @@ pub fn transfer(
             socket.set_read_timeout(Some(PATIENCE))?;
             write_all(&mut socket, forth)?;
             socket.shutdown(Shutdown::Write)?;
-            let received = read_all(&mut socket)?;
-            ensure!(received == back, "{received} of {back} octets arrived at the client");
-            let info = TcpInfo::of(&socket)?;
-            Ok(info)
+            socket.read_exact(&mut vec![0; back])?;
+            told.send(())?;
+            let more = read_all(&mut socket)?;
+            ensure!(more == 0, "{more} octets more than {back} arrived at the client");
+            TcpInfo::of(&socket)
         })();
         // Where this side failed, the other shall not wait.
-        if asked.is_ok() {
-            told.send(())?;
-        } else {
-            drop(told);
-        }
+        drop(told);
         let client_info = asked?;
         let (client, server_info) = answering.join().unwrap_or_else(|cause| panic::resume_unwind(cause))?;
         Ok(Connection { client, server: address, client_info, server_info })
     })
+}
+
+/// Waits until the other side has acknowledged the end, after which nothing is sent.
+fn closed(socket: &TcpStream) -> Result<TcpInfo> {
+    let changes = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    // Each change of its state, and no more: that it is closed on both sides it is from the beginning.
+    epoll::add(
+        &changes,
+        socket,
+        epoll::EventData::new_u64(0),
+        epoll::EventFlags::HUP | epoll::EventFlags::ET,
+    )?;
+    let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+    loop {
+        let info = TcpInfo::of(socket)?;
+        if info.is_closed {
+            return Ok(info);
+        }
+        let mut events = Vec::with_capacity(1);
+        epoll::wait(&changes, spare_capacity(&mut events), Some(&patience))?;
+        ensure!(!events.is_empty(), "nobody acknowledges the end of the connection");
+    }
 }
 
 fn write_all(socket: &mut TcpStream, mut octets: usize) -> Result<()> {

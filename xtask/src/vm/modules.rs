@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What the kernel tests use and a kernel may have as modules. It loads them itself when they are asked for, by a name
 /// that `modules.alias` knows. What a kernel does not have as a module is built in, or the test says so.
-pub(super) const WANTED: [&str; 50] = [
+pub(super) const WANTED: [&str; 53] = [
     "8021q",
     "act_bpf",
     "act_gact",
@@ -49,6 +49,9 @@ pub(super) const WANTED: [&str; 50] = [
     "sch_netem",
     "sch_tbf",
     "sit",
+    "team",
+    "team_mode_activebackup",
+    "team_mode_roundrobin",
     "tun",
     "veth",
     "virtio_net",
