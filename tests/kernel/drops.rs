@@ -616,12 +616,18 @@ fn a_drop_in_the_midst_of_another_is_counted_or_said_to_be_skipped() -> Result<(
     assert_explained(&finished);
     let skipped = finished.status.ledger.drops_skipped;
     let told = dropped(&finished, "host", &["NETFILTER_DROP"], DropClass::Policy);
-    // Other hosts on this kernel may have had such drops meanwhile.
-    assert!(told <= counted && counted <= told + skipped, "{counted} counted, {:#?}", finished.status);
     // Linux 6.1 is the first that does not run a program in the midst of itself.
-    if release::is_at_least((6, 1)) {
-        assert!(skipped > 0, "none came in the midst of another, of {counted}");
+    if !release::is_at_least((6, 1)) {
+        assert_eq!((told, skipped), (counted, 0));
+        return Ok(());
     }
+    assert!(told <= counted, "{counted} counted, {:#?}", finished.status);
+    assert!(skipped > 0, "none came in the midst of another, of {counted}");
+    // `skipped` is the kernel's own number. On a machine that does other things meanwhile it is short: runs of the program
+    // and misses of it together are fewer than the tracepoint was passed, as ftrace counts that (5 to 115 of 1,000
+    // misses on Linux 6.18). Other hosts on this kernel may have had such drops, too, so that it may be more.
+    let unsaid = counted.saturating_sub(told + skipped);
+    assert!(unsaid <= skipped / 2, "{unsaid} of {counted} are neither counted nor said to be skipped ({skipped})");
     Ok(())
 }
 
