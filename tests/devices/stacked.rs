@@ -28,20 +28,12 @@ struct Stack {
 }
 
 impl Stack {
-<<<<<<< HEAD
-    /// `commands` make the device `top` on either host from the card `CARD`, or from two of them: those of `ip`, and two of
-    /// our own for what `ip` has no words for.
-    fn new(cables: &[Cable], commands: &[&str], top: &str, vlan: u16, tags: u64) -> Result<Self> {
-        let end = |cards: &[&End]| -> Result<End> {
-            let device = End { dev: top.to_owned(), ..cards[0].clone() };
-=======
     /// `commands` make the device `top` on either host from the card `CARD` with its `ADDRESS`, or from two of them: those of
     /// `ip`, and two of our own for what `ip` has no words for.
     fn new(cables: &[Cable], commands: &[&str], top: &str, vlan: u16, tags: u64) -> Result<Self> {
         let end = |cards: &[&End]| -> Result<End> {
             let device = End { dev: top.to_owned(), ..cards[0].clone() };
             let address = device.mac.map(|octet| format!("{octet:02x}")).join(":");
->>>>>>> s8-twelve
             for command in commands {
                 if let Some(mode) = command.strip_prefix("team mode ") {
                     team::set_mode(&device, mode)?;
@@ -225,12 +217,8 @@ fn a_team_spreads_a_flow_over_its_cards_and_it_stays_one() -> Result<()> {
         let cables = [Cable::lay(&hosts[0], &hosts[1], 0)?, Cable::lay(&hosts[0], &hosts[1], 1)?];
         let set = format!("team mode {mode}");
         let mut commands = vec![
-<<<<<<< HEAD
-            "link add team0 type team",
-=======
             // That of the card: in mode `activebackup` it is teamd that gives ports the address of their team.
             "link add team0 address ADDRESS type team",
->>>>>>> s8-twelve
             &*set,
             "link set CARD down",
             "link set CARD master team0",

@@ -30,11 +30,8 @@ const STRING: u8 = 5;
 /// `NLMSG_ERROR`, `NLM_F_REQUEST | NLM_F_ACK` (`include/uapi/linux/netlink.h`).
 const ERROR: u16 = 2;
 const ASKS_FOR_ANSWER: u16 = 1 | 4;
-<<<<<<< HEAD
-=======
 /// `-ESRCH`, of a multicast without listeners.
 const NOBODY_LISTENS: i32 = -3;
->>>>>>> s8-twelve
 const HEADER: usize = 16;
 const GENERIC: usize = 4;
 
@@ -100,13 +97,9 @@ fn ask(socket: &OwnedFd, family: u16, command: u8, body: &[u8]) -> Result<Vec<u8
             continue;
         }
         let code = i32::from_ne_bytes([buffer[16], buffer[17], buffer[18], buffer[19]]);
-<<<<<<< HEAD
-        ensure!(code == 0, "command {command}: {}", std::io::Error::from_raw_os_error(-code));
-=======
         // What was set is told to whoever listens, last of all, and that nobody does is an error.
         let is_done = code == 0 || (command == SET_OPTIONS && code == NOBODY_LISTENS);
         ensure!(is_done, "command {command}: {}", std::io::Error::from_raw_os_error(-code));
->>>>>>> s8-twelve
         return Ok(answer);
     }
 }

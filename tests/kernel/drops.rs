@@ -627,7 +627,10 @@ fn a_drop_in_the_midst_of_another_is_counted_or_said_to_be_skipped() -> Result<(
     // and misses of it together are fewer than the tracepoint was passed, as ftrace counts that (5 to 115 of 1,000
     // misses on Linux 6.18). Other hosts on this kernel may have had such drops, too, so that it may be more.
     let unsaid = counted.saturating_sub(told + skipped);
-    assert!(unsaid <= skipped / 2, "{unsaid} of {counted} are neither counted nor said to be skipped ({skipped})");
+    assert!(
+        unsaid <= skipped / 2,
+        "{unsaid} of {counted} are neither counted nor said to be skipped ({skipped})"
+    );
     Ok(())
 }
 
