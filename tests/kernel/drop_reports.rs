@@ -11,7 +11,7 @@ use collector_tests::{
     PATIENCE, Result,
     books::assert_explained,
     collector::{Finished, Running, declared, options},
-    frames,
+    filters, frames,
     lab::{End, Wire},
     program::{self, Hook},
     release,
@@ -20,7 +20,6 @@ use collector_tests::{
 use collector_user::{
     daemon::Options,
     event::{DropClass, Event, PacketEvent, PacketReport},
-    host::pcap::Filter,
     kernel::drops::DropLimits,
     pu::registry::{Declared, Side},
 };
@@ -86,17 +85,17 @@ fn what_the_filter_does_not_want_costs_no_report() -> Result<()> {
     const OTHERS: u64 = 3000;
     let wire = Wire::new()?;
     let mut options = few_reports();
-    options.settings.filter = Some(Filter::compile("udp dst port 6002")?);
+    options.settings.filter = Some(filters::of("udp port 53")?);
     let collector = Running::start(&wire.a.place, options)?;
     Packet::udp(&wire.b, wire.a.v4).send(OTHERS, &wire.b, &wire.a)?;
     let socket = sender(&wire.b, 4, 40_000)?;
     for _ in 0..BUDGET {
-        ensure!(socket.send_to(&[0; 64], (IpAddr::V4(wire.a.v4), 6002))? == 64, "all of it is sent");
+        ensure!(socket.send_to(&[0; 64], (IpAddr::V4(wire.a.v4), 53))? == 64, "all of it is sent");
     }
     let finished = collector.stop()?;
     assert_explained(&finished);
     let (reports, ledger) = (reports(&finished), &finished.status.ledger);
-    assert!(reports.iter().all(|report| report.destination_port == 6002), "{reports:?}");
+    assert!(reports.iter().all(|report| report.destination_port == 53), "{reports:?}");
     assert_eq!((reports.len() as u32, ledger.drop_reports_held_back), (BUDGET, 0), "{ledger:?}");
     assert_eq!(ledger.drop_reports_filtered, OTHERS, "{ledger:?}");
     // What nobody wants to read is counted all the same.

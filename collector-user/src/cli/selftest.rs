@@ -90,9 +90,10 @@ fn text(row: &Row) -> String {
         traffic(kind)
     );
     match &row.outcome {
-        Outcome::Ran { sent, counted, lost } => {
+        Outcome::Ran { sent, counted, lost, hints } => {
             let difference = i128::from(*counted) + i128::from(*lost) - i128::from(*sent);
-            format!("{front} {sent:>7} {counted:>8} {lost:>5} {difference:>10}\n")
+            let row = format!("{front} {sent:>7} {counted:>8} {lost:>5} {difference:>10}\n");
+            hints.iter().fold(row, |rows, hint| rows + "    " + hint + "\n")
         }
         Outcome::NotPossible { not_possible } => format!("{front} not possible here: {not_possible}\n"),
         Outcome::Failed { failed } => format!("{front} failed: {failed}\n"),
@@ -147,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_row_in_both_forms() {
-        let ran = row(Outcome::Ran { sent: 3000, counted: 2990, lost: 4 });
+        let ran = row(Outcome::Ran { sent: 3000, counted: 2990, lost: 4, hints: Vec::new() });
         assert_eq!(text(&ran), "VLAN        off       IPv6  fragments     3000     2990     4         -6\n");
         assert_eq!(text(&ran).len(), heading().len());
         assert_eq!(
@@ -162,14 +163,14 @@ mod tests {
 
     #[test]
     fn what_speaks_against_the_collector() {
-        let exact = row(Outcome::Ran { sent: 10, counted: 9, lost: 1 });
+        let exact = row(Outcome::Ran { sent: 10, counted: 9, lost: 1, hints: Vec::new() });
         let not = row(Outcome::NotPossible { not_possible: String::new() });
         for (rows, holds) in [
             (vec![&exact, &not], true),
             (vec![&not], false),
             (vec![], false),
-            (vec![&exact, &row(Outcome::Ran { sent: 10, counted: 9, lost: 0 })], false),
-            (vec![&exact, &row(Outcome::Ran { sent: 0, counted: 0, lost: 0 })], false),
+            (vec![&exact, &row(Outcome::Ran { sent: 10, counted: 9, lost: 0, hints: Vec::new() })], false),
+            (vec![&exact, &row(Outcome::Ran { sent: 0, counted: 0, lost: 0, hints: Vec::new() })], false),
             (vec![&exact, &row(Outcome::Failed { failed: String::new() })], false),
         ] {
             let mut tally = Tally::default();

@@ -4,6 +4,7 @@
 //! ends it. The daemon runs in one of them as it would on a host; what was sent is what the sending sockets say.
 
 mod case;
+mod hints;
 mod offloads;
 mod place;
 mod traffic;
@@ -54,6 +55,9 @@ pub enum Outcome {
         counted: u64,
         /// What the ledger says that no flow holds.
         lost: u64,
+        /// Where there is a difference: what else the collector knows of the time of the row, and of those beside it.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        hints: Vec<String>,
     },
     /// This host cannot do it.
     NotPossible {
@@ -71,7 +75,7 @@ impl Row {
     /// Whether it is no proof against the collector: it ran without a difference, or could not run.
     pub fn holds(&self) -> bool {
         match self.outcome {
-            Outcome::Ran { sent, counted, lost } => sent == counted + lost && sent != 0,
+            Outcome::Ran { sent, counted, lost, .. } => sent == counted + lost && sent != 0,
             Outcome::NotPossible { .. } => true,
             Outcome::Failed { .. } => false,
         }
@@ -152,7 +156,9 @@ fn try_setting(setting: Setting) -> Result<Vec<Row>, CaseError> {
                     records.iter().filter(|record| is_of(record, &sent, case)).map(packets).sum::<u64>();
                 let lost = sent.packets.saturating_sub(counted).min(unheld);
                 unheld -= lost;
-                Outcome::Ran { sent: sent.packets, counted, lost }
+                let differs = sent.packets != counted + lost;
+                let hints = if differs { hints::of(&status) } else { Vec::new() };
+                Outcome::Ran { sent: sent.packets, counted, lost, hints }
             }
         };
         rows.push(Row { case, outcome });
