@@ -20,7 +20,7 @@ use super::{
     error::KernelError,
     maps::typed,
     reasons::Reasons,
-    requirements::ticks_per_second,
+    requirements::{kernel_version, ticks_per_second},
 };
 use crate::host::symbols::{Symbols, SymbolsError};
 
@@ -91,10 +91,15 @@ impl Shape {
     }
 }
 
+/// The first version that is known to let programs load from where a structure's pointer to octets leads, as from memory that
+/// nobody vouches for; on those before 6.17 it is a number like any other.
+const LOADS_ANYWHERE: (u32, u32) = (6, 18);
+
 /// What the drop program is told before it is loaded.
 pub struct Told {
     shape: Shape,
     reasons: u32,
+    loads_anywhere: u32,
     namespace: u32,
     interval: u64,
     burst_parts: u64,
@@ -125,6 +130,7 @@ impl Told {
         let interval = (u64::from(ticks_per_second()?) * PARTS / u64::from(per_second.max(1))).max(1);
         Ok(Self {
             reasons: u32::from(shape.has_reasons),
+            loads_anywhere: u32::from(kernel_version() >= LOADS_ANYWHERE),
             shape,
             // The kernel numbers namespaces with 32 bits.
             namespace: namespace.ino() as u32,
@@ -146,6 +152,7 @@ impl Told {
         }
         loader
             .override_global("DROP_REASONS", &self.reasons, true)
+            .override_global("LOADS_ANYWHERE", &self.loads_anywhere, true)
             .override_global("NAMESPACE", &self.namespace, true)
             .override_global("DROP_INTERVAL", &self.interval, true)
             .override_global("DROP_BURST", &self.burst_parts, true)

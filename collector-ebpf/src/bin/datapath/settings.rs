@@ -88,6 +88,10 @@ pub(crate) static MARK_SHIFT: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static DROP_REASONS: Global<u32> = Global::new(0);
 
+/// 1 where a program may load from wherever a pointer to octets leads, as 0 where it leads nowhere (Linux 6.18).
+#[unsafe(no_mangle)]
+pub(crate) static LOADS_ANYWHERE: Global<u32> = Global::new(0);
+
 /// The inode of the network namespace that is watched.
 #[unsafe(no_mangle)]
 pub(crate) static NAMESPACE: Global<u32> = Global::new(0);

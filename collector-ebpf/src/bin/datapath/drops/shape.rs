@@ -12,6 +12,8 @@ use collector_ebpf::{
     wire::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
 
+use crate::settings::LOADS_ANYWHERE;
+
 /// Declares where fields lie, in octets from the beginning of their structure.
 macro_rules! places {
     ($($(#[doc = $doc:literal])+ $name:ident),+ $(,)?) => {$(
@@ -158,14 +160,14 @@ impl Dropped {
             let (before, ahead) = if is_before { (0, moved) } else { (moved, 0) };
             let end: u32 = field(skb, &SKB_END);
             let shared = head + u64::from(end) + u64::from(SHARED_SEGMENTS.load());
-            let mut segments = 0_u16;
-            bpf_probe_read_kernel((&raw mut segments).cast(), 2, shared as *const c_void);
+            let mut segments = [0_u16];
+            load(shared, &mut segments);
             Some(Self {
                 start,
                 length: (length + before).saturating_sub(ahead),
                 linear: (length.saturating_sub(in_fragments) + before).saturating_sub(ahead),
                 before: if is_before { u32::MAX } else { before },
-                packets: u32::from(segments).max(1),
+                packets: u32::from(segments[0]).max(1),
                 interface: if came_in_by == 0 { index } else { came_in_by },
                 at: index,
                 namespace,
@@ -210,11 +212,31 @@ impl Dropped {
         if self.network + at + 4 * WORDS as u64 > self.start + u64::from(self.length) {
             return (false, words);
         }
-        let from = (self.network + at) as *const c_void;
-        // SAFETY: as much as there is room for; an address that cannot be read is an error.
-        let failed = unsafe { bpf_probe_read_kernel(words.as_mut_ptr().cast(), 4 * WORDS as u32, from) };
-        (failed == 0, words)
+        // SAFETY: within the packet, as the kernel says.
+        let loaded = unsafe { load(self.network + at, &mut words) };
+        (loaded, words)
     }
+}
+
+/// Loads numbers from the kernel's memory; `false` where they cannot be read and that is told, else they are 0 then.
+///
+/// A helper's call costs as much as all else that a drop's structures are looked at for.
+///
+/// # Safety
+///
+/// None but that of the kernel: what is not there is not read.
+#[inline(always)]
+unsafe fn load<T: Copy, const COUNT: usize>(from: u64, into: &mut [T; COUNT]) -> bool {
+    if LOADS_ANYWHERE.load() != 0 {
+        for (at, one) in into.iter_mut().enumerate() {
+            // SAFETY: the caller's promise. Volatile: one load of its own size, as the verifier wants it.
+            *one = unsafe { ptr::read_volatile((from as *const T).add(at)) };
+        }
+        return true;
+    }
+    let octets = size_of::<[T; COUNT]>() as u32;
+    // SAFETY: as much as there is room for; an address that cannot be read is an error.
+    unsafe { bpf_probe_read_kernel(into.as_mut_ptr().cast(), octets, from as *const c_void) == 0 }
 }
 
 /// The addresses of an IP header, IPv4 as `::ffff:a.b.c.d`.
