@@ -197,7 +197,8 @@ fn what_a_cpu_sees_that_came_later_is_told_from_then_on_and_a_named_loss_before(
     let settings = Settings { transport: Transport::Perf, buffers_on: Some(vec![0]), ..Settings::default() };
     let options = Options { traces: vec![all_of_the_host()], settings, ..options() };
     let collector = Running::start(&wire.a.place, options)?;
-    assert_eq!(collector.started.missing, [""; 0]);
+    let missing = &collector.started.missing;
+    assert!(!missing.iter().any(|what| what.contains("CPU") || what.contains("transport")), "{missing:?}");
     let host = Host::new(&wire.b, &[PORT, PORT + 1])?;
     let send_on_it = |port, source| -> Result<()> {
         pin(late as usize)?;

@@ -67,12 +67,19 @@ pub(crate) struct Vm {
 }
 
 impl Vm {
-    /// What a change has to pass in guests: the oldest kernel and the newest, the programs on single frames, the devices that
-    /// no host has, the self-test. Not the tunnels without ports: what an ipip device receives is in no flow on Linux
-    /// 5.10 yet.
+    /// What a change has to pass in guests: the oldest kernel and the newest, the programs on single frames, that of drops and
+    /// that at XDP at all, the devices that no host has, the self-test.
     fn of_ci() -> Self {
-        let args =
-            ["programs::", "stacked::", "offloaded::", "tunnels::", "verified::"].map(str::to_owned).to_vec();
+        let args = [
+            "programs::",
+            "drops::what_nobody_listens_for",
+            "xdp::a_declared_range",
+            "stacked::",
+            "offloaded::",
+            "tunnels::",
+            "verified::",
+        ];
+        let args = args.map(str::to_owned).to_vec();
         Self { kernel: Choice(vec![Kernel::V5_10, Kernel::V7]), record: false, limit: 1200, args }
     }
 
