@@ -97,7 +97,7 @@ fn assert_dropped(finished: &Finished, unit: &str, reasons: &[&str], class: Drop
 }
 
 /// Two hosts; the daemon counts on the first. What `cause` does there is dropped.
-fn caused(cause: impl FnOnce(&Wire) -> Result<()>) -> Result<Finished> {
+pub(crate) fn caused(cause: impl FnOnce(&Wire) -> Result<()>) -> Result<Finished> {
     let wire = Wire::new()?;
     let collector = Running::start(&wire.a.place, options())?;
     cause(&wire)?;
@@ -413,137 +413,11 @@ fn drops_belong_to_the_unit_that_declares_an_end() -> Result<()> {
 }
 
 /// How many packets the rules of a host have dropped, by their own counters.
-fn counted_by_rules(place: &Place) -> Result<u64> {
+pub(crate) fn counted_by_rules(place: &Place) -> Result<u64> {
     let shown = place.run("nft list ruleset")?;
     let numbers =
         shown.split("counter packets ").skip(1).map(|rest| rest.split(' ').next().unwrap_or_default());
     numbers.map(|number| Ok(number.parse::<u64>()?)).sum()
-}
-
-#[test]
-#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
-fn the_storm_of_one_unit_costs_another_no_report() -> Result<()> {
-    const STORM: u64 = 200_000;
-    const FEW: u64 = 1000;
-    let wire = Wire::new()?;
-    wire.a
-        .place
-        .nft("table inet t { chain o { type filter hook output priority 0; udp dport 9 counter drop; }; }")?;
-    let own = ["storm", "few"].into_iter().zip([11, 12]);
-    let units = own.map(|(id, last)| {
-        wire.a.place.ip(&format!("addr add 10.77.0.{last}/32 dev {}", wire.a.dev))?;
-        declared(id, &[], &[format!("10.77.0.{last}/32")])
-    });
-    let mut options = Options { units: units.collect::<Result<_>>()?, ..options() };
-    // Room for what both may save up.
-    options.settings.packets = 1 << 21;
-    let limits = DropLimits { per_second: 100, burst: FEW as u32, ..DropLimits::default() };
-    options.settings.drops = Some(limits);
-    let collector = Running::start(&wire.a.place, options)?;
-    let (go_on, goes_on) = mpsc::channel();
-    let send = |last: u8, count: u64, between: &(dyn Fn(u64) + Sync)| {
-        let socket =
-            wire.a.place.within(|| Ok(UdpSocket::bind((Ipv4Addr::new(10, 77, 0, last), 40_000))?))?;
-        for number in 0..count {
-            between(number);
-            // That a rule refuses it is told to the sender.
-            let _ = socket.send_to(&[0; 10], (wire.b.v4, 9));
-        }
-        Ok::<_, anyhow::Error>(())
-    };
-    thread::scope(|scope| -> Result<()> {
-        let few = scope.spawn(|| {
-            let goes_on: Mutex<mpsc::Receiver<()>> = Mutex::new(goes_on);
-            send(12, FEW, &|_| {
-                // One in the midst of each part of the storm; the rest when it is over.
-                let _ = goes_on.lock().map(|goes_on| goes_on.recv());
-            })
-        });
-        send(11, STORM, &|number| {
-            if number % (STORM / FEW) == 0 {
-                let _ = go_on.send(());
-            }
-        })?;
-        few.join().unwrap_or_else(|cause| panic::resume_unwind(cause))
-    })?;
-    let counted = counted_by_rules(&wire.a.place)?;
-    let finished = collector.stop()?;
-    assert_explained(&finished);
-    let of = |unit: &str| dropped(&finished, unit, &["NETFILTER_DROP"], DropClass::Policy);
-    let reports = |unit: &str| {
-        let reports = finished.events.iter().filter_map(|event| match event {
-            Event::Packet(report) if report.event == PacketEvent::Dropped => Some(report),
-            _ => None,
-        });
-        let of_unit: Vec<_> = reports.filter(|report| &*report.puid == unit).collect();
-        (of_unit.len() as u64, of_unit.iter().map(|report| report.suppressed).sum::<u64>())
-    };
-    let skipped = finished.status.ledger.drops_skipped;
-    assert_eq!((counted, of("storm") + of("few") + skipped), (STORM + FEW, STORM + FEW));
-    let (told, held_back) = reports("few");
-    assert!(told + skipped >= FEW && held_back == 0, "{told} of {FEW}, {held_back} held back");
-    let (told, held_back) = reports("storm");
-    let ledger = &finished.status.ledger;
-    assert_eq!(ledger.drop_reports_held_back, of("storm") - told, "{ledger:?}");
-    // What was held back after its last report stands in the ledger only.
-    assert!(told >= FEW && held_back <= ledger.drop_reports_held_back, "{told} told, {held_back} held back");
-    Ok(())
-}
-
-#[test]
-#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
-fn every_drop_of_a_unit_is_a_report_or_is_named() -> Result<()> {
-    const WANTED: u64 = 300;
-    const UNWANTED: u64 = 70;
-    const BENIGN: u64 = 40;
-    let few = DropLimits { per_second: 1, burst: 100, ..DropLimits::default() };
-    let many = DropLimits { per_second: 1_000_000, burst: 1_000_000, ..DropLimits::default() };
-    // What goes beyond a budget is held back; what goes beyond a buffer of one page is not written.
-    for (limits, octets) in [(few, 1 << 19), (many, 1 << 12)] {
-        let wire = Wire::new()?;
-        wire.a
-            .place
-            .nft("table inet t { chain i { type filter hook input priority 0; meta l4proto udp drop; }; }")?;
-        let mut options = options();
-        options.settings.drops = Some(limits);
-        options.settings.packets = octets;
-        options.settings.filter = Some(filters::of("udp port 53")?);
-        let collector = Running::start(&wire.a.place, options)?;
-        let unwanted = Packet::udp(&wire.b, wire.a.v4);
-        let size = unwanted.size;
-        unwanted.send(UNWANTED, &wire.b, &wire.a)?;
-        let datagram = frames::udp([0x9C, 0x40, 0, 53], size);
-        let packet = frames::ipv4((wire.b.v4, wire.a.v4), &[], 0x4000, frames::UDP, &datagram);
-        let frame = |to: [u8; 6], packet: &[u8]| {
-            frames::ethernet_between(wire.b.mac, to, &[], frames::IPV4, &frames::with_checksums(packet))
-        };
-        let socket = PacketSocket::new(&wire.b)?;
-        (0..WANTED).try_for_each(|_| socket.send(&frame(wire.a.mac, &packet)))?;
-        // For somebody else's card.
-        (0..BENIGN).try_for_each(|_| socket.send(&frame([0x02, 0x77, 0, 0, 9, 9], &packet)))?;
-        let finished = collector.stop()?;
-        let ledger = &finished.status.ledger;
-        let reports = finished.events.iter();
-        let reports =
-            reports.filter(|event| matches!(event, Event::Packet(report) if &*report.puid == "host"));
-        assert_eq!(ledger.drops_of_units, WANTED + UNWANTED + BENIGN, "{:#?}", finished.status);
-        assert_eq!(ledger.drops_explained(), ledger.drops_of_units, "{ledger:?}");
-        assert_eq!(ledger.drop_reports, reports.count() as u64 + ledger.drop_reports_lost, "{ledger:?}");
-        // Before this there is no reason that says whose the packet was.
-        if !release::is_at_least((5, 19)) {
-            continue;
-        }
-        assert_eq!(ledger.drop_reports_folded, BENIGN, "{ledger:?}");
-        if octets > 1 << 12 {
-            assert_eq!((ledger.drop_reports, ledger.drop_reports_filtered), (100, UNWANTED), "{ledger:?}");
-            assert_eq!(ledger.drop_reports_held_back, WANTED - 100, "{ledger:?}");
-        } else {
-            let written = ledger.drop_reports + ledger.drop_reports_failed;
-            assert_eq!((written, ledger.drop_reports_held_back), (WANTED, 0), "{ledger:?}");
-            assert_eq!(ledger.drop_reports_filtered, UNWANTED, "{ledger:?}");
-        }
-    }
-    Ok(())
 }
 
 /// Nobody shows it addresses of the kernel, so that nothing is known by its place.
@@ -631,48 +505,5 @@ fn a_drop_in_the_midst_of_another_is_counted_or_said_to_be_skipped() -> Result<(
         unsaid <= skipped / 2,
         "{unsaid} of {counted} are neither counted nor said to be skipped ({skipped})"
     );
-    Ok(())
-}
-
-#[test]
-#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
-fn a_drop_is_a_report_and_a_record_of_its_flow() -> Result<()> {
-    const COUNT: u64 = 20;
-    let finished = caused(|wire| {
-        wire.a
-            .place
-            .nft("table inet t { chain i { type filter hook input priority 0; udp dport 6001 drop; }; }")?;
-        Packet::udp(&wire.b, wire.a.v4).send(COUNT, &wire.b, &wire.a)
-    })?;
-    assert_balanced(&finished);
-    let reports: Vec<_> = finished
-        .events
-        .iter()
-        .filter_map(|event| match event {
-            Event::Packet(report) => Some(report),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(reports.len() as u64, COUNT);
-    for report in reports {
-        assert_eq!((report.event, &*report.puid), (PacketEvent::Dropped, "host"));
-        assert_eq!((&*report.drop_reason, report.drop_class), ("policy", DropClass::Policy));
-        assert!(report.drop_place.contains('+') && report.advice.contains("nft"), "{report:?}");
-        assert_eq!((report.source_port, report.destination_port, report.protocol), (40_000, 6001, 17));
-        assert_eq!((report.length, report.payload.len(), report.packet_id), (88, 64, 0xABCD));
-        assert_eq!((report.payload[0], report.packets, report.suppressed), (0x45, 1, 0));
-        if release::is_at_least((5, 18)) {
-            assert_eq!(&*report.kernel_reason, "NETFILTER_DROP");
-        }
-    }
-    // Its packets came, and are counted, too: that is another record.
-    let rejected: Vec<_> = events::rejected(&finished.events).collect();
-    assert_eq!(rejected.iter().map(|flow| flow.dropped_packets).sum::<u64>(), COUNT);
-    for flow in rejected {
-        assert_eq!((flow.action, &*flow.drop_reason), (ActionType::REJECT, "policy"));
-        assert_eq!((&*flow.context_id, flow.packets, flow.count), ("host", 0, 0));
-        assert_eq!(events::port_of(flow.destination.as_ref()), 6001);
-    }
-    assert_eq!(events::total(&finished.events, |flow| events::is_to(flow, 17, 6001)).packets, COUNT);
     Ok(())
 }

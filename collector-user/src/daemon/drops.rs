@@ -22,8 +22,9 @@ use crate::{
     event::{Dropped, InterfaceStatus, Ledger, PacketReport, QueueSum},
     host::{pcap::Filter, symbols::Symbols},
     kernel::{
-        drops::{DropMaps, Drops, Folding},
+        drops::{DropMaps, Drops},
         error::KernelError,
+        folding::Folding,
         programs::Programs,
         settings::Settings,
     },

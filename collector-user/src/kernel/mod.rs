@@ -9,7 +9,8 @@
 //! - [`xdp`]: puts the program at XDP on interfaces.
 //! - [`control`]: the only writer of what the programs obey: epoch, generation, lease, roles, addresses, ranges.
 //! - [`counters`]: reads the cumulative counters of processing units, and the ledger.
-//! - [`drops`]: the program that counts what the kernel drops; [`btf`] and [`reasons`] say what that kernel is like.
+//! - [`drops`]: the program that counts what the kernel drops; [`btf`] and [`reasons`] say what that kernel is like,
+//!   [`folding`] which of its drops are no news.
 //! - [`cpus`]: which CPUs there are, and whose slots are where.
 //! - [`requirements`]: what must hold before anything is loaded, and what the kernel is like.
 //! - `maps`: takes the maps out of what was loaded.
@@ -25,6 +26,7 @@ pub mod cpus;
 pub mod drops;
 pub mod error;
 pub mod filters;
+pub mod folding;
 mod maps;
 pub mod memory;
 pub mod networks;

@@ -174,7 +174,7 @@ const REASONS: &[Row] = &[
         ],
         DropClass::NotForUs,
         reason::PACKET_DROP,
-        "for another host: a switch that floods, or an interface in promiscuous mode",
+        "for another host: a switch that floods, an interface in promiscuous mode, or a VLAN tag that no VLAN device takes",
     ),
     (
         &["BRIDGE_INGRESS_STP_STATE"],
