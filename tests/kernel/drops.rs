@@ -6,11 +6,7 @@ use std::{
     num::NonZeroU32,
     os::fd::AsRawFd as _,
     panic,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
+    sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
@@ -19,7 +15,7 @@ use collector_tests::{
     PATIENCE, Result,
     books::{assert_balanced, assert_explained},
     collector::{Finished, Running, declared, options},
-    events, filters, frames,
+    frames,
     lab::{Addressed, End, Wire, host, join},
     netns::{NetNs, Place},
     program::{Dropping, Hook},
@@ -29,8 +25,7 @@ use collector_tests::{
 };
 use collector_user::{
     daemon::Options,
-    event::{ActionType, DeviceDrops, DropClass, Event, PacketEvent, QueueSum},
-    kernel::drops::DropLimits,
+    event::{DeviceDrops, DropClass, QueueSum},
     pu::trace::{Directions, Whose, Wish},
 };
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};

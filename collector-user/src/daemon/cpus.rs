@@ -9,23 +9,25 @@ use crate::{
 };
 
 /// Who tells of them.
-#[derive(Default)]
 pub(super) struct Cpus {
     uevents: Option<Uevents>,
+    /// What could not be had, in words.
+    pub(super) missing: Option<String>,
 }
 
 impl Cpus {
-    /// Listens, where that `is_needed`. What could not be had is added to `missing`, in words.
-    pub(super) fn new(is_needed: bool, missing: &mut Vec<String>) -> Self {
-        let heard = is_needed.then(Uevents::open).transpose();
-        let uevents = heard.unwrap_or_else(|error| {
-            missing.push(format!(
-                "CPUs that come online later: the kernel does not tell of them ({error}), so reports of packets that \
-                 they see are lost, and counted (`output_failed`)"
-            ));
-            None
-        });
-        Self { uevents }
+    /// Listens, where that `is_needed`: to be made before anybody asks which CPUs are online.
+    pub(super) fn new(is_needed: bool) -> Self {
+        match is_needed.then(Uevents::open).transpose() {
+            Ok(uevents) => Self { uevents, missing: None },
+            Err(error) => {
+                let missing = format!(
+                    "CPUs that come online later: the kernel does not tell of them ({error}), so reports of packets \
+                     that they see are lost, and counted (`output_failed`)"
+                );
+                Self { uevents: None, missing: Some(missing) }
+            }
+        }
     }
 
     /// Waits until some come or go; for ever where nobody tells.
@@ -42,15 +44,18 @@ impl Daemon<'_> {
     /// is counted all the same, and what cannot be told of it, too.
     pub(super) fn follow_cpus(&mut self, change: io::Result<CpuChange>) {
         let result = match change {
-            Ok(CpuChange::Online(cpu)) => self
-                .open_buffers(&[cpu])
-                .inspect(|()| tracing::info!("CPU {cpu} has come: what it sees is told from now on")),
+            Ok(CpuChange::Online(cpu)) => {
+                // Nobody tells of those that a suspended host takes down: the buffer of before may be a dead one.
+                self.forget_buffers(|it| it == cpu);
+                self.open_buffers(&[cpu])
+                    .inspect(|()| tracing::info!("CPU {cpu} has come: what it sees is told from now on"))
+            }
             Ok(CpuChange::Offline(cpu)) => {
                 self.forget_buffers(|it| it == cpu);
                 Ok(())
             }
             Ok(CpuChange::Any) => cpus::online().and_then(|online| {
-                self.forget_buffers(|cpu| !online.contains(&cpu));
+                self.forget_buffers(|_| true);
                 self.open_buffers(&online)
             }),
             Err(source) => {
@@ -68,7 +73,7 @@ impl Daemon<'_> {
 
     fn open_buffers(&mut self, cpus: &[u32]) -> Result<(), KernelError> {
         // Those of packets are made when somebody asks for packets.
-        let packets = if self.tracing.has_buffers() { self.tracing.open(cpus) } else { Ok(()) };
+        let packets = if self.tracing.is_wanted() { self.tracing.open(cpus) } else { Ok(()) };
         self.events.open(cpus).and(packets)
     }
 

@@ -37,26 +37,35 @@ impl Devices {
 /// The counters of the queueing disciplines as they were when the collector started.
 #[derive(Default)]
 pub(super) struct Queues {
-    before: BTreeMap<u32, Queue>,
+    /// `None` where they could not be read.
+    before: Option<BTreeMap<u32, Queue>>,
 }
 
 impl Queues {
     /// These are there when it starts; what comes later has counted nothing before.
-    pub(super) fn begin(&mut self, queues: BTreeMap<u32, Queue>) {
+    pub(super) fn begin(&mut self, queues: Option<BTreeMap<u32, Queue>>) {
         self.before = queues;
     }
 
-    /// What the discipline of an interface has dropped since.
-    pub(super) fn since(&self, index: u32, now: &Queue) -> QueueDrops {
+    /// What the discipline of an interface has dropped since; `None` where nobody knows.
+    ///
+    /// One that was made anew with the handle of another is told from that by a counter that went back.
+    pub(super) fn since(&self, index: u32, now: &Queue) -> Option<QueueDrops> {
         let Queue { handle, kind, dropped, over_limits } = now;
-        let same = self.before.get(&index).filter(|before| before.handle == *handle && before.kind == *kind);
+        let went_back = |now: u32, before: u32| now.wrapping_sub(before) > u32::MAX / 2;
+        let same = self.before.as_ref()?.get(&index).filter(|before| {
+            before.handle == *handle
+                && before.kind == *kind
+                && !went_back(*dropped, before.dropped)
+                && !went_back(*over_limits, before.over_limits)
+        });
         let (dropped_before, over_before) =
             same.map_or((0, 0), |before| (before.dropped, before.over_limits));
-        QueueDrops {
+        Some(QueueDrops {
             discipline: kind.clone(),
             dropped: dropped.wrapping_sub(dropped_before).into(),
             over_limits: over_limits.wrapping_sub(over_before).into(),
-        }
+        })
     }
 }
 
@@ -69,11 +78,13 @@ mod tests {
     fn a_queue_counts_since_the_start_or_since_it_is_there() {
         let queue = |handle, dropped| Queue { handle, kind: "tbf".to_owned(), dropped, over_limits: dropped };
         let mut queues = Queues::default();
-        queues.begin([(3, queue(1, u32::MAX))].into());
+        assert_eq!(queues.since(3, &queue(1, 4)), None, "nobody could read them");
+        queues.begin(Some([(3, queue(1, u32::MAX)), (5, queue(1, 1000))].into()));
         let since = |index, now: &Queue| {
-            let QueueDrops { dropped, over_limits, .. } = queues.since(index, now);
+            let QueueDrops { dropped, over_limits, .. } = queues.since(index, now).unwrap();
             (dropped, over_limits)
         };
+        assert_eq!(since(5, &queue(1, 4)), (4, 4), "another one, by the same handle");
         assert_eq!(since(3, &queue(1, 4)), (5, 5), "the kernel counts with 32 bits");
         assert_eq!(since(3, &queue(2, 4)), (4, 4), "another one");
         assert_eq!(since(4, &queue(1, 4)), (4, 4), "of an interface that came");

@@ -438,7 +438,8 @@ impl Daemon<'_> {
         let mut status = self.interface_status(&links);
         let queues = queues::list(&self.netlink.handle).await.unwrap_or_default();
         for (index, interface) in self.watched.interfaces.keys().zip(&mut status) {
-            interface.queue_drops = queues.get(index).map(|queue| self.watched.queues.since(*index, queue));
+            interface.queue_drops =
+                queues.get(index).and_then(|queue| self.watched.queues.since(*index, queue));
         }
         status
     }

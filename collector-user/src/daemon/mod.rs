@@ -42,6 +42,7 @@ use crate::{
         order::Order,
         sequence::Sequences,
     },
+    error::with_causes,
     event::{ContainerRecord, Status},
     host::{
         links, queues,
@@ -214,6 +215,7 @@ impl<'a> Daemon<'a> {
         } = loaded;
         // Where programs interrupt one another, two may take one number.
         let cpus = if requirements::is_preempt_rt() { 0 } else { ledgers.cpus() };
+        let cpus_told = Cpus::new(options.settings.transport != Transport::Ring);
         let with_buffers = options.settings.buffers_on.clone().map_or_else(kernel_cpus::online, Ok)?;
         counters.ensure(units.last_index())?;
         let mut controller = Controller::new(control, hz)?;
@@ -236,7 +238,7 @@ impl<'a> Daemon<'a> {
             events: Events::new(events, read_counts, &with_buffers, clock::boot)?,
             order: Order::default(),
             tracing: Tracing::new(packets)?,
-            cpus: Cpus::default(),
+            cpus: cpus_told,
             faults: Faults::new(faults)?,
             flows: Flows::new(lives, options.most_flows),
             units,
@@ -262,17 +264,21 @@ impl<'a> Daemon<'a> {
         let created = self.lives.begin(&self.units);
         self.tell_lives(&created);
         self.remove_leftovers().await?;
-        let mut missing = Vec::new();
-        // Before there is a buffer that one could be missing beside.
-        let is_needed = self.options.settings.transport != Transport::Ring;
-        self.cpus = Cpus::new(is_needed, &mut missing);
+        let mut missing: Vec<_> = self.cpus.missing.take().into_iter().collect();
         // Before the first packet.
         for wish in &self.options.traces {
             self.trace(wish)?;
         }
         missing.extend(self.reconcile(true).await?);
         missing.extend(self.xdp_unloaded());
-        self.watched.queues.begin(queues::list(&self.netlink.handle).await.unwrap_or_default());
+        let queues = queues::list(&self.netlink.handle).await;
+        let queues = queues.inspect_err(|error| {
+            missing.push(format!(
+                "what queueing disciplines drop: they are not listed ({})",
+                with_causes(error)
+            ));
+        });
+        self.watched.queues.begin(queues.ok());
         self.start_drops(&mut missing)?;
         missing.extend(self.lacking_marks());
         missing.extend(requirements::is_preempt_rt().then(|| WITHOUT_CACHES.to_owned()));

@@ -113,6 +113,8 @@ pub(super) struct Tracing {
     packets: Packets,
     traces: Traces,
     tally: Tally,
+    /// Somebody has asked for packets.
+    is_wanted: bool,
 }
 
 /// What became of the packets that the programs wrote.
@@ -130,7 +132,12 @@ pub(super) struct Tally {
 
 impl Tracing {
     pub(super) fn new(source: Source) -> Result<Self, KernelError> {
-        Ok(Self { packets: Packets::new(source)?, traces: Traces::default(), tally: Tally::default() })
+        Ok(Self {
+            packets: Packets::new(source)?,
+            traces: Traces::default(),
+            tally: Tally::default(),
+            is_wanted: false,
+        })
     }
 
     /// Waits for many packets; for ever where there are no buffers.
@@ -151,12 +158,13 @@ impl Tracing {
 
     /// Makes the buffers that are missing on these CPUs, where there are buffers of CPUs.
     pub(super) fn open(&mut self, cpus: &[u32]) -> Result<(), KernelError> {
+        self.is_wanted = true;
         self.packets.open(cpus)
     }
 
-    /// Whether there are some.
-    pub(super) fn has_buffers(&mut self) -> bool {
-        self.packets.has_buffers()
+    /// Whether there are to be some.
+    pub(super) const fn is_wanted(&self) -> bool {
+        self.is_wanted
     }
 
     /// Forgets those of CPUs that are gone.
@@ -177,11 +185,8 @@ impl Daemon<'_> {
         Ok(())
     }
 
-    /// Makes the buffers for packets, if there are none yet.
+    /// Makes the buffers for packets that are missing.
     pub(super) fn open_tracing(&mut self) -> Result<(), KernelError> {
-        if self.tracing.has_buffers() {
-            return Ok(());
-        }
         let cpus = self.options.settings.buffers_on.clone().map_or_else(cpus::online, Ok)?;
         self.tracing.open(&cpus)
     }

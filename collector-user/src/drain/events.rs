@@ -88,7 +88,7 @@ impl Events {
 
     /// Hands on what is there now, without waiting, and says until when that is in order.
     pub fn drain(&mut self, mut take: impl FnMut(Result<Record, DecodeError>)) -> u64 {
-        // Before: what was written by then is there.
+        // Before: what was to be told by then is there, or is being written.
         let now = (self.clock)();
         self.transport.drain(|raw| take(record(raw)));
         if self.tell_read() { now } else { ALL }

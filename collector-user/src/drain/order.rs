@@ -1,8 +1,9 @@
 //! The order of what CPUs tell, each by a buffer of its own: that a flow ended, on one, comes after that it began, on
 //! another.
 //!
-//! A packet that ends a flow is seen after the one that began it was, and told with a later time. So all that is told of the
-//! time before a reading began is there when it is read, whatever the order of the buffers; what is later waits for the next.
+//! A packet that ends a flow is seen after the one that began it was, and told with a later time. What is told of the time
+//! before a reading began is there when it is read, whatever the order of the buffers, but for what a CPU is about to write
+//! that was held up between its clock and its buffer; what is later waits for the next.
 
 use super::decode::FlowNews;
 

@@ -45,11 +45,6 @@ impl Packets {
         self.transport.per_cpu().map_or(Ok(()), |buffers| buffers.open(cpus, |_| 0))
     }
 
-    /// Whether there are perf buffers.
-    pub fn has_buffers(&mut self) -> bool {
-        self.transport.per_cpu().is_some_and(|buffers| buffers.is_open())
-    }
-
     /// Forgets the perf buffers of CPUs for which `is_gone`; they are to be [drained](Self::drain) before.
     pub fn forget(&mut self, is_gone: impl Fn(u32) -> bool) {
         if let Some(buffers) = self.transport.per_cpu() {

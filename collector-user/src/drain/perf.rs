@@ -41,26 +41,30 @@ impl PerCpu {
     ///
     /// # Errors
     ///
-    /// As [`PerfMap::open`]; [`KernelError::Host`] where epoll(7) refuses.
+    /// As [`PerfMap::open`]; [`KernelError::Host`] where epoll(7) refuses. The first of them; the other CPUs have theirs.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime with I/O.
     pub fn open(&mut self, cpus: &[u32], written: impl Fn(u32) -> u64) -> Result<(), KernelError> {
+        let mut all = Ok(());
         for cpu in cpus {
-            if self.buffers.iter().any(|of| of.cpu == *cpu) {
-                continue;
+            if !self.buffers.iter().any(|of| of.cpu == *cpu) {
+                all = all.and(self.open_one(*cpu, written(*cpu)));
             }
-            // Before there is a buffer, nothing more is written.
-            let read = written(*cpu);
-            let buffer = self.map.open(*cpu, self.octets)?;
-            // SAFETY: the buffer owns its descriptor, which stays open and the same as long as the registration holds it.
-            let buffer = unsafe { AsyncFd::register(buffer) }.map_err(|error| KernelError::Host {
-                what: "events of a buffer",
-                source: io::Error::from(error),
-            })?;
-            self.buffers.push(OfCpu { cpu: *cpu, buffer, read });
         }
+        all
+    }
+
+    /// `read` is what was written before there is a buffer: nothing more is.
+    fn open_one(&mut self, cpu: u32, read: u64) -> Result<(), KernelError> {
+        let buffer = self.map.open(cpu, self.octets)?;
+        // SAFETY: the buffer owns its descriptor, which stays open and the same as long as the registration holds it.
+        let buffer = unsafe { AsyncFd::register(buffer) }.map_err(|error| KernelError::Host {
+            what: "events of a buffer",
+            source: io::Error::from(error),
+        })?;
+        self.buffers.push(OfCpu { cpu, buffer, read });
         Ok(())
     }
 
@@ -109,7 +113,7 @@ impl PerCpu {
         poll_fn(|context| {
             let mut any = false;
             for OfCpu { buffer, .. } in &mut self.buffers {
-                while let Poll::Ready(ready) = buffer.poll_read_ready_mut(context) {
+                if let Poll::Ready(ready) = buffer.poll_read_ready_mut(context) {
                     ready?.clear_ready();
                     any = true;
                 }

@@ -34,7 +34,7 @@ impl Transport {
     /// Outside a tokio runtime with I/O.
     pub fn new(source: Source) -> Result<Self, KernelError> {
         Ok(match source {
-            Source::Ring(ring) => Self::Ring(Ring::new(ring)?),
+            Source::Ring(ring, octets) => Self::Ring(Ring::new(ring, octets)?),
             Source::Perf(map, octets) => Self::Perf(PerCpu::new(map, octets)),
         })
     }

@@ -10,9 +10,7 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray},
     programs::{BtfTracePoint, Program},
 };
-use collector_ebpf::abi::drop::{
-    DropBudget, DropCounts, DropKey, DropLedger, FoldedPlace, PARTS,
-};
+use collector_ebpf::abi::drop::{DropBudget, DropCounts, DropKey, DropLedger, FoldedPlace, PARTS};
 use collector_ebpf::abi::packet::MOST_CAPTURED;
 
 use super::{

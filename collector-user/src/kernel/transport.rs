@@ -22,8 +22,8 @@ const PARTS: u32 = 4;
 
 /// Where records of one kind come from.
 pub enum Source {
-    /// A ring of all CPUs.
-    Ring(RingBuf<MapData>),
+    /// A ring of all CPUs, with room for so many octets.
+    Ring(RingBuf<MapData>, u32),
     /// A buffer of so many octets for each CPU, once it is opened.
     Perf(PerfMap, u32),
 }
@@ -35,6 +35,8 @@ pub(super) struct Sizes {
     /// Octets of the ring of events, or of its place on each CPU.
     events: u32,
     packets: u32,
+    /// Octets of the ring of packets.
+    reports: u32,
     wake_shift: u32,
     /// Entries of the maps, by name.
     entries: [(&'static str, u32); 6],
@@ -63,6 +65,7 @@ impl Sizes {
             packets_by_ring: by_ring.into(),
             events,
             packets: settings.packets,
+            reports: all,
             wake_shift: (all / PARTS).ilog2(),
             entries,
         }
@@ -83,14 +86,14 @@ impl Sizes {
     /// Takes the maps out: where events come from, and where packets do.
     pub(super) fn take(&self, ebpf: &mut Ebpf) -> Result<[Source; 2], KernelError> {
         let events = if self.events_by_perf == 0 {
-            Source::Ring(typed(ebpf, "EVENTS")?)
+            Source::Ring(typed(ebpf, "EVENTS")?, self.events)
         } else {
             Source::Perf(perf(ebpf, "NEWS", Some("NEWS_AT_ONCE"))?, self.events)
         };
         let packets = if self.packets_by_ring == 0 {
             Source::Perf(perf(ebpf, "PACKETS", None)?, self.packets)
         } else {
-            Source::Ring(typed(ebpf, "REPORTS")?)
+            Source::Ring(typed(ebpf, "REPORTS")?, self.reports)
         };
         Ok([events, packets])
     }

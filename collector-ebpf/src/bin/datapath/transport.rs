@@ -156,14 +156,18 @@ unsafe fn output(start: *mut c_void, size: u64, flags: u64) -> i64 {
     unsafe { bpf_ringbuf_output((&raw const REPORTS).cast_mut().cast(), start, size, flags) }
 }
 
+/// What the ring puts before a record, and what a record's place is a multiple of (`BPF_RINGBUF_HDR_SZ`).
+const HEADER: u64 = 8;
+
 /// Whether the reader is to be woken by a record of so many octets: where a part of the ring ends with it. What another CPU
-/// writes meanwhile may hide that end; the next is not far.
+/// writes meanwhile may hide that end, until the next part ends.
 #[inline(always)]
 fn wake(size: usize) -> u64 {
     // SAFETY: a map of this object.
     let written =
         unsafe { bpf_ringbuf_query((&raw const REPORTS).cast_mut().cast(), u64::from(BPF_RB_PROD_POS)) };
     let part = |position: u64| position >> (WAKE_SHIFT.load() & 63);
-    let wakes = part(written) != part(written + size as u64);
+    let taken = (size as u64 + 2 * HEADER - 1) & !(HEADER - 1);
+    let wakes = part(written) != part(written + taken);
     u64::from(if wakes { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP })
 }

@@ -42,8 +42,9 @@ pub struct CaptureArgs {
     #[arg(long, value_name = "EXPR", value_parser = super::filter::Expression)]
     pub filter: Option<Filter>,
 
-    /// Capture what the kernel drops, too: each packet again, with the reason and the place, as far as its first 192 octets.
+    /// Capture what the kernel drops, too: each packet again, with the reason and the place.
     ///
+    /// By --transport ring, as far as its first 192 octets that lie in one piece.
     /// Where --iface names interfaces, what is dropped on others is left out.
     #[arg(long)]
     pub drops: bool,

@@ -21,7 +21,7 @@ use crate::{
     settings::FILTERED,
 };
 
-/// The machine was taken.
+/// The machine was taken, or the packet could not be read.
 pub(super) const NOT_ASKED: u32 = 0;
 /// It is wanted, or there is no filter.
 pub(super) const YES: u32 = 1;
@@ -45,9 +45,9 @@ pub(super) fn ask(dropped: &Dropped) -> u32 {
         atomic::add(users, 1);
         users.read_volatile() == 1
     };
-    let said = if !alone {
+    let said = if !alone || show(dropped, machine) == 0 {
         NOT_ASKED
-    } else if show(dropped, machine) != 0 && run_filter(AT_DROPS, dropped.link.into()) != NO_MATCH {
+    } else if run_filter(AT_DROPS, dropped.link.into()) != NO_MATCH {
         YES
     } else {
         NO
@@ -58,13 +58,13 @@ pub(super) fn ask(dropped: &Dropped) -> u32 {
 }
 
 /// Puts the packet into the window as it would be captured, with the tag that the kernel keeps beside it in its place. 0
-/// where it cannot be read.
+/// where it cannot be read, or not as far as the window: what lies in other pieces is there in a report only.
 #[inline(always)]
 fn show(dropped: &Dropped, machine: *mut Machine) -> u32 {
     let tagged = dropped.link == link::ETHERNET && dropped.vlan_protocol != 0;
     let behind = if tagged { TAG } else { 0 };
     let copied = opaque(dropped.linear.min(WINDOW) as usize) as u32;
-    if copied == 0 || copied > WINDOW {
+    if copied == 0 || copied > WINDOW || copied < dropped.length.min(WINDOW) {
         return 0;
     }
     // SAFETY: the entry is live for the run, and this run's alone. The window has room for a tag beside WINDOW octets. An
