@@ -5,10 +5,10 @@
 //! - [`event`]: the eight kinds of record, and the status; [`clock`]: the only place that reads clocks;
 //!   [`error`]: causes in words.
 //! - [`collector`]: the trait [`EventCollector`](collector::EventCollector), the seam to whoever wants the events.
-//! - [`host`]: interfaces and addresses, by netlink; packet filters, by libpcap.
+//! - [`host`]: interfaces and addresses, by netlink; cgroups; packet filters, by libpcap.
 //! - [`kernel`]: loads and attaches the eBPF programs, and talks to their maps.
 //! - [`drain`]: takes out what the programs counted and reported.
-//! - [`pu`]: processing units, and what an interface is to them.
+//! - [`pu`]: processing units, and what an interface or a cgroup is to them.
 //! - [`aggregate`]: flows over their life, counters between two reports, records.
 //! - [`sink`]: outputs, each behind a bounded queue of its own.
 //! - [`config`]: the configuration file.

@@ -1,5 +1,7 @@
-//! What the host says about itself, by netlink and in `/proc`; and what its libpcap makes of an expression.
+//! What the host says about itself: interfaces by netlink, cgroups by their file system, and what is in `/proc`; and what
+//! its libpcap makes of an expression.
 
+pub mod cgroups;
 mod ethtool;
 pub mod links;
 pub mod names;

@@ -39,7 +39,7 @@ pub(super) fn check_kernel() -> Result<(), KernelError> {
 }
 
 /// Major and minor version of the running kernel.
-pub(super) fn kernel_version() -> (u32, u32) {
+pub fn kernel_version() -> (u32, u32) {
     let uname = rustix::system::uname();
     let release = uname.release().to_string_lossy();
     let mut numbers = release.split(['.', '-']).map_while(|part| part.parse().ok());
