@@ -1,6 +1,7 @@
-//! Who is who: processing units, and what an interface is to them.
+//! Who is who: processing units, and what an interface or a cgroup is to them.
 
 pub mod life;
 pub mod registry;
 pub mod role;
 pub mod trace;
+pub mod workload;
