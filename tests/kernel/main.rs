@@ -76,6 +76,8 @@ mod xdp;
 mod drops;
 // Which of them are told one by one, and how much of each.
 mod drop_reports;
+// Cgroups that come, are peopled and go: each told once.
+mod cgroups;
 // The library's example: a collector of one's own gets real events.
 mod library;
 

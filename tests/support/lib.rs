@@ -7,6 +7,7 @@
 //!   [`frames`]: frames made octet by octet; [`generated`]: frames by choice; [`second`]: a second reading of them.
 //! - [`collector`]: the daemon, running in a namespace, and what it [says](said) of itself, or [held] still; [`events`]: sums over what it reported; [`books`]: all that it
 //!   has to report, to the last packet.
+//! - [`cgroups`]: cgroups of a test's own, and what is told of them.
 //! - [`release`]: what the running kernel is too old for.
 //! - [`testrun`]: the programs, run on bytes; [`filters`]: expressions for the packet filter.
 //! - [`measure`]: what the benchmarks are told, and how they sum up.
@@ -17,6 +18,7 @@
 #![expect(clippy::indexing_slicing, reason = "a test that looks where nothing is shall fail there")]
 
 pub mod books;
+pub mod cgroups;
 pub mod collector;
 pub mod command;
 pub mod events;
