@@ -14,6 +14,8 @@ mod filter;
 mod attribution;
 // The same once an answer leaves, and by sockets of this host.
 mod deciding;
+// The same by the control groups of sockets.
+mod socket_cgroup;
 // How many packets and octets of the wire a super-packet stands for.
 mod segments;
 // Single packets of the units that are traced: all of them, and nothing besides; or each loss by name.

@@ -18,7 +18,9 @@ fn the_verifier_says_how_many_instructions_it_looked_at() -> Result<()> {
     if release::lacks("for the test, instruction counts of the verifier", TELLS) {
         return Ok(());
     }
-    let mut datapath = Datapath::load_without_lease(&Settings::default())?;
+    // With all that the daemon may ask for.
+    let settings = Settings { cgroups: true, ..Settings::default() };
+    let mut datapath = Datapath::load_without_lease(&settings)?;
     for hook in Hook::BOTH {
         let info = datapath.programs.classifier(hook.program())?.info()?;
         let count = info.verified_instruction_count().context("the kernel does not tell")?;

@@ -9,7 +9,8 @@
 //!   has to report, to the last packet.
 //! - [`cgroups`]: cgroups of a test's own, and what is told of them.
 //! - [`release`]: what the running kernel is too old for.
-//! - [`testrun`]: the programs, run on bytes; [`filters`]: expressions for the packet filter.
+//! - [`testrun`]: the programs, run on bytes; [`attached`]: the same on interfaces, and [`groups`], whose sockets they
+//!   meet there; [`filters`]: expressions for the packet filter.
 //! - [`measure`]: what the benchmarks are told, and how they sum up.
 //!
 //! Nothing here sleeps. What has to be waited for is a descriptor, a channel or an event, with one limit for all
@@ -17,6 +18,7 @@
 
 #![expect(clippy::indexing_slicing, reason = "a test that looks where nothing is shall fail there")]
 
+pub mod attached;
 pub mod books;
 pub mod cgroups;
 pub mod collector;
@@ -25,6 +27,7 @@ pub mod events;
 pub mod filters;
 pub mod frames;
 pub mod generated;
+pub mod groups;
 pub mod held;
 pub mod lab;
 pub mod measure;

@@ -20,6 +20,7 @@ use collector_user::{
     },
     kernel::{
         batch,
+        cgroups::Cgroups,
         control::Controller,
         cpus,
         networks::Networks,
@@ -60,6 +61,8 @@ pub struct Datapath {
     flows: FlowMaps,
     counters: CounterMaps,
     ledgers: Ledgers,
+    /// Control groups, where the settings ask for them.
+    pub cgroups: Option<Cgroups>,
     /// Networks inside of tunnels.
     pub networks: Networks,
     events: Events,
@@ -195,6 +198,7 @@ impl Datapath {
             flows,
             mut counters,
             ledgers,
+            cgroups,
             networks,
             events,
             read_counts,
@@ -216,6 +220,7 @@ impl Datapath {
             flows,
             counters,
             ledgers,
+            cgroups,
             networks,
             events,
             packets: Some(packets),
@@ -232,6 +237,11 @@ impl Datapath {
     pub fn renew(&self) -> Result<()> {
         self.controller.renew_lease(&self.programs.anchor()?);
         Ok(())
+    }
+
+    /// The groups that the programs have given an index since the last call, and these; fills their list from `next`.
+    pub fn refill(&mut self, next: impl FnMut() -> Option<u16>) -> Result<Vec<(u64, u16)>> {
+        Ok(self.cgroups.as_mut().context("groups were not asked for")?.refill(next)?)
     }
 
     /// Runs a program on a frame.
@@ -432,6 +442,7 @@ impl Datapath {
             filtered,
             sampled,
             output_failed,
+            units_exhausted,
             unparsed,
         } = self.ledger_before;
         ledger.seen -= seen;
@@ -451,6 +462,7 @@ impl Datapath {
         ledger.filtered -= filtered;
         ledger.sampled -= sampled;
         ledger.output_failed -= output_failed;
+        ledger.units_exhausted -= units_exhausted;
         for (reason, before) in ledger.unparsed.iter_mut().zip(unparsed) {
             *reason -= before;
         }

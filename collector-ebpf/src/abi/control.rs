@@ -33,15 +33,18 @@ pub struct Control {
     pub xdp: XdpLedger,
     /// Records that user space has read from this CPU's buffer of events, where they go by one.
     pub events_read: u64,
+    /// How many entries of its part of `FREE_UNITS` this CPU's programs have used up: written by them only.
+    pub units_taken: u64,
     #[doc(hidden)]
-    pub _pad: [u64; 5],
+    pub _pad: [u64; 3],
     #[doc(hidden)]
     pub _pad_2: [u64; 32],
 }
 
 // A power of two spares the programs a multiplication.
 layout!(Control, 1024, {
-    word: 0, lease: 8, first_slot_4: 16, first_slot_6: 24, captured: 32, ledger: 40, crossed: 296, xdp: 552, events_read: 720, _pad: 728, _pad_2: 768,
+    word: 0, lease: 8, first_slot_4: 16, first_slot_6: 24, captured: 32, ledger: 40, crossed: 304, xdp: 560, events_read: 728,
+    units_taken: 736, _pad: 744, _pad_2: 768,
 });
 
 /// Uplinks of which it is counted what crossed them, and one entry for all other interfaces. A power of two.

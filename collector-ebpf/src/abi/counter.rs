@@ -260,14 +260,16 @@ pub struct Ledger {
     pub sampled: u64,
     /// Those whose record found no room in the buffer of its CPU, or no buffer.
     pub output_failed: u64,
+    /// Flows of control groups that nobody knew and for which no index was left: they are the host's until somebody knows.
+    pub units_exhausted: u64,
     /// Buffers not parsed, by reason ([`Unparsed`]).
     pub unparsed: [u64; UNPARSED_REASONS],
 }
 
-layout!(Ledger, 256, {
+layout!(Ledger, 264, {
     seen: 0, looped: 8, second_pass: 16, table_full: 24, rate_limited: 32, reserve_failed: 40, reported: 48,
     identity_full: 56, no_role: 64, orphan_fragments: 72, inner_seen: 80, inner_unparsed: 88, inner_lost: 96, traced: 104,
-    filtered: 112, sampled: 120, output_failed: 128, unparsed: 136,
+    filtered: 112, sampled: 120, output_failed: 128, units_exhausted: 136, unparsed: 144,
 });
 
 /// How far a CPU has filled a table in the current epoch.

@@ -29,10 +29,10 @@ pub mod xdp;
 use layout::Layout;
 
 /// The version of this contract. User space refuses an object that was built for another one.
-pub const VERSION: u32 = 10;
+pub const VERSION: u32 = 11;
 
 /// The layout of every type of the contract, in the order of the files.
-pub fn layouts() -> [&'static Layout; 29] {
+pub fn layouts() -> [&'static Layout; 30] {
     [
         &control::Control::LAYOUT,
         &control::Anchor::LAYOUT,
@@ -59,6 +59,7 @@ pub fn layouts() -> [&'static Layout; 29] {
         &flow::Identity::LAYOUT,
         &packet::PacketRecord::LAYOUT,
         &pu::Role::LAYOUT,
+        &pu::FreeUnit::LAYOUT,
         &report::FlowEvent::LAYOUT,
         &trace::Trace::LAYOUT,
         &xdp::Handed::LAYOUT,

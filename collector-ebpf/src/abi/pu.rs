@@ -77,9 +77,34 @@ pub const fn tunnel(protocol: u8, port: u16) -> u32 {
 /// Entries of the array `ROLES`; a power of two.
 pub const ROLES: u32 = 4096;
 
+/// Control groups whose unit is known at a time: as many as there are indexes.
+pub const CGROUPS: u32 = 1 << 14;
+
+/// The id of the root of the control groups' hierarchy (cgroup v2), whose processes are this host's own. Linux 5.5 and newer
+/// number it so.
+pub const ROOT_CGROUP: u64 = 1;
+
+/// An index that a program may give to a control group which it is the first to meet: an entry of the map `FREE_UNITS`.
+///
+/// The entry is whose [`unit`](Self::unit) says: the programs' as long as there is one, user space's while it is 0. Who hands
+/// it over writes that word last, so that the other side never sees half of it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FreeUnit {
+    /// The id of the control group (cgroup v2) that the index was given to; 0 as long as it is free.
+    pub cgroup: u64,
+    /// The index; 0 once it was given away, or where there is none.
+    pub unit: u64,
+}
+
+layout!(FreeUnit, 16, { cgroup: 0, unit: 8 });
+
+/// Entries of `FREE_UNITS` for each CPU, which are used in turn; a power of two.
+pub const FREE_UNITS: u32 = 64;
+
 #[cfg(test)]
 mod tests {
-    use super::{ROLES, index, role};
+    use super::{FREE_UNITS, ROLES, index, role};
 
     #[test]
     fn flags_are_bits_of_their_own() {
@@ -103,6 +128,11 @@ mod tests {
     #[test]
     fn the_low_bits_of_an_interface_index_are_an_entry() {
         assert!(ROLES.is_power_of_two());
+    }
+
+    #[test]
+    fn the_low_bits_of_a_number_are_an_entry_of_the_free_list() {
+        assert!(FREE_UNITS.is_power_of_two());
     }
 
     #[test]

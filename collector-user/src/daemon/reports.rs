@@ -116,6 +116,7 @@ impl Daemon<'_> {
             identity_full: kernel.identity_full,
             no_role: kernel.no_role,
             orphan_fragments: kernel.orphan_fragments,
+            units_exhausted: kernel.units_exhausted,
             filter_window: self.ledgers.filter_window().unwrap_or_default(),
             xdp_seen: xdp.seen,
             xdp_passed: xdp.passed,

@@ -50,6 +50,8 @@ pub struct Ledger {
     pub no_role: u64,
     /// Socket buffers with a later fragment whose first one was not seen before it: counted in a flow without ports.
     pub orphan_fragments: u64,
+    /// Flows of control groups that nobody knew and for which no index was left: they are `host`'s until somebody knows them.
+    pub units_exhausted: u64,
     /// Packets that the packet filter may have wanted and that it did not match, since it asked for octets beyond the start of
     /// a packet that it sees. They are counted in their flows all the same.
     pub filter_window: u64,
@@ -167,6 +169,7 @@ impl Ledger {
             ("table_full", self.table_full),
             ("rate_limited", self.rate_limited),
             ("inner_lost", self.inner_lost),
+            ("units_exhausted", self.units_exhausted),
             ("filter_window", self.filter_window),
             ("reserve_failed", self.reserve_failed.saturating_sub(self.reserve_failed_of.values().sum())),
             ("output_failed", self.output_failed),

@@ -223,7 +223,8 @@ fn failed(map: &'static str, action: &'static str) -> impl FnOnce(MapError) -> K
     move |source| KernelError::Map { map, action, source }
 }
 
-fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+/// What is not there need not be removed.
+pub(super) fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         Err(MapError::KeyNotFound) => Ok(()),

@@ -119,6 +119,7 @@ impl Ledgers {
                 filtered,
                 sampled,
                 output_failed,
+                units_exhausted,
                 unparsed,
             } = cpu.ledger;
             sum.seen += seen;
@@ -138,6 +139,7 @@ impl Ledgers {
             sum.filtered += filtered;
             sum.sampled += sampled;
             sum.output_failed += output_failed;
+            sum.units_exhausted += units_exhausted;
             for (into, from) in sum.unparsed.iter_mut().zip(unparsed) {
                 *into += from;
             }

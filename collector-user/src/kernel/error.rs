@@ -60,6 +60,11 @@ pub enum KernelError {
     /// What the kernel is like cannot be told.
     #[error("drops are not seen: what the kernel's structures are like is not known")]
     Shape(#[from] super::btf::BtfError),
+    /// Where the kernel keeps a socket's control group cannot be told.
+    #[error(
+        "what comes in is not asked for the control group of its socket: where the kernel keeps that is not known"
+    )]
+    Sockets(#[source] super::btf::BtfError),
     /// The kernel refuses a program.
     #[error("the eBPF program {program} cannot be loaded")]
     Program {

@@ -8,6 +8,7 @@
 //! - [`filters`]: the clsact filters on an interface: leftovers of a killed collector, and room for ours.
 //! - [`xdp`]: puts the program at XDP on interfaces.
 //! - [`control`]: the only writer of what the programs obey: epoch, generation, lease, roles, addresses, ranges.
+//! - [`cgroups`]: which unit a socket's control group is, and indexes for groups that nobody knows.
 //! - [`counters`]: reads the cumulative counters of processing units, and the ledger.
 //! - [`drops`]: the program that counts what the kernel drops; [`btf`] and [`reasons`] say what that kernel is like,
 //!   [`folding`] which of its drops are no news.
@@ -20,6 +21,7 @@
 pub mod attach;
 pub mod batch;
 pub mod btf;
+pub mod cgroups;
 pub mod control;
 pub mod counters;
 pub mod cpus;

@@ -22,6 +22,7 @@ use collector_ebpf::abi::{
 use crate::{
     host::pcap::Filter,
     kernel::{
+        cgroups::{self, Cgroups},
         cpus::{self, give_slots, slots_of_one},
         drops::{Drops, Prepared},
         error::KernelError,
@@ -56,6 +57,8 @@ pub struct Loaded {
     pub counters: CounterMaps,
     /// What became of every packet and record.
     pub ledgers: Ledgers,
+    /// Control groups and their units, where those were asked for.
+    pub cgroups: Option<Cgroups>,
     /// Networks inside of tunnels.
     pub networks: Networks,
     /// Flows that begin and end.
@@ -174,6 +177,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let prepared = settings.drops.as_ref().map(Prepared::new);
     let filtered = u32::from(settings.filter.is_some());
     let xdp_told = xdp::Told::new(settings)?;
+    let cgroups_told = cgroups::Told::new(settings, possible);
     let sizes = Sizes::new(settings, possible, online.len() as u32);
 
     let mut loader = EbpfLoader::new();
@@ -181,6 +185,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         prepared.told.tell(&mut loader);
     }
     xdp_told.tell(&mut loader);
+    cgroups_told.tell(&mut loader);
     sizes.tell(&mut loader);
     loader
         .override_global("SLOT_SHIFT_4", &shift_4, true)
@@ -218,21 +223,13 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let mut outer_4 = outer(&mut ebpf, "TABLES4")?;
     let flows = FlowMaps::take(&mut ebpf, &mut outer_4, settings, [entries_4, entries_6])?;
     let control_map = data(&mut ebpf, "CONTROL")?;
-    let control = ControlMaps {
-        control: mapped(&control_map, "CONTROL", possible)?,
-        roles: typed(&mut ebpf, "ROLES")?,
-        roles_more: typed(&mut ebpf, "ROLES_MORE")?,
-        locals: typed(&mut ebpf, "LOCALS")?,
-        tunnels: typed(&mut ebpf, "TUNNELS")?,
-        cidrs: typed(&mut ebpf, "CIDRS")?,
-        traced: typed(&mut ebpf, "TRACED")?,
-        filters: filters(&mut ebpf, settings.filter.as_ref())?,
-        tables_4: outer_4,
-    };
+    let control = mapped(&control_map, "CONTROL", possible)?;
+    let control = ControlMaps::take(&mut ebpf, control, outer_4, settings)?;
     let counters = CounterMaps { units: outer(&mut ebpf, "PUS")?, chunks: Vec::new() };
     let machines = typed(&mut ebpf, "FILTER_RUNS")?;
     let ledgers = Ledgers { cpus: mapped(&control_map, "CONTROL", possible)?, machines };
     give_slots(&control.control, with_slots, slots_4, slots_6);
+    let cgroups = cgroups_told.take(&mut ebpf, possible)?;
     let networks = Networks::new(typed(&mut ebpf, "NETWORKS")?, typed(&mut ebpf, "NETWORKS_MADE")?);
     let [events, packets] = sizes.take(&mut ebpf)?;
     let read_counts = ReadCounts(mapped(&control_map, "CONTROL", possible)?);
@@ -246,6 +243,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         flows,
         counters,
         ledgers,
+        cgroups,
         networks,
         events,
         read_counts,
@@ -303,6 +301,28 @@ fn filters(ebpf: &mut Ebpf, filter: Option<&Filter>) -> Result<Array<MapData, fi
         fill_filter(&mut filters, filter)?;
     }
     Ok(filters)
+}
+
+impl ControlMaps {
+    /// `tables_4` is the outer map of the IPv4 tables.
+    fn take(
+        ebpf: &mut Ebpf,
+        control: SharedArray<Control>,
+        tables_4: ArrayOfMaps<MapData>,
+        settings: &Settings,
+    ) -> Result<Self, KernelError> {
+        Ok(Self {
+            control,
+            roles: typed(ebpf, "ROLES")?,
+            roles_more: typed(ebpf, "ROLES_MORE")?,
+            locals: typed(ebpf, "LOCALS")?,
+            tunnels: typed(ebpf, "TUNNELS")?,
+            cidrs: typed(ebpf, "CIDRS")?,
+            traced: typed(ebpf, "TRACED")?,
+            filters: filters(ebpf, settings.filter.as_ref())?,
+            tables_4,
+        })
+    }
 }
 
 impl FlowMaps {

@@ -74,6 +74,9 @@ pub struct Settings {
     pub buffers_on: Option<Vec<u32>>,
     /// The bits of `skb->mark` that hold a processing unit's mark; contiguous, or 0 for none.
     pub mark_mask: u32,
+    /// What is sent and taken by this host's own addresses belongs to the units of its sockets' control groups (cgroup v2).
+    /// Where there is no such hierarchy, it is left off.
+    pub cgroups: bool,
     /// The CPUs that have slots; all that are online where nothing is said. A packet on another one is counted in the
     /// tables, and so is every packet on a kernel with `PREEMPT_RT`.
     pub slots_on: Option<Vec<u32>>,
@@ -106,6 +109,7 @@ impl Default for Settings {
             packets: 1 << 19,
             buffers_on: None,
             mark_mask: 0xFFFC_0000,
+            cgroups: false,
             slots_on: None,
             drops: Some(DropLimits::default()),
             xdp: false,

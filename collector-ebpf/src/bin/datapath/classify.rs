@@ -13,12 +13,13 @@ use collector_ebpf::abi::{
 };
 
 use crate::{
-    Skb,
+    Skb, cgroup,
     family::Key,
     inner,
     maps::{CIDRS, LOCALS, TUNNELS},
     read::{Packet, role_of_index},
     route,
+    settings::BY_CGROUP,
     socket::{self, Socket},
     xdp,
 };
@@ -42,6 +43,12 @@ impl Attribution {
     #[inline(always)]
     const fn with(self, bits: u8) -> Self {
         Self { pu: self.pu, bits: self.bits | bits }
+    }
+
+    /// Whether it was found by this method.
+    #[inline(always)]
+    pub(crate) const fn is_by(self, method: u8) -> bool {
+        how::attributed_by(self.bits) == method
     }
 
     /// That of a flow whose unit and `how` are known.
@@ -126,7 +133,7 @@ fn leaving<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
     if let Some(pu) = own(source) {
         // What came in and has an address of this host's was translated.
         return if from == 0 {
-            at_own_address::<K>(packet, pu)
+            by_sender::<K>(skb, packet, at_own_address::<K>(packet, pu))
         } else {
             Attribution::by(index::FORWARDED, how::BY_ROUTE)
         };
@@ -137,8 +144,24 @@ fn leaving<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
     {
         return Attribution::by(pu.get(), how::BY_CIDR);
     }
+    if from != 0 {
+        return Attribution::by(index::FORWARDED, how::BY_ROUTE);
+    }
     // What came in nowhere was made here, whatever its source address says (DHCP, duplicate address detection).
-    Attribution::by(if from == 0 { packet.role.pu } else { index::FORWARDED }, how::BY_ROUTE)
+    by_sender::<K>(skb, packet, Attribution::by(packet.role.pu, how::BY_ROUTE))
+}
+
+/// The unit of the socket that sends what was made here, unless it is somebody's by its address. The socket of what carries a
+/// tunnel is that of what is inside.
+#[inline(always)]
+fn by_sender<K: Key>(skb: Skb, packet: &Packet, otherwise: Attribution) -> Attribution {
+    if BY_CGROUP.load() == 0 || otherwise.is_by(how::BY_CIDR) || is_tunnel::<K>(packet) {
+        return otherwise;
+    }
+    match cgroup::of_sender::<K>(skb, packet) {
+        index::HOST => otherwise,
+        pu => Attribution::by(pu, how::BY_SOCKET),
+    }
 }
 
 /// What comes in by an uplink.
@@ -168,12 +191,24 @@ fn arriving<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
     let mut guess = at_own_address::<K>(packet, pu);
     if pu.get() < index::FIRST {
         match socket::of_host::<K>(skb, packet) {
-            Socket::Found => guess = Attribution::by(pu.get(), how::BY_SOCKET),
+            Socket::Found => guess = Attribution::by(by_receiver::<K>(packet, pu), how::BY_SOCKET),
             Socket::None => guess = Attribution::by(index::UNKNOWN, how::BY_SILENCE),
             Socket::NotAsked => {}
         }
     }
     guess.with(how::PROVISIONAL)
+}
+
+/// The unit of the socket that was found, at an address that is the host's unit's.
+#[inline(always)]
+fn by_receiver<K: Key>(packet: &Packet, pu: NonZeroU16) -> u16 {
+    if BY_CGROUP.load() == 0 || is_tunnel::<K>(packet) {
+        return pu.get();
+    }
+    match cgroup::of_receiver() {
+        index::HOST => pu.get(),
+        unit => unit,
+    }
 }
 
 /// The unit of an address of this host's, which may be declared. What carries a tunnel is this host's all the same: who

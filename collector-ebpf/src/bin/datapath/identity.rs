@@ -9,7 +9,7 @@ use collector_ebpf::{
         control::Control,
         counter::{Budget, ONE_FLOW},
         flow::{Identity, how},
-        pu::role,
+        pu::{index, role},
         report::kind,
     },
     wire::tcp,
@@ -101,6 +101,11 @@ pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     unsafe {
         if is_news {
             let is_decided = (*identity).decided != 0 && !begins_again(packet, identity);
+            let attribution = if is_answered_for(packet, attribution, identity) {
+                Attribution::of((*identity).pu, (*identity).how & !how::PROVISIONAL)
+            } else {
+                attribution
+            };
             (*identity).pu = attribution.pu;
             // What comes in by a boundary cannot tell of the host's end what has left by it.
             let kept = if packet.is_leaving() || !is_decided { 0 } else { how::HOST_END };
@@ -115,6 +120,19 @@ pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u32 {
         }
         Who { pu: (*identity).pu, how: (*identity).how, refused: false, event }.pack()
     }
+}
+
+/// Whether a packet leaves of which no socket is known, for a flow that one has taken: the kernel refuses what the socket has
+/// no room for, or answers what comes after the end. That is the socket's unit's, too.
+#[inline(always)]
+fn is_answered_for(packet: &Packet, attribution: Attribution, identity: *const Identity) -> bool {
+    // SAFETY: the caller's entry is live.
+    let before = unsafe { Attribution::of((*identity).pu, (*identity).how) };
+    packet.is_leaving()
+        && attribution.is_by(how::BY_ADDRESS)
+        && before.is_by(how::BY_SOCKET)
+        && before.pu >= index::FIRST
+        && !begins_again(packet, identity)
 }
 
 /// Whether it has to be asked whose the flow is: nobody knows it, the configuration has changed, a packet leaves for it

@@ -2,8 +2,8 @@
 //!
 //! A packet's way: [`packet`] shows its bytes, [`read`] what they say; [`account`] counts it where its flow
 //! holds its slot of the CPU's cache, and [`cold`] does all that is rarer: any kind of packet, [`identity`]
-//! (and [`classify`], once or twice a flow, which asks for a [`socket`] or a [`route`]; or that of the flow that an ICMP
-//! error is a [`quote`] of), [`slot`], [`table`], [`fill`], and [`report`], which tells user space of flows that
+//! (and [`classify`], once or twice a flow, which asks for a [`socket`], its [`cgroup`] or a [`route`]; or that of the flow
+//! that an ICMP error is a [`quote`] of), [`slot`], [`table`], [`fill`], and [`report`], which tells user space of flows that
 //! begin and end. Last, [`trace`] reports the packet itself, where somebody asks for its unit's. What is reported goes by a
 //! [`transport`]. Programs at TC only ever let a packet pass on (`TC_ACT_UNSPEC`: the next program sees it
 //! too), and write nothing to it but its mark.
@@ -30,6 +30,7 @@
 
 mod account;
 mod atomic;
+mod cgroup;
 mod classify;
 mod cold;
 mod count;

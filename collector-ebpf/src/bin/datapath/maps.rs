@@ -16,7 +16,7 @@ use collector_ebpf::abi::{
     flow::{FlowKey4, FlowKey6, Identity, Slot4, Slot6, TableCounts, TableKey4, TableKey6},
     network,
     packet::PacketRecord,
-    pu::{self, Role},
+    pu::{self, FreeUnit, Role},
     report::FlowEvent,
     trace::{self, Trace},
 };
@@ -105,6 +105,16 @@ pub(crate) static FILL: PerCpuArray<Fill, 2> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static LOCALS: HashMap<[u8; 16], u32, 65536, NO_PREALLOC> = HashMap::new();
 
+/// The units of control groups (cgroup v2), by the group's id. What is known is written by user space; a group that nobody
+/// knows is added here. Preallocated: on older kernels a program may not have to ask for memory.
+#[btf_map]
+pub(crate) static CGROUPS: HashMap<u64, u32, { pu::CGROUPS as usize }> = HashMap::new();
+
+/// Indexes for groups that nobody knows: [`FREE_UNITS`](pu::FREE_UNITS) entries a CPU. Filled by user space through shared
+/// memory, used up here.
+#[btf_map]
+pub(crate) static FREE_UNITS: Array<FreeUnit, { pu::FREE_UNITS as usize }, MMAPABLE> = Array::new();
+
 /// Tunnels that end on this host, by [`tunnel`](collector_ebpf::abi::pu::tunnel). Written by user space.
 #[btf_map]
 pub(crate) static TUNNELS: HashMap<u32, u32, 256, NO_PREALLOC> = HashMap::new();
@@ -181,6 +191,10 @@ pub(crate) struct Asked {
     pub(crate) event: FlowEvent,
     /// Not 0 where a drain is to be asked for.
     pub(crate) is_pressed: u64,
+    /// The address of a socket that was looked up: of no use but to read what lies there while the socket is held.
+    pub(crate) socket: u64,
+    /// The id of its control group; 0 where none is known.
+    pub(crate) cgroup: u64,
 }
 
 /// Octets that headers may take in [`SCRATCH`].

@@ -84,6 +84,10 @@ pub(crate) static MARK_MASK: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static MARK_SHIFT: Global<u32> = Global::new(0);
 
+/// 1 where flows belong to the units of their sockets' control groups.
+#[unsafe(no_mangle)]
+pub(crate) static BY_CGROUP: Global<u32> = Global::new(0);
+
 /// 1 if the kernel tells why it drops (Linux 5.17).
 #[unsafe(no_mangle)]
 pub(crate) static DROP_REASONS: Global<u32> = Global::new(0);

@@ -4,9 +4,9 @@ use aya_ebpf::{
     bindings::bpf_sock,
     helpers::generated::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp},
 };
-use collector_ebpf::abi::flow::{how, ports};
+use collector_ebpf::abi::flow::{FlowKey4, FlowKey6, how, ports};
 
-use crate::{Skb, family::Key, maps::ASKED, read::Packet};
+use crate::{Skb, cgroup, family::Key, maps::ASKED, read::Packet, settings::BY_CGROUP};
 
 /// Addresses and ports as the kernel asks for them (`struct bpf_sock_tuple`): source address, destination address,
 /// source port, destination port, in network byte order; for IPv4 the first 12 octets of it.
@@ -30,18 +30,28 @@ const OF_THE_INTERFACE: u64 = -1_i32 as u64;
 /// `BPF_TCP_LISTEN`.
 const LISTEN: u32 = 10;
 
-/// Whether a socket of this host waits for what is sent to the host's end of the flow. Linux 5.2
-/// (`bpf_skc_lookup_tcp`).
+/// `BPF_TCP_NEW_SYN_RECV`: a connection that nobody has accepted yet.
+const REQUESTED: u32 = 12;
+/// `BPF_TCP_TIME_WAIT`: what is left of one that was closed.
+const TIME_WAIT: u32 = 6;
+
+/// Whether a socket of this host waits for what is sent to the host's end of the flow. Its control group is
+/// [kept](cgroup::of_receiver). Linux 5.2 (`bpf_skc_lookup_tcp`).
 #[inline(always)]
 pub(crate) fn of_host<K: Key>(skb: Skb, packet: &Packet) -> Socket {
     let rest = packet.key::<K>().rest();
     if rest.ports != ports::TRANSPORT || rest.protocol != TCP && rest.protocol != UDP {
         return Socket::NotAsked;
     }
-    match look::<K>(skb, packet, u32::from(rest.protocol == UDP)) {
-        0 => Socket::None,
-        _ => Socket::Found,
+    match look::<K>(skb, if rest.protocol == UDP { UDP_SOCKET } else { TCP_SOCKET }) {
+        0 => return Socket::None,
+        // Whoever listens will have the connection.
+        REQUESTED if BY_CGROUP.load() != 0 => {
+            look::<K>(skb, LISTENER);
+        }
+        _ => {}
     }
+    Socket::Found
 }
 
 /// How the flow's initiator is known when it begins with this packet: better, where that is only who sent it, if a
@@ -52,7 +62,7 @@ pub(crate) fn initiator<K: Key>(skb: Skb, packet: &Packet) -> u8 {
     if rest.protocol != TCP
         || rest.ports != ports::TRANSPORT
         || how::initiator_by(packet.initiator) != how::BY_FIRST_PACKET
-        || look::<K>(skb, packet, LISTENER) != LISTEN
+        || look::<K>(skb, LISTENER) != LISTEN
     {
         return packet.initiator;
     }
@@ -61,23 +71,47 @@ pub(crate) fn initiator<K: Key>(skb: Skb, packet: &Packet) -> u8 {
     by_local | how::BY_LISTENER << how::INITIATOR_SHIFT
 }
 
+/// Asks for TCP sockets of the flow.
+const TCP_SOCKET: u32 = 0;
+/// Asks for UDP sockets that would take what is sent to the host's end.
+const UDP_SOCKET: u32 = 1;
 /// Asks for TCP sockets with the other end left open, which only one that listens has.
 const LISTENER: u32 = 2;
 
-/// 0 where there is no socket, else its state (TCP), or 1. `which`: 0 for TCP, 1 for UDP, or [`LISTENER`].
+/// Asks about the packet of this run: 0 where there is no socket, else its state (TCP), or 1. `which` is one of the three
+/// above.
+#[inline(always)]
+fn look<K: Key>(skb: Skb, which: u32) -> u32 {
+    if K::FAMILY == FlowKey4::FAMILY { look_4(skb, which) } else { look_6(skb, which) }
+}
+
+/// The same for IPv4. A global function, so that it is verified once, and not behind every way that leads here.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn look<K: Key>(skb: Skb, packet: &Packet, which: u32) -> u32 {
-    let Some(tuple) = ASKED.get_ptr_mut(0) else { return 0 };
+pub(crate) extern "C" fn look_4(skb: Skb, which: u32) -> u32 {
+    Packet::of_run().map_or(0, |packet| find::<FlowKey4>(skb, packet, which))
+}
+
+/// The same for IPv6.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn look_6(skb: Skb, which: u32) -> u32 {
+    Packet::of_run().map_or(0, |packet| find::<FlowKey6>(skb, packet, which))
+}
+
+#[inline(always)]
+fn find<K: Key>(skb: Skb, packet: &Packet, which: u32) -> u32 {
+    let Some(asked) = ASKED.get_ptr_mut(0) else { return 0 };
     // SAFETY: this CPU's own entry; the tuple has room for both families.
     let size = unsafe {
-        let tuple = &raw mut (*tuple).tuple;
-        packet.key::<K>().write_tuple(tuple, packet.is_far(), which == LISTENER)
+        (*asked).cgroup = 0;
+        packet.key::<K>().write_tuple(&raw mut (*asked).tuple, packet.is_far(), which == LISTENER)
     };
     // SAFETY: the context is live, the tuple initialised and of that size. What is found is read while it is held, and
     // released.
     unsafe {
-        let tuple = (&raw mut (*tuple).tuple).cast();
-        let (found, state): (*mut bpf_sock, u32) = if which == 1 {
+        let tuple = (&raw mut (*asked).tuple).cast();
+        let (found, state): (*mut bpf_sock, u32) = if which == UDP_SOCKET {
             (bpf_sk_lookup_udp(skb.cast(), tuple, size, OF_THE_INTERFACE, 0), 1)
         } else {
             let found = bpf_skc_lookup_tcp(skb.cast(), tuple, size, OF_THE_INTERFACE, 0);
@@ -85,6 +119,9 @@ fn look<K: Key>(skb: Skb, packet: &Packet, which: u32) -> u32 {
         };
         if found.is_null() {
             return 0;
+        }
+        if state != REQUESTED && state != TIME_WAIT {
+            cgroup::keep(asked, found);
         }
         bpf_sk_release(found.cast());
         state
