@@ -1,5 +1,5 @@
 //! The first packet of a flow, with everything on: addresses of this host, a thousand declared ranges, a mark, sockets
-//! that wait, routes, and a record for user space.
+//! that wait, routes, and a record for user space; without and with the control groups of sockets, which are known.
 //!
 //! Measured in two ways. *In a row*: thousands of new flows in one call, each its own (see [`walk`]); this
 //! is what a flood of them costs. *Alone*: one packet in a call of its own, the median over many; such a figure holds what is
@@ -18,6 +18,7 @@ use collector_ebpf::abi::pu::index;
 use collector_tests::{
     Result,
     frames::{ACK, Ends, SYN},
+    groups::Group,
     measure::median,
     netns::NetNs,
     testrun::{Datapath, Hook, UNIT, uplink},
@@ -73,8 +74,8 @@ fn cases() -> [Case; 8] {
     ]
 }
 
-fn load() -> Result<Datapath> {
-    let mut datapath = Datapath::load(&Settings { table_4: 1 << 18, ring: 1 << 24, ..settings() })?;
+fn load(group: Option<&Group>) -> Result<Datapath> {
+    let mut datapath = crate::load(&Settings { table_4: 1 << 18, ring: 1 << 24, ..settings() }, group)?;
     // A unit with a name, so that there is a mark to write.
     datapath.controller.set_role(uplink(UNIT, 0))?;
     for address in HERE {
@@ -91,13 +92,23 @@ fn load() -> Result<Datapath> {
 }
 
 pub(crate) fn run(rounds: usize) -> Result<()> {
+    let group = Group::new()?;
+    // What the kernel tries a program on has a socket of this process.
+    let _inside = group.enter()?;
+    for group in [None, Some(&group)] {
+        run_with(rounds, group)?;
+    }
+    Ok(())
+}
+
+fn run_with(rounds: usize, group: Option<&Group>) -> Result<()> {
     let namespace = NetNs::new()?;
     let place = namespace.place();
     place.sysctl(&[("ipv4/conf/all/forwarding", "1"), ("ipv6/conf/all/forwarding", "1")])?;
     place.ip("route add 10.200.0.0/14 dev lo")?;
     let _there = place.enter()?;
     let _sockets = (TcpListener::bind(("::", PORT))?, UdpSocket::bind(("::", PORT))?);
-    let mut datapath = load()?;
+    let mut datapath = load(group)?;
     let cases = cases();
     let mut figures = BTreeMap::<(usize, &str), Vec<f64>>::new();
     // No flow comes twice.
@@ -129,7 +140,9 @@ pub(crate) fn run(rounds: usize) -> Result<()> {
         }
     }
     println!(
-        "\nThe first packet of a flow, everything on, ns over an empty program that writes the flow into the frame"
+        "\nThe first packet of a flow, everything on, {} control groups, ns over an empty program that writes the flow \
+         into the frame",
+        if group.is_some() { "with" } else { "without" }
     );
     println!("{:<42} {:>8} {:>9} {:>12} {:>8}", "first packet", "floor", "in a row", "of floor's", "alone");
     for (number, case) in cases.iter().enumerate() {

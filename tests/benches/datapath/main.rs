@@ -31,8 +31,9 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use collector_tests::{
     Result,
     frames::Ends,
+    groups::Group,
     measure::Options,
-    testrun::{Datapath, PASS_ON},
+    testrun::{Datapath, PASS_ON, UNIT},
     traffic::pin,
 };
 use collector_user::kernel::settings::Settings;
@@ -81,6 +82,15 @@ fn settings() -> Settings {
         new_flows_burst: 10_000_000,
         ..Settings::default()
     }
+}
+
+/// The programs with these settings, which know a control group if they are given one.
+fn load(settings: &Settings, group: Option<&Group>) -> Result<Datapath> {
+    let mut datapath = Datapath::load(&Settings { cgroups: group.is_some(), ..settings.clone() })?;
+    if let (Some(groups), Some(group)) = (&mut datapath.cgroups, group) {
+        groups.set(group.id()?, UNIT)?;
+    }
+    Ok(datapath)
 }
 
 /// Nanoseconds of a run of the program on the frame, over `repeat` runs.
