@@ -16,6 +16,8 @@ mod attribution;
 mod deciding;
 // The same by the control groups of sockets.
 mod socket_cgroup;
+// The same of both ends of what loopback carries, and of the host's end of a container's flow.
+mod both_ends;
 // How many packets and octets of the wire a super-packet stands for.
 mod segments;
 // Single packets of the units that are traced: all of them, and nothing besides; or each loss by name.

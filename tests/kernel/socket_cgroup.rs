@@ -7,13 +7,17 @@ use collector_ebpf::abi::{flow::how, pu::index};
 use collector_tests::{
     Result,
     attached::{Attached, FIRST_FREE, Sum},
+    frames::UDP,
     groups::Group,
     lab::{End, Wire},
     talk::{self, ask, asker},
     testrun::UNIT,
     traffic::{ANSWERS, Datagrams, Host, pin, send, sender, transfer},
 };
-use collector_user::kernel::settings::Settings;
+use collector_user::{
+    host::links::Tunnel,
+    kernel::{cgroups::Cgroups, settings::Settings},
+};
 
 const PORT: u16 = 5001;
 
@@ -45,7 +49,7 @@ impl Lab {
     }
 }
 
-fn groups(attached: &mut Attached) -> Result<&mut collector_user::kernel::cgroups::Cgroups> {
+fn groups(attached: &mut Attached) -> Result<&mut Cgroups> {
     attached.datapath.cgroups.as_mut().context("groups were asked for")
 }
 
@@ -267,6 +271,39 @@ fn groups_beyond_the_list_are_the_hosts_and_the_ledger_says_how_often() -> Resul
 
 /// Free indexes of one CPU, where there are not so many CPUs that they have to share.
 const FREE_OF_ONE: usize = collector_ebpf::abi::pu::FREE_UNITS as usize;
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_declared_address_comes_before_a_group_and_a_tunnel_is_the_hosts() -> Result<()> {
+    const DECLARED: u16 = UNIT + 2;
+    let mut lab = Lab::new()?;
+    let at = |end: &End| std::net::SocketAddr::from((end.address(4), PORT));
+    let (at_host, at_peer) = (at(lab.host()), at(lab.peer()));
+    let taking = talk::listener(&lab.peer().place, at_peer)?;
+    let sending = lab.group.within(|| asker(&lab.host().place, at_host, at_peer))?;
+    // Whatever goes to that port is a tunnel's.
+    lab.attached.datapath.controller.add_tunnel(Tunnel { protocol: UDP, port: PORT })?;
+    lab.attached.datapath.controller.next_generation();
+    talk::tell(&sending, &taking, 10, 100)?;
+    talk::tell(&taking_back(&taking, &sending)?, &sending, 10, 100)?;
+    let sums = lab.attached.sums()?;
+    let units: Vec<_> = sums.keys().map(|(unit, _)| *unit).collect();
+    assert_eq!(units, [index::HOST], "{sums:?}");
+    lab.attached.datapath.controller.add_local(at_host.ip(), DECLARED)?;
+    lab.attached.datapath.controller.remove_tunnel(Tunnel { protocol: UDP, port: PORT })?;
+    lab.attached.datapath.controller.next_generation();
+    talk::tell(&sending, &taking, 10, 100)?;
+    let sums = lab.attached.sums()?;
+    assert_eq!(sums, [((DECLARED, how::BY_CIDR), Sum { received: 0, sent: 10 })].into());
+    Ok(())
+}
+
+/// The socket that takes, connected to the one that sends.
+fn taking_back(taking: &UdpSocket, sending: &UdpSocket) -> Result<UdpSocket> {
+    let taking = taking.try_clone()?;
+    taking.connect(sending.local_addr()?)?;
+    Ok(taking)
+}
 
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]

@@ -106,6 +106,7 @@ fn no_order_of_events_loses_a_packet_or_tells_one_twice() {
                         interface: 1,
                         tcp_flags,
                         how: how::LOCAL_INITIATED | provisional,
+                        host_pu: 0,
                     };
                     history.push(format!("{now}: add {delta:?}"));
                     counted.add(delta.packets, delta.bytes, delta.begun);
@@ -128,6 +129,7 @@ fn no_order_of_events_loses_a_packet_or_tells_one_twice() {
                         interface: 1,
                         kind,
                         how: how::LOCAL_INITIATED,
+                        host_pu: 0,
                     };
                     history.push(format!("{now}: learn {news:?}"));
                     flows.learn(&news, nobody, &mut emit);

@@ -48,7 +48,7 @@ impl Desk {
 
     fn learn(&mut self, id: FlowId, kind: u8, how: u8, at: u64) {
         let Self { flows, records } = self;
-        let news = FlowNews { id, boot_ns: at, pu: 1, interface: 1, kind, how };
+        let news = FlowNews { id, boot_ns: at, pu: 1, interface: 1, kind, how, host_pu: 0 };
         flows.learn(&news, nobody, |id, flow| records.push(record(id, flow)));
     }
 
@@ -102,6 +102,7 @@ fn counted(id: FlowId, received: u64, sent: u64, begun: u64) -> FlowDelta {
         interface: 1,
         tcp_flags: [0; 2],
         how: how::LOCAL_INITIATED,
+        host_pu: 0,
     }
 }
 

@@ -80,7 +80,7 @@ pub const LOOPBACK_BOUNDARY: u16 = FIRST_BOUNDARY;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlotAmounts {
-    /// Wire octets (L2, without FCS).
+    /// Wire octets (L2, without FCS) in the lower 48 bits, which they cannot fill: see [`octets`](Self::octets).
     pub bytes: u64,
     /// Wire packets.
     pub packets: u32,
@@ -89,6 +89,17 @@ pub struct SlotAmounts {
 }
 
 layout!(SlotAmounts, 16, { bytes: 0, packets: 8, skbs: 12 });
+
+impl SlotAmounts {
+    /// Bits of [`bytes`](Self::bytes) that count. [`FLUSH_AT`] packets would have to be of 128 KiB each to fill them.
+    const OCTET_BITS: u32 = 48;
+
+    /// Wire octets (L2, without FCS).
+    #[inline(always)]
+    pub const fn octets(&self) -> u64 {
+        self.bytes & ((1 << Self::OCTET_BITS) - 1)
+    }
+}
 
 /// What a cache slot counts for its flow since the slot was filled, at most one epoch ago.
 ///
@@ -124,6 +135,19 @@ impl SlotCounts {
     #[inline(always)]
     pub const fn is_empty(&self) -> bool {
         self.amounts[RX].skbs | self.amounts[TX].skbs == 0
+    }
+
+    /// Index of the unit at the flow's other end on this host, as in [`Identity::host_pu`]: the upper bits of what was
+    /// received, for a slot has no other room, and what only adds to the lower ones never touches them.
+    #[inline(always)]
+    pub const fn host_pu(&self) -> u16 {
+        (self.amounts[RX].bytes >> SlotAmounts::OCTET_BITS) as u16
+    }
+
+    /// Writes that index.
+    #[inline(always)]
+    pub const fn set_host_pu(&mut self, pu: u16) {
+        self.amounts[RX].bytes = self.amounts[RX].octets() | (pu as u64) << SlotAmounts::OCTET_BITS;
     }
 }
 
@@ -216,6 +240,19 @@ pub struct Slot6 {
 
 layout!(Slot6, 128, { key: 0, counts: 40, _pad: 88 });
 
+/// What else tells the counts of a flow and unit apart, in a table's key: whether the unit was
+/// [provisional](how::PROVISIONAL), and the unit at the other end on this host ([`Identity::host_pu`]).
+#[inline(always)]
+pub const fn rest_of(how: u8, host_pu: u16) -> u16 {
+    host_pu << 1 | (how & how::PROVISIONAL != 0) as u16
+}
+
+/// The unit at the other end that [`rest_of`] was told: an index has no more than 14 bits.
+#[inline(always)]
+pub const fn host_pu_of(rest: u16) -> u16 {
+    rest >> 1
+}
+
 /// The key of the table behind the IPv4 caches. The CPU is part of it: an entry is written by one CPU only,
 /// so that nothing but its additions has to be atomic (and those on `PREEMPT_RT` only).
 #[repr(C, align(8))]
@@ -227,11 +264,11 @@ pub struct TableKey4 {
     pub cpu: u32,
     /// Index of the processing unit that the packets were counted for: a flow may change its unit.
     pub pu: u16,
-    /// 1 if the unit was [provisional](how::PROVISIONAL).
-    pub provisional: u16,
+    /// What [`rest_of`] says: counts of which that differs are not added up.
+    pub rest: u16,
 }
 
-layout!(TableKey4, 24, { flow: 0, cpu: 16, pu: 20, provisional: 22 });
+layout!(TableKey4, 24, { flow: 0, cpu: 16, pu: 20, rest: 22 });
 
 /// The key of the table behind the IPv6 caches; fields as in [`TableKey4`].
 #[repr(C, align(8))]
@@ -243,11 +280,11 @@ pub struct TableKey6 {
     pub cpu: u32,
     /// Index of the processing unit that the packets were counted for.
     pub pu: u16,
-    /// 1 if the unit was [provisional](how::PROVISIONAL).
-    pub provisional: u16,
+    /// What [`rest_of`] says: counts of which that differs are not added up.
+    pub rest: u16,
 }
 
-layout!(TableKey6, 48, { flow: 0, cpu: 40, pu: 44, provisional: 46 });
+layout!(TableKey6, 48, { flow: 0, cpu: 40, pu: 44, rest: 46 });
 
 /// What a table counts for a flow and a CPU in one epoch.
 #[repr(C)]
@@ -302,17 +339,21 @@ pub struct Identity {
     pub newcomer: u8,
     /// 1 once a packet that leaves this host has shown where the flow's own packets come from.
     pub decided: u8,
-    /// Zero.
-    pub _pad: u16,
+    /// Index of the unit at the other end where that is a socket of this host: of a container's or an overlay's flow with
+    /// [`HOST_END`](how::HOST_END) the host's end, of a loopback flow the remote one. 0 where there is none, or it was not
+    /// asked for: programs that know no control groups leave that to user space.
+    pub host_pu: u16,
 }
 
 layout!(Identity, 32, {
-    first_ns: 0, fins: 8, generation: 16, swap: 20, pu: 24, how: 26, ended: 27, newcomer: 28, decided: 29, _pad: 30,
+    first_ns: 0, fins: 8, generation: 16, swap: 20, pu: 24, how: 26, ended: 27, newcomer: 28, decided: 29, host_pu: 30,
 });
 
 #[cfg(test)]
 mod tests {
-    use super::{FIRST_BOUNDARY, FLUSH_AT, FlowKey4, Slot4, Slot6, how, ports};
+    use super::{
+        FIRST_BOUNDARY, FLUSH_AT, FlowKey4, RX, Slot4, Slot6, SlotCounts, TX, host_pu_of, how, ports, rest_of,
+    };
 
     #[test]
     fn the_bits_of_how_do_not_meet() {
@@ -359,6 +400,32 @@ mod tests {
     fn a_slot_cannot_wrap_before_it_is_flushed() {
         // The largest number of segments that one buffer can stand for.
         assert!((FLUSH_AT - 1).checked_add(u32::from(u16::MAX)).is_some());
+    }
+
+    #[test]
+    fn the_other_ends_unit_and_the_octets_do_not_meet() {
+        let mut counts = SlotCounts::default();
+        counts.set_host_pu(16_383);
+        // More than a slot can hold before it is flushed.
+        let most = u64::from(FLUSH_AT) << 16;
+        counts.amounts[RX].bytes += most;
+        counts.amounts[TX].bytes += 7;
+        assert_eq!(
+            (counts.host_pu(), counts.amounts[RX].octets(), counts.amounts[TX].octets()),
+            (16_383, most, 7)
+        );
+        counts.set_host_pu(1);
+        assert_eq!((counts.host_pu(), counts.amounts[RX].octets()), (1, most));
+    }
+
+    #[test]
+    fn a_tables_key_tells_the_other_end_and_a_guess() {
+        for pu in [0, 1, 101, 16_383] {
+            for how in [0, how::PROVISIONAL, how::HOST_END] {
+                let rest = rest_of(how | 7, pu);
+                assert_eq!((host_pu_of(rest), rest & 1 != 0), (pu, how == how::PROVISIONAL));
+            }
+        }
     }
 
     #[test]

@@ -51,12 +51,14 @@ pub struct FlowEvent {
     /// How many records of this CPU came before, those that found no room among them; low 32 bits.
     pub sequence: u32,
     /// The CPU.
-    pub cpu: u32,
+    pub cpu: u16,
+    /// Index of the unit at the other end on this host, as in [`Identity::host_pu`](super::flow::Identity::host_pu).
+    pub host_pu: u16,
 }
 
 layout!(FlowEvent, 64, {
     boot_ns: 0, local: 8, remote: 24, local_port: 40, remote_port: 42, boundary: 44, protocol: 46, ports: 47,
-    pu: 48, interface: 50, kind: 52, how: 53, family: 54, tcp_flags: 55, sequence: 56, cpu: 60,
+    pu: 48, interface: 50, kind: 52, how: 53, family: 54, tcp_flags: 55, sequence: 56, cpu: 60, host_pu: 62,
 });
 
 #[cfg(test)]

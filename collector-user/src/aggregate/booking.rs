@@ -157,6 +157,7 @@ mod tests {
             interface: 1,
             tcp_flags: [0; 2],
             how,
+            host_pu: 0,
         }
     }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use bytes::Bytes;
 use collector_ebpf::abi::{
-    flow::{FlowKey4, FlowKey6, SlotCounts, TableCounts},
+    flow::{FlowKey4, FlowKey6, SlotCounts, TableCounts, host_pu_of},
     packet::{PacketRecord, event, link},
     report::{FlowEvent, kind},
 };
@@ -113,6 +113,10 @@ pub struct FlowDelta {
     pub tcp_flags: [u8; 2],
     /// Bits of [`how`](mod@collector_ebpf::abi::flow::how).
     pub how: u8,
+    /// Index of the unit at the other end on this host, whose socket it is: of a flow with
+    /// [`HOST_END`](collector_ebpf::abi::flow::how::HOST_END) the host's end, of a loopback flow the remote one. 0 where the
+    /// programs know no control groups.
+    pub host_pu: u16,
 }
 
 impl FlowDelta {
@@ -120,7 +124,7 @@ impl FlowDelta {
     pub fn of_slot(id: FlowId, counts: &SlotCounts) -> Self {
         Self {
             id,
-            bytes: counts.amounts.map(|amounts| amounts.bytes),
+            bytes: counts.amounts.map(|amounts| amounts.octets()),
             packets: counts.amounts.map(|amounts| amounts.packets.into()),
             skbs: counts.amounts.map(|amounts| amounts.skbs.into()),
             begun: u64::from(counts.begun),
@@ -130,11 +134,12 @@ impl FlowDelta {
             interface: counts.interface,
             tcp_flags: counts.tcp_flags,
             how: counts.how,
+            host_pu: counts.host_pu(),
         }
     }
 
-    /// What a table entry holds; the unit stands in its key.
-    pub fn of_table(id: FlowId, pu: u16, counts: &TableCounts) -> Self {
+    /// What a table entry holds; the units stand in its key.
+    pub fn of_table(id: FlowId, pu: u16, rest: u16, counts: &TableCounts) -> Self {
         Self {
             id,
             bytes: counts.bytes,
@@ -147,6 +152,7 @@ impl FlowDelta {
             interface: counts.interface,
             tcp_flags: counts.tcp_flags,
             how: counts.how,
+            host_pu: host_pu_of(rest),
         }
     }
 }
@@ -166,6 +172,8 @@ pub struct FlowNews {
     pub kind: u8,
     /// Bits of [`how`](mod@collector_ebpf::abi::flow::how).
     pub how: u8,
+    /// Index of the unit at the other end on this host, as in [`FlowDelta`].
+    pub host_pu: u16,
 }
 
 /// A record of the ring.
@@ -264,7 +272,7 @@ pub fn flow_event(bytes: &[u8], padding: Padding) -> Result<Record, DecodeError>
     }
     // SAFETY: as long as the type at least, any bytes of which are a value; the address may be unaligned.
     let event = unsafe { bytes.as_ptr().cast::<FlowEvent>().read_unaligned() };
-    let record = |news| Record { cpu: event.cpu, sequence: event.sequence, news };
+    let record = |news| Record { cpu: event.cpu.into(), sequence: event.sequence, news };
     if event.kind == kind::PRESSURE {
         return Ok(record(None));
     }
@@ -294,6 +302,7 @@ pub fn flow_event(bytes: &[u8], padding: Padding) -> Result<Record, DecodeError>
         interface: event.interface,
         kind: event.kind,
         how: event.how,
+        host_pu: event.host_pu,
     })))
 }
 

@@ -60,8 +60,8 @@ fn is_kernels_own<K: Key>(packet: &Packet) -> bool {
     match protocol {
         // Somebody here asks; the kernel answers.
         ICMP | ICMPV6 => {
-            let begun_here = (packet.initiator & how::LOCAL_INITIATED != 0) != packet.is_far();
-            ports != ports::ECHO || !begun_here
+            let asks = (packet.initiator & how::LOCAL_INITIATED != 0) == packet.sent();
+            ports != ports::ECHO || !asks
         }
         _ => packet.tcp_flags & tcp::RST != 0,
     }

@@ -7,13 +7,13 @@ use core::num::NonZeroU16;
 
 use aya_ebpf::btf_maps::lpm_trie::Key as Prefix;
 use collector_ebpf::abi::{
-    flow::how,
+    flow::{FlowKey4, FlowKey6, how},
     pu::{index, role, tunnel},
     xdp::found,
 };
 
 use crate::{
-    Skb, cgroup,
+    Skb, cgroup, ends,
     family::Key,
     inner,
     maps::{CIDRS, LOCALS, TUNNELS},
@@ -30,6 +30,8 @@ pub(crate) struct Attribution {
     pub(crate) pu: u16,
     /// Bits of [`how`]: the method, `HOST_END`, `PROVISIONAL`.
     bits: u8,
+    /// The unit at the other end on this host, as in an identity; 0 where none was asked for.
+    pub(crate) host_pu: u16,
 }
 
 impl Attribution {
@@ -37,12 +39,17 @@ impl Attribution {
 
     #[inline(always)]
     pub(crate) const fn by(pu: u16, method: u8) -> Self {
-        Self { pu, bits: method << how::ATTRIBUTION_SHIFT }
+        Self { pu, bits: method << how::ATTRIBUTION_SHIFT, host_pu: 0 }
     }
 
     #[inline(always)]
     const fn with(self, bits: u8) -> Self {
-        Self { pu: self.pu, bits: self.bits | bits }
+        Self { bits: self.bits | bits, ..self }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn beside(self, host_pu: u16) -> Self {
+        Self { host_pu, ..self }
     }
 
     /// Whether it was found by this method.
@@ -54,19 +61,19 @@ impl Attribution {
     /// That of a flow whose unit and `how` are known.
     #[inline(always)]
     pub(crate) const fn of(pu: u16, how: u8) -> Self {
-        Self { pu, bits: how & Self::BITS }
+        Self { pu, bits: how & Self::BITS, host_pu: 0 }
     }
 
     /// A subprogram returns one register.
     #[inline(always)]
-    pub(crate) fn pack(self) -> u32 {
-        u32::from(self.pu) | u32::from(self.bits) << 16
+    pub(crate) fn pack(self) -> u64 {
+        u64::from(self.pu) | u64::from(self.bits) << 16 | u64::from(self.host_pu) << 32
     }
 
     /// What [`pack`](Self::pack) made; unit 0 where nothing was asked.
     #[inline(always)]
-    pub(crate) const fn unpack(packed: u32) -> Self {
-        Self { pu: packed as u16, bits: (packed >> 16) as u8 }
+    pub(crate) const fn unpack(packed: u64) -> Self {
+        Self { pu: packed as u16, bits: (packed >> 16) as u8, host_pu: (packed >> 32) as u16 }
     }
 
     /// `how` with what was found instead of what was known before.
@@ -81,18 +88,33 @@ const PACKET_BROADCAST: u32 = 1;
 const PACKET_MULTICAST: u32 = 2;
 const PACKET_OTHERHOST: u32 = 3;
 
-/// Who the packet's flow belongs to: an [`Attribution`] in one number.
+/// Who the flow of this run's packet belongs to: an [`Attribution`] in one number.
+#[inline(always)]
+pub(crate) fn classify<K: Key>(skb: Skb) -> u64 {
+    if K::FAMILY == FlowKey4::FAMILY { classify_4(skb) } else { classify_6(skb) }
+}
+
+/// The same for IPv4. A global function, so that it is verified once, and not behind every way that leads here.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn classify<K: Key>(skb: Skb, packet: &Packet) -> u32 {
+pub(crate) extern "C" fn classify_4(skb: Skb) -> u64 {
+    Packet::of_run().map_or(0, |packet| find::<FlowKey4>(skb, packet))
+}
+
+/// The same for IPv6.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn classify_6(skb: Skb) -> u64 {
+    Packet::of_run().map_or(0, |packet| find::<FlowKey6>(skb, packet))
+}
+
+#[inline(always)]
+fn find<K: Key>(skb: Skb, packet: &Packet) -> u64 {
     let flags = packet.role.flags;
     let found = if packet.inside != 0 {
         inner::unit::<K>(packet)
     } else if flags & role::LOOPBACK != 0 {
-        // Both ends are this host.
-        match declared(packet.key::<K>().local()) {
-            Some(pu) => Attribution::by(pu.get(), how::BY_CIDR),
-            None => Attribution::by(packet.role.pu, how::BY_ADDRESS),
-        }
+        ends::on_loopback::<K>(skb, packet)
     } else if flags & role::OWN != 0 || flags & role::UPLINK == 0 {
         at_boundary::<K>(skb, packet)
     } else if packet.is_leaving() {
@@ -116,13 +138,10 @@ fn at_boundary<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
     } else {
         Attribution::by(role.pu, how::BY_VETH)
     };
-    let host_end = if packet.is_leaving() {
-        came_in_by(skb) == 0
-    } else {
-        let host_side = if packet.is_far() { key.remote() } else { key.local() };
-        own(host_side).is_some() && !matches!(socket::of_host::<K>(skb, packet), Socket::None)
-    };
-    found.with(if host_end { how::HOST_END } else { 0 })
+    match ends::host_end::<K>(skb, packet) {
+        None => found,
+        Some(end) => found.with(how::HOST_END).beside(end.pu()),
+    }
 }
 
 /// What leaves by an uplink.
@@ -232,7 +251,7 @@ fn is_tunnel<K: Key>(packet: &Packet) -> bool {
 
 /// The interface that the packet came in by; 0 for what a socket of this host sends.
 #[inline(always)]
-fn came_in_by(skb: Skb) -> u32 {
+pub(crate) fn came_in_by(skb: Skb) -> u32 {
     // SAFETY: the kernel hands the program a live context.
     unsafe { (*skb).ingress_ifindex }
 }

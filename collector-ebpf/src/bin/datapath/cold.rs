@@ -9,18 +9,20 @@ use core::{num::NonZeroU16, ptr};
 use aya_ebpf::helpers::bpf_jiffies64;
 use collector_ebpf::abi::{
     counter::Unparsed,
-    flow::{FlowKey4, FlowKey6, RX, TX},
+    flow::{FlowKey4, FlowKey6, RX, SlotCounts, TX},
     pu::{Role, role},
 };
 
 use crate::{
-    Skb, account, classify, count,
+    Skb, account, classify, count, ends,
     family::{Key, Slot},
     identity::{self, Who},
     inner,
-    packet::{forget, opaque, wire},
+    packet::{forget_both, opaque, wire},
     read::{self, Packet},
-    report, slot,
+    report,
+    settings::BY_CGROUP,
+    slot,
 };
 
 /// What became of a packet.
@@ -55,6 +57,33 @@ impl Outcome {
     #[inline(always)]
     const fn unpack(packed: u64) -> Self {
         Self { pu: packed as u16, marked: (packed >> 16) as u16, family: (packed >> 32) as u32 }
+    }
+}
+
+/// A flow's unit, and that at its other end on this host: one number, for there are few registers.
+#[derive(Clone, Copy)]
+struct Units(u32);
+
+impl Units {
+    #[inline(always)]
+    const fn pack(pu: u16, host_pu: u16) -> Self {
+        Self(pu as u32 | (host_pu as u32) << 16)
+    }
+
+    /// Those of a slot's flow.
+    #[inline(always)]
+    const fn of(counts: &SlotCounts) -> Self {
+        Self::pack(counts.pu, counts.host_pu())
+    }
+
+    #[inline(always)]
+    const fn pu(self) -> u16 {
+        self.0 as u16
+    }
+
+    #[inline(always)]
+    const fn host_pu(self) -> u16 {
+        (self.0 >> 16) as u16
     }
 }
 
@@ -133,14 +162,19 @@ fn run<const EGRESS: bool>(skb: Skb) -> Outcome {
         return Outcome::unmarked(role.pu);
     }
     let Some(packet) = Packet::of_run() else { return Outcome::NOTHING };
-    if role.flags & role::LOOPBACK != 0 && !EGRESS {
-        Outcome::unmarked(received_on_loopback(skb, packet))
-    } else if packet.family == FlowKey4::FAMILY {
+    let (is_received, is_4) =
+        (role.flags & role::LOOPBACK != 0 && !EGRESS, packet.family == FlowKey4::FAMILY);
+    if is_4 {
         packet.orient::<FlowKey4, EGRESS>();
-        Outcome::left(4)
     } else {
         packet.orient::<FlowKey6, EGRESS>();
-        Outcome::left(6)
+    }
+    if !is_received {
+        Outcome::left(if is_4 { 4 } else { 6 })
+    } else if is_4 {
+        Outcome::unmarked(received_on_loopback::<FlowKey4>(skb, packet) as u16)
+    } else {
+        Outcome::unmarked(received_on_loopback::<FlowKey6>(skb, packet) as u16)
     }
 }
 
@@ -163,27 +197,60 @@ fn unparsed<const EGRESS: bool>(skb: Skb, role: &Role, reason: Unparsed) -> u32 
 /// Counts what loopback delivers. Its flow was counted when the packet was sent; what is left is that it was
 /// received as well. By whom.
 #[inline(never)]
-fn received_on_loopback(skb: Skb, packet: &Packet) -> u16 {
+fn received_on_loopback<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     count::ledger(|ledger| ledger.looped += 1);
-    // Read as its sender has it: the remote end receives.
-    let receiver = if packet.family == FlowKey4::FAMILY {
-        packet.key::<FlowKey4>().remote()
+    let key = packet.key::<K>();
+    let pu = if BY_CGROUP.load() == 0 {
+        let receiver = if packet.sent() { key.remote() } else { key.local() };
+        classify::declared(receiver).map_or(packet.role.pu, NonZeroU16::get)
     } else {
-        packet.key::<FlowKey6>().remote()
+        let units = units::<K>(packet);
+        match if packet.sent() { units.host_pu() } else { units.pu() } {
+            // Its flow was refused, or forgotten.
+            0 => ends::receiver::<K>(skb, packet),
+            pu => pu,
+        }
     };
-    let pu = classify::declared(receiver).map_or(packet.role.pu, NonZeroU16::get);
     count::count_local(pu, RX, packet.wire(skb));
-    pu
+    pu.into()
 }
 
-/// Counts what is sent by loopback for its sender. Both ends are this host's: at the ingress the other receives. Who sent.
+/// The units of the packet's flow, on loopback; 0 where they are not known.
+#[inline(always)]
+fn units<K: Key>(packet: &Packet) -> Units {
+    let slot = slot::for_flow::<K>(packet);
+    // The same CPU has just sent it, mostly.
+    // SAFETY: the slot is live, and this CPU's alone while softirqs are off.
+    if !slot.is_null() && unsafe { (*slot).is(packet.key()) } {
+        // SAFETY: as above.
+        let counts = unsafe { &*Slot { key: slot }.counts() };
+        if !counts.is_empty() {
+            return Units::of(counts);
+        }
+    }
+    let identity = identity::known::<K>(packet);
+    if identity.is_null() {
+        return Units::pack(0, 0);
+    }
+    // SAFETY: the entry is memory of the map for the run.
+    unsafe { Units::pack((*identity).pu, (*identity).host_pu) }
+}
+
+/// Counts what is sent by loopback for its sender. Both ends are this host's: at the ingress the other receives. Who sent:
+/// one of the units at the flow's ends.
 #[inline(never)]
-fn sent_on_loopback<K: Key>(skb: Skb, packet: &Packet) -> u16 {
-    let key = packet.key::<K>();
-    let sender = if packet.sent() { key.local() } else { key.remote() };
-    let pu = classify::declared(sender).map_or(packet.role.pu, NonZeroU16::get);
+fn sent_on_loopback<K: Key>(skb: Skb, packet: &Packet, units: Units) -> u32 {
+    let pu = if BY_CGROUP.load() == 0 {
+        let key = packet.key::<K>();
+        let sender = if packet.sent() { key.local() } else { key.remote() };
+        classify::declared(sender).map_or(packet.role.pu, NonZeroU16::get)
+    } else if packet.sent() {
+        units.pu()
+    } else {
+        units.host_pu()
+    };
     count::count_local(pu, TX, packet.wire(skb));
-    pu
+    pu.into()
 }
 
 /// Counts the packet of this run, which is one of IPv4. A packed [`Outcome`]. A global function, as above.
@@ -208,7 +275,7 @@ fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> Outcome {
     // A tunnel's packets whose inside is wanted shall not be the steady state, which does not look inside.
     let place = if packet.carries != 0 { ptr::null_mut() } else { slot::for_flow::<K>(packet) };
     let place = (!place.is_null()).then_some(Slot { key: place });
-    let (pu, in_flow) = if let Some(place) = place
+    let (units, in_flow) = if let Some(place) = place
         // SAFETY: the slot is live, and this CPU's alone while softirqs are off.
         && unsafe { (*place.key).is(packet.key()) }
         && slot::is_steady(&place, direction, packet.tcp_flags)
@@ -217,9 +284,9 @@ fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> Outcome {
     {
         // A packet of a rarer form, whose flow is in its steady state all the same.
         // SAFETY: as above.
-        unsafe { ((*place.counts()).pu, true) }
+        unsafe { (Units::of(&*place.counts()), true) }
     } else {
-        let who = forget(skb, identity::find::<K>(skb, packet));
+        let who = forget_both(skb, identity::find::<K>(skb, packet));
         report::flow::<K>(skb, packet, who);
         let in_flow = match place {
             _ if Who::unpack(who).refused => false,
@@ -227,7 +294,8 @@ fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> Outcome {
             None => slot::into_table::<K>(packet, who, wire.packets, wire.bytes) != 0,
         };
         report::if_pressed(skb);
-        (Who::unpack(who).pu, in_flow)
+        let Who { pu, host_pu, .. } = Who::unpack(who);
+        (Units::pack(pu, host_pu), in_flow)
     };
     if in_flow && let Some(place) = place {
         // SAFETY: as above.
@@ -242,12 +310,12 @@ fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> Outcome {
         return Outcome::NOTHING;
     }
     let counted_for = if packet.role.flags & role::LOOPBACK != 0 {
-        sent_on_loopback::<K>(skb, packet)
+        sent_on_loopback::<K>(skb, packet, units) as u16
     } else {
         if !in_flow {
-            count::count_flowless(pu, direction, wire);
+            count::count_flowless(units.pu(), direction, wire);
         }
-        pu
+        units.pu()
     };
-    Outcome { pu: counted_for, marked: pu, family: packet.carries.into() }
+    Outcome { pu: counted_for, marked: units.pu(), family: packet.carries.into() }
 }

@@ -20,7 +20,8 @@ use crate::{
     classify::{self, Attribution},
     count::{ledger, unit},
     family::Key,
-    packet::forget,
+    maps::ASKED,
+    packet::forget_both,
     quote,
     read::Packet,
     report,
@@ -38,16 +39,19 @@ pub(crate) struct Who {
     pub(crate) refused: bool,
     /// What to tell user space: 0 or one of [`kind`].
     pub(crate) event: u8,
+    /// The unit at the other end on this host, as in an identity.
+    pub(crate) host_pu: u16,
 }
 
 impl Who {
     /// A subprogram returns one register.
     #[inline(always)]
-    pub(crate) fn pack(self) -> u32 {
-        u32::from(self.pu)
-            | u32::from(self.how) << 16
-            | u32::from(self.event) << 24
-            | u32::from(self.refused) << 31
+    pub(crate) fn pack(self) -> u64 {
+        u64::from(self.pu)
+            | u64::from(self.how) << 16
+            | u64::from(self.event) << 24
+            | u64::from(self.refused) << 31
+            | u64::from(self.host_pu) << 32
     }
 
     /// A connection began with this packet.
@@ -58,30 +62,32 @@ impl Who {
 
     /// What [`pack`](Self::pack) made.
     #[inline(always)]
-    pub(crate) fn unpack(packed: u32) -> Self {
+    pub(crate) fn unpack(packed: u64) -> Self {
         Self {
             pu: packed as u16,
             how: (packed >> 16) as u8,
             event: (packed >> 24) as u8 & 0x7F,
-            refused: packed >> 31 != 0,
+            refused: packed >> 31 & 1 != 0,
+            host_pu: (packed >> 32) as u16,
         }
     }
 }
 
 /// Finds the flow's identity, or makes it.
 #[inline(never)]
-pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u32 {
+pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u64 {
     let mut identity = known::<K>(packet);
     // Asked in one place: what follows from each place would be verified by itself.
     let mut attribution = quote::unit::<K>(packet);
     if attribution == 0 && (packet.quotes != 0 || asks(packet, identity)) {
-        attribution = classify::classify::<K>(skb, packet);
+        attribution = classify::classify::<K>(skb);
     }
-    let attribution = Attribution::unpack(forget(skb, attribution));
-    let mut is_news = attribution.pu != 0;
+    let attribution = forget_both(skb, attribution);
+    let mut is_news = attribution != 0;
     if identity.is_null() {
+        let attribution = Attribution::unpack(attribution);
         let (how, begun) = begin::<K>(skb, packet, attribution);
-        let mut who = Who { pu: attribution.pu, how, refused: false, event: 0 };
+        let mut who = Who { pu: attribution.pu, how, refused: false, event: 0, host_pu: attribution.host_pu };
         match begun {
             Begun::Refused => who.refused = true,
             Begun::Kept => who.event = kind::START,
@@ -100,26 +106,45 @@ pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     // within these few instructions. What several CPUs write at once is either the same or added atomically.
     unsafe {
         if is_news {
-            let is_decided = (*identity).decided != 0 && !begins_again(packet, identity);
-            let attribution = if is_answered_for(packet, attribution, identity) {
-                Attribution::of((*identity).pu, (*identity).how & !how::PROVISIONAL)
-            } else {
-                attribution
-            };
-            (*identity).pu = attribution.pu;
-            // What comes in by a boundary cannot tell of the host's end what has left by it.
-            let kept = if packet.is_leaving() || !is_decided { 0 } else { how::HOST_END };
-            let before = (*identity).how;
-            (*identity).how = attribution.put_into(before) & !kept | before & kept;
-            (*identity).generation = Control::generation(packet.word);
-            (*identity).decided = u8::from(packet.is_leaving() || is_decided);
+            belong(packet, identity, attribution);
         }
         let event = follow_tcp(packet, identity);
         if (*identity).newcomer != 0 {
             settle_down::<K>(packet, identity);
         }
-        Who { pu: (*identity).pu, how: (*identity).how, refused: false, event }.pack()
+        let Identity { pu, how, host_pu, .. } = *identity;
+        Who { pu, how, refused: false, event, host_pu }.pack()
     }
+}
+
+/// Writes down who the flow belongs to: an [`Attribution`] in one number. 0.
+///
+/// # Safety
+///
+/// The identity is live.
+#[inline(never)]
+unsafe fn belong(packet: &Packet, identity: *mut Identity, attribution: u64) -> u32 {
+    let found = Attribution::unpack(attribution);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let is_decided = (*identity).decided != 0 && !begins_again(packet, identity);
+        let found = if is_answered_for(packet, found, identity) {
+            Attribution::of((*identity).pu, (*identity).how & !how::PROVISIONAL)
+        } else {
+            found
+        };
+        (*identity).pu = found.pu;
+        // What comes in by a boundary cannot tell of the host's end what has left by it.
+        let kept = if packet.is_leaving() || !is_decided { 0 } else { how::HOST_END };
+        let before = (*identity).how;
+        (*identity).how = found.put_into(before) & !kept | before & kept;
+        if kept == 0 || found.host_pu != 0 && before & kept != 0 {
+            (*identity).host_pu = found.host_pu;
+        }
+        (*identity).generation = Control::generation(packet.word);
+        (*identity).decided = u8::from(packet.is_leaving() || is_decided);
+    }
+    0
 }
 
 /// Whether a packet leaves of which no socket is known, for a flow that one has taken: the kernel refuses what the socket has
@@ -161,7 +186,7 @@ fn begins_again(packet: &Packet, identity: *const Identity) -> bool {
 
 /// The flow's identity, or null.
 #[inline(always)]
-fn known<K: Key>(packet: &Packet) -> *mut Identity {
+pub(crate) fn known<K: Key>(packet: &Packet) -> *mut Identity {
     let key = packet.key();
     // Another CPU may move the flow from the newcomers to those that lived on, and takes it out of the former only when
     // it is among the latter: so these are asked last. But most flows have lived on, except where one begins.
@@ -173,9 +198,13 @@ fn known<K: Key>(packet: &Packet) -> *mut Identity {
         .unwrap_or(ptr::null_mut())
 }
 
-/// Moves a newcomer that was answered, or is alive in a later epoch, to where no flood of newcomers evicts it.
-#[inline(always)]
-unsafe fn settle_down<K: Key>(packet: &Packet, identity: *mut Identity) {
+/// Moves a newcomer that was answered, or is alive in a later epoch, to where no flood of newcomers evicts it. 0.
+///
+/// # Safety
+///
+/// The identity is live.
+#[inline(never)]
+unsafe fn settle_down<K: Key>(packet: &Packet, identity: *mut Identity) -> u32 {
     // SAFETY: the caller's entry is live.
     let mut settled = unsafe { *identity };
     let answered = packet.sent() != (settled.how & how::LOCAL_INITIATED != 0);
@@ -190,6 +219,7 @@ unsafe fn settle_down<K: Key>(packet: &Packet, identity: *mut Identity) {
             Err(_) => ledger(|ledger| ledger.identity_full += 1),
         }
     }
+    0
 }
 
 /// Follows SYN, FIN and RST of a known flow; what to report, or 0.
@@ -251,24 +281,26 @@ fn begin<K: Key>(skb: Skb, packet: &Packet, attribution: Attribution) -> (u8, Be
     if !can_afford(attribution.pu, packet) {
         return (how, Begun::Refused);
     }
-    let mut identity = Identity {
-        first_ns: report::begin(),
-        fins: 0,
-        generation: Control::generation(packet.word),
-        swap: Control::swaps(packet.word),
-        pu: attribution.pu,
-        how,
-        ended: 0,
-        newcomer: 1,
-        decided: u8::from(packet.is_leaving()),
-        _pad: 0,
+    let Some(asked) = ASKED.get_ptr_mut(0) else { return (how, Begun::Lost) };
+    // SAFETY: this CPU's own entry while softirqs are off; any bits are an identity. Field by field: LLVM would make the
+    // whole on the stack first.
+    let identity = unsafe { &mut (*asked).identity };
+    identity.first_ns = report::begin();
+    identity.fins = match (packet.tcp_flags & tcp::FIN != 0, packet.sent()) {
+        (false, _) => 0,
+        (true, true) => FINS_TX & FIN_ONE,
+        (true, false) => FINS_RX & FIN_ONE,
     };
-    if packet.tcp_flags & tcp::FIN != 0 {
-        identity.fins = if packet.sent() { FINS_TX & FIN_ONE } else { FINS_RX & FIN_ONE };
-    }
+    identity.generation = Control::generation(packet.word);
+    identity.swap = Control::swaps(packet.word);
+    identity.pu = attribution.pu;
+    identity.how = how;
     // A flow that is met at its reset begins and ends with it; that it began is what is reported.
     identity.ended = u8::from(packet.tcp_flags & tcp::RST != 0);
-    match K::newcomers().insert(packet.key(), &identity, u64::from(BPF_NOEXIST)) {
+    identity.newcomer = 1;
+    identity.decided = u8::from(packet.is_leaving());
+    identity.host_pu = attribution.host_pu;
+    match K::newcomers().insert(packet.key(), &*identity, u64::from(BPF_NOEXIST)) {
         Ok(()) => {}
         Err(EEXIST) => return (how, Begun::Lost),
         // A full LRU hash makes room; should it fail all the same, that is a fault. The packet is counted, and

@@ -2,7 +2,8 @@
 //!
 //! A packet's way: [`packet`] shows its bytes, [`read`] what they say; [`account`] counts it where its flow
 //! holds its slot of the CPU's cache, and [`cold`] does all that is rarer: any kind of packet, [`identity`]
-//! (and [`classify`], once or twice a flow, which asks for a [`socket`], its [`cgroup`] or a [`route`]; or that of the flow
+//! (and [`classify`], once or twice a flow, which asks for a [`socket`], its [`cgroup`], a [`route`], or about
+//! both [`ends`]; or that of the flow
 //! that an ICMP error is a [`quote`] of), [`slot`], [`table`], [`fill`], and [`report`], which tells user space of flows that
 //! begin and end. Last, [`trace`] reports the packet itself, where somebody asks for its unit's. What is reported goes by a
 //! [`transport`]. Programs at TC only ever let a packet pass on (`TC_ACT_UNSPEC`: the next program sees it
@@ -35,6 +36,7 @@ mod classify;
 mod cold;
 mod count;
 mod drops;
+mod ends;
 mod family;
 mod fill;
 mod filter;

@@ -195,6 +195,8 @@ pub(crate) struct Asked {
     pub(crate) socket: u64,
     /// The id of its control group; 0 where none is known.
     pub(crate) cgroup: u64,
+    /// That of the flow of this run, where it is a new one.
+    pub(crate) identity: Identity,
 }
 
 /// Octets that headers may take in [`SCRATCH`].

@@ -287,6 +287,12 @@ pub(crate) fn forget(skb: Skb, number: u32) -> u32 {
     forget_by(unsafe { (*skb).len }, number)
 }
 
+/// The same of a number of 64 bits, both halves of it.
+#[inline(always)]
+pub(crate) fn forget_both(skb: Skb, number: u64) -> u64 {
+    u64::from(forget(skb, number as u32)) | u64::from(forget(skb, (number >> 32) as u32)) << 32
+}
+
 /// The same by any other number that the verifier does not know.
 #[inline(always)]
 #[cfg(target_arch = "bpf")]

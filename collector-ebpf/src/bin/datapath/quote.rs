@@ -68,7 +68,7 @@ fn keep<K: Key>(scratch: *mut Scratch, packet: &mut Packet, key: K) {
 /// Whose the flow is that a packet which comes in quotes: an [`Attribution`] in one number, of unit 0 where it quotes none,
 /// or one that nobody knows.
 #[inline(never)]
-pub(crate) fn unit<K: Key>(packet: &Packet) -> u32 {
+pub(crate) fn unit<K: Key>(packet: &Packet) -> u64 {
     if packet.quotes == 0 || packet.is_leaving() {
         return 0;
     }

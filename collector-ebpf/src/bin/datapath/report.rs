@@ -17,8 +17,8 @@ use crate::{
 
 /// Reports that the packet's flow began or ended, where `who` says so.
 #[inline(never)]
-pub(crate) fn flow<K: Key>(skb: Skb, packet: &Packet, who: u32) -> u32 {
-    let Who { pu, how, event, .. } = Who::unpack(who);
+pub(crate) fn flow<K: Key>(skb: Skb, packet: &Packet, who: u64) -> u32 {
+    let Who { pu, how, event, host_pu, .. } = Who::unpack(who);
     if event == 0 {
         return 0;
     }
@@ -46,6 +46,7 @@ pub(crate) fn flow<K: Key>(skb: Skb, packet: &Packet, who: u32) -> u32 {
         tcp_flags: packet.tcp_flags,
         sequence,
         cpu,
+        host_pu,
     });
     if written {
         count::ledger(|ledger| ledger.reported += 1);
@@ -110,6 +111,7 @@ const NOTHING: FlowEvent = FlowEvent {
     tcp_flags: 0,
     sequence: 0,
     cpu: 0,
+    host_pu: 0,
 };
 
 /// What numbers the next record of this CPU: softirqs are off, and nothing else writes one meanwhile. (On a kernel
@@ -121,10 +123,11 @@ fn sequence() -> u32 {
     sequence
 }
 
+/// The kernel has at most 8,192 of them (`NR_CPUS`).
 #[inline(always)]
-fn cpu() -> u32 {
+fn cpu() -> u16 {
     // SAFETY: no arguments, no memory.
-    unsafe { bpf_get_smp_processor_id() }
+    unsafe { bpf_get_smp_processor_id() as u16 }
 }
 
 /// The boot clock, which costs as much as a lookup.

@@ -75,14 +75,16 @@ pub(crate) fn is_steady<K: Copy>(slot: &Slot<K>, direction: usize, tcp_flags: u8
 /// Gives the slot to the packet's flow, with its identity as it is now; the counts of another flow or unit, or counts
 /// that have no room left, move to the table. 1.
 #[inline(never)]
-pub(crate) fn take<K: Key>(key: *mut K, packet: &Packet, who: u32) -> u32 {
+pub(crate) fn take<K: Key>(key: *mut K, packet: &Packet, who: u64) -> u32 {
     let counts = Slot { key }.counts();
     let who = Who::unpack(who);
-    let Who { pu, how, .. } = who;
+    let Who { pu, how, host_pu, .. } = who;
     // SAFETY: the slot is live, and this CPU's alone while softirqs are off.
     unsafe {
         // What was counted for another unit stays its own.
-        let moved = (*counts).pu != pu || ((*counts).how ^ how) & how::PROVISIONAL != 0;
+        let moved = (*counts).pu != pu
+            || ((*counts).how ^ how) & how::PROVISIONAL != 0
+            || (*counts).host_pu() != host_pu;
         let occupied = !(*counts).is_empty();
         let own = (*key).is(packet.key());
         let full = (*counts).amounts[RX].packets >= FLUSH_AT
@@ -94,6 +96,7 @@ pub(crate) fn take<K: Key>(key: *mut K, packet: &Packet, who: u32) -> u32 {
             }
             *key = *packet.key();
             *counts = SlotCounts { first: packet.now as u32, ..SlotCounts::default() };
+            (*counts).set_host_pu(host_pu);
         }
         (*counts).pu = pu;
         (*counts).how = how;
@@ -111,10 +114,10 @@ fn begins(packet: &Packet, who: Who) -> bool {
 /// Counts a packet on a CPU without slots straight in the table; 0 where that is full.
 #[inline(never)]
 #[expect(clippy::indexing_slicing, reason = "a direction is RX or TX; a panic would be refused at load")]
-pub(crate) fn into_table<K: Key>(packet: &Packet, who: u32, packets: u32, bytes: u64) -> u32 {
+pub(crate) fn into_table<K: Key>(packet: &Packet, who: u64, packets: u32, bytes: u64) -> u32 {
     let who = Who::unpack(who);
     let now = packet.now as u32;
-    let place = Place::new(packet.word, now, who.pu, who.how);
+    let place = Place::new(packet.word, now, who.pu, who.how, who.host_pu);
     let Some(entry) = packet.key::<K>().table_entry(&place) else {
         if packet.inside == 0 {
             count::ledger(|ledger| ledger.table_full += 1);
@@ -141,7 +144,7 @@ pub(crate) fn into_table<K: Key>(packet: &Packet, who: u32, packets: u32, bytes:
 #[inline(never)]
 #[expect(clippy::indexing_slicing, reason = "a direction is RX or TX; a panic would be refused at load")]
 fn flush<K: Key>(key: &K, word: u64, counts: &SlotCounts) -> u32 {
-    let place = Place::new(word, counts.first, counts.pu, counts.how);
+    let place = Place::new(word, counts.first, counts.pu, counts.how, counts.host_pu());
     if let Some(entry) = key.table_entry(&place) {
         // SAFETY: the entry is live for the run.
         unsafe { merge(entry, counts) };
@@ -160,7 +163,7 @@ fn flush<K: Key>(key: &K, word: u64, counts: &SlotCounts) -> u32 {
             unsafe {
                 let counters = &raw mut (*unit).flowless[direction];
                 (*counters).packets += u64::from(amounts.packets);
-                (*counters).bytes += amounts.bytes;
+                (*counters).bytes += amounts.octets();
                 (*counters).skbs += u64::from(amounts.skbs);
             }
         }
@@ -180,7 +183,7 @@ unsafe fn merge(entry: *mut TableCounts, counts: &SlotCounts) {
     unsafe {
         for direction in 0..2 {
             let amounts = counts.amounts[direction];
-            atomic::add(&raw mut (*entry).bytes[direction], amounts.bytes);
+            atomic::add(&raw mut (*entry).bytes[direction], amounts.octets());
             atomic::add(&raw mut (*entry).packets[direction], u64::from(amounts.packets));
             atomic::add(&raw mut (*entry).skbs[direction], u64::from(amounts.skbs));
             (*entry).tcp_flags[direction] |= counts.tcp_flags[direction];

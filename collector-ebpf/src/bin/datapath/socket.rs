@@ -6,7 +6,13 @@ use aya_ebpf::{
 };
 use collector_ebpf::abi::flow::{FlowKey4, FlowKey6, how, ports};
 
-use crate::{Skb, cgroup, family::Key, maps::ASKED, read::Packet, settings::BY_CGROUP};
+use crate::{
+    Skb, cgroup,
+    family::{Key, Rest},
+    maps::ASKED,
+    read::Packet,
+    settings::BY_CGROUP,
+};
 
 /// Addresses and ports as the kernel asks for them (`struct bpf_sock_tuple`): source address, destination address,
 /// source port, destination port, in network byte order; for IPv4 the first 12 octets of it.
@@ -39,19 +45,15 @@ const TIME_WAIT: u32 = 6;
 /// [kept](cgroup::of_receiver). Linux 5.2 (`bpf_skc_lookup_tcp`).
 #[inline(always)]
 pub(crate) fn of_host<K: Key>(skb: Skb, packet: &Packet) -> Socket {
+    ask::<K>(skb, packet.key::<K>().rest(), if packet.is_far() { REMOTE } else { 0 })
+}
+
+/// The same of the socket that takes what is sent on loopback, at whichever end.
+#[inline(always)]
+pub(crate) fn on_loopback<K: Key>(skb: Skb, packet: &Packet) -> Socket {
     let rest = packet.key::<K>().rest();
-    if rest.ports != ports::TRANSPORT || rest.protocol != TCP && rest.protocol != UDP {
-        return Socket::NotAsked;
-    }
-    match look::<K>(skb, if rest.protocol == UDP { UDP_SOCKET } else { TCP_SOCKET }) {
-        0 => return Socket::None,
-        // Whoever listens will have the connection.
-        REQUESTED if BY_CGROUP.load() != 0 => {
-            look::<K>(skb, LISTENER);
-        }
-        _ => {}
-    }
-    Socket::Found
+    let end = if packet.sent() { REMOTE } else { 0 };
+    ask::<K>(skb, rest, end)
 }
 
 /// How the flow's initiator is known when it begins with this packet: better, where that is only who sent it, if a
@@ -62,7 +64,7 @@ pub(crate) fn initiator<K: Key>(skb: Skb, packet: &Packet) -> u8 {
     if rest.protocol != TCP
         || rest.ports != ports::TRANSPORT
         || how::initiator_by(packet.initiator) != how::BY_FIRST_PACKET
-        || look::<K>(skb, LISTENER) != LISTEN
+        || look::<K>(skb, LISTENER | if packet.is_far() { REMOTE } else { 0 }) != LISTEN
     {
         return packet.initiator;
     }
@@ -71,15 +73,33 @@ pub(crate) fn initiator<K: Key>(skb: Skb, packet: &Packet) -> u8 {
     by_local | how::BY_LISTENER << how::INITIATOR_SHIFT
 }
 
+/// Asks for a socket at one end: 0 for the local one, or [`REMOTE`].
+#[inline(always)]
+fn ask<K: Key>(skb: Skb, rest: Rest, end: u32) -> Socket {
+    if rest.ports != ports::TRANSPORT || rest.protocol != TCP && rest.protocol != UDP {
+        return Socket::NotAsked;
+    }
+    match look::<K>(skb, end | if rest.protocol == UDP { UDP_SOCKET } else { TCP_SOCKET }) {
+        0 => return Socket::None,
+        // Whoever listens will have the connection.
+        REQUESTED if BY_CGROUP.load() != 0 => {
+            look::<K>(skb, end | LISTENER);
+        }
+        _ => {}
+    }
+    Socket::Found
+}
+
 /// Asks for TCP sockets of the flow.
 const TCP_SOCKET: u32 = 0;
 /// Asks for UDP sockets that would take what is sent to the host's end.
 const UDP_SOCKET: u32 = 1;
 /// Asks for TCP sockets with the other end left open, which only one that listens has.
 const LISTENER: u32 = 2;
+/// Beside one of these: at the flow's remote end, not at the local one.
+const REMOTE: u32 = 4;
 
-/// Asks about the packet of this run: 0 where there is no socket, else its state (TCP), or 1. `which` is one of the three
-/// above.
+/// Asks about the packet of this run: 0 where there is no socket, else its state (TCP), or 1. `which` is made of the above.
 #[inline(always)]
 fn look<K: Key>(skb: Skb, which: u32) -> u32 {
     if K::FAMILY == FlowKey4::FAMILY { look_4(skb, which) } else { look_6(skb, which) }
@@ -102,10 +122,11 @@ pub(crate) extern "C" fn look_6(skb: Skb, which: u32) -> u32 {
 #[inline(always)]
 fn find<K: Key>(skb: Skb, packet: &Packet, which: u32) -> u32 {
     let Some(asked) = ASKED.get_ptr_mut(0) else { return 0 };
+    let (which, of_remote) = (which & !REMOTE, which & REMOTE != 0);
     // SAFETY: this CPU's own entry; the tuple has room for both families.
     let size = unsafe {
         (*asked).cgroup = 0;
-        packet.key::<K>().write_tuple(&raw mut (*asked).tuple, packet.is_far(), which == LISTENER)
+        packet.key::<K>().write_tuple(&raw mut (*asked).tuple, of_remote, which == LISTENER)
     };
     // SAFETY: the context is live, the tuple initialised and of that size. What is found is read while it is held, and
     // released.

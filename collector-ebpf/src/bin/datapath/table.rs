@@ -1,7 +1,7 @@
 //! The tables behind the caches: where counts belong in them, and how an entry is made.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::HashMap, helpers::bpf_get_smp_processor_id};
-use collector_ebpf::abi::flow::{TableCounts, how};
+use collector_ebpf::abi::flow::{TableCounts, rest_of};
 
 use crate::fill::Filling;
 
@@ -14,17 +14,17 @@ pub(crate) struct Place {
     /// The tick of the first packet, for a new entry.
     pub(crate) first: u32,
     pub(crate) pu: u16,
-    /// 1 if the unit is provisional.
-    pub(crate) provisional: u16,
+    /// What else tells them apart ([`rest_of`]).
+    pub(crate) rest: u16,
 }
 
 impl Place {
-    /// For counts on this CPU of the unit `pu`, which was found as `how` says.
+    /// For counts on this CPU of the unit `pu`, which was found as `how` says, with that at the flow's other end.
     #[inline(always)]
-    pub(crate) fn new(word: u64, first: u32, pu: u16, how: u8) -> Self {
+    pub(crate) fn new(word: u64, first: u32, pu: u16, how: u8, host_pu: u16) -> Self {
         // SAFETY: no arguments, no memory.
         let cpu = unsafe { bpf_get_smp_processor_id() };
-        Self { word, cpu, first, pu, provisional: u16::from(how & how::PROVISIONAL != 0) }
+        Self { word, cpu, first, pu, rest: rest_of(how, host_pu) }
     }
 }
 

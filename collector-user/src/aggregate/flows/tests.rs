@@ -47,6 +47,7 @@ fn delta(id: FlowId, packets: [u64; 2], begun: u64) -> FlowDelta {
         interface: 1,
         tcp_flags: [0; 2],
         how: how::LOCAL_INITIATED,
+        host_pu: 0,
     }
 }
 
@@ -57,7 +58,7 @@ fn syn(id: FlowId, flags: [u8; 2], begun: u64) -> FlowDelta {
 
 fn news(id: FlowId, kind: u8, boot_ns: u64) -> FlowNews {
     let how = how::LOCAL_INITIATED | (how::BY_SYN << how::INITIATOR_SHIFT);
-    FlowNews { id, boot_ns, pu: 1, interface: 1, kind, how }
+    FlowNews { id, boot_ns, pu: 1, interface: 1, kind, how, host_pu: 0 }
 }
 
 /// What was emitted: packets both ways, connections begun, the end.
