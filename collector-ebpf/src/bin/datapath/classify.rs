@@ -20,7 +20,7 @@ use crate::{
     read::{Packet, role_of_index},
     route,
     settings::BY_CGROUP,
-    socket::{self, Socket},
+    socket::{self, Socket, TCP},
     xdp,
 };
 
@@ -244,6 +244,10 @@ fn at_own_address<K: Key>(packet: &Packet, pu: NonZeroU16) -> Attribution {
 #[inline(always)]
 fn is_tunnel<K: Key>(packet: &Packet) -> bool {
     let rest = packet.key::<K>().rest();
+    // No tunnel that user space knows goes over it, and most flows do.
+    if rest.protocol == TCP {
+        return false;
+    }
     let port = if packet.is_leaving() { rest.remote_port } else { rest.local_port };
     // SAFETY: only user space writes to this map, and only whether there is an entry is asked.
     unsafe { TUNNELS.get(&tunnel(rest.protocol, port)) }.is_some()

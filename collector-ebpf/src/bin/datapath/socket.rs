@@ -29,7 +29,7 @@ pub(crate) enum Socket {
     NotAsked,
 }
 
-const TCP: u8 = 6;
+pub(crate) const TCP: u8 = 6;
 const UDP: u8 = 17;
 /// `BPF_F_CURRENT_NETNS`: the namespace of the interface.
 const OF_THE_INTERFACE: u64 = -1_i32 as u64;
@@ -79,11 +79,11 @@ fn ask<K: Key>(skb: Skb, rest: Rest, end: u32) -> Socket {
     if rest.ports != ports::TRANSPORT || rest.protocol != TCP && rest.protocol != UDP {
         return Socket::NotAsked;
     }
-    match look::<K>(skb, end | if rest.protocol == UDP { UDP_SOCKET } else { TCP_SOCKET }) {
+    match look::<K>(skb, KEEP | end | if rest.protocol == UDP { UDP_SOCKET } else { TCP_SOCKET }) {
         0 => return Socket::None,
         // Whoever listens will have the connection.
         REQUESTED if BY_CGROUP.load() != 0 => {
-            look::<K>(skb, end | LISTENER);
+            look::<K>(skb, KEEP | end | LISTENER);
         }
         _ => {}
     }
@@ -98,6 +98,8 @@ const UDP_SOCKET: u32 = 1;
 const LISTENER: u32 = 2;
 /// Beside one of these: at the flow's remote end, not at the local one.
 const REMOTE: u32 = 4;
+/// Beside one of these: keep the socket's control group.
+const KEEP: u32 = 8;
 
 /// Asks about the packet of this run: 0 where there is no socket, else its state (TCP), or 1. `which` is made of the above.
 #[inline(always)]
@@ -122,7 +124,7 @@ pub(crate) extern "C" fn look_6(skb: Skb, which: u32) -> u32 {
 #[inline(always)]
 fn find<K: Key>(skb: Skb, packet: &Packet, which: u32) -> u32 {
     let Some(asked) = ASKED.get_ptr_mut(0) else { return 0 };
-    let (which, of_remote) = (which & !REMOTE, which & REMOTE != 0);
+    let (which, of_remote, keeps) = (which & !(REMOTE | KEEP), which & REMOTE != 0, which & KEEP != 0);
     // SAFETY: this CPU's own entry; the tuple has room for both families.
     let size = unsafe {
         (*asked).cgroup = 0;
@@ -141,7 +143,7 @@ fn find<K: Key>(skb: Skb, packet: &Packet, which: u32) -> u32 {
         if found.is_null() {
             return 0;
         }
-        if state != REQUESTED && state != TIME_WAIT {
+        if keeps && state != REQUESTED && state != TIME_WAIT {
             cgroup::keep(asked, found);
         }
         bpf_sk_release(found.cast());
