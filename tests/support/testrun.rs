@@ -220,7 +220,7 @@ impl Datapath {
             flows,
             counters,
             ledgers,
-            cgroups,
+            cgroups: cgroups.transpose()?,
             networks,
             events,
             packets: Some(packets),

@@ -196,7 +196,7 @@ pub mod how {
     pub const BY_ROUTE: u8 = 4;
     /// By the host-side end that the packet crossed.
     pub const BY_VETH: u8 = 5;
-    /// By a socket of this host.
+    /// By a socket of this host: that there is one, or the control group (cgroup v2) that it was made in.
     pub const BY_SOCKET: u8 = 6;
     /// By nothing: it came to an address of this host's where no socket waits for it, and nobody answered.
     pub const BY_SILENCE: u8 = 7;

@@ -30,13 +30,26 @@ pub(super) struct Told {
 impl Told {
     /// On this kernel, with so many CPUs that there can be.
     pub(super) fn new(settings: &Settings, possible: u32) -> Self {
-        let found =
-            if settings.cgroups { Btf::of_kernel().and_then(|btf| places(&btf)) } else { Ok(NOWHERE) };
-        let (places, missing) = match found {
-            Ok(places) => (places, None),
-            Err(error) => (NOWHERE, Some(KernelError::Sockets(error))),
+        let told = |wanted, places, missing| Self {
+            wanted,
+            free: possible.saturating_mul(FREE_UNITS),
+            places,
+            missing,
         };
-        Self { wanted: settings.cgroups.into(), free: possible.saturating_mul(FREE_UNITS), places, missing }
+        if !settings.cgroups {
+            return told(0, NOWHERE, None);
+        }
+        let btf = Btf::of_kernel();
+        // Where a socket has no group, there is no helper either that asks for it, and a program that would is refused.
+        if let Ok(Err(BtfError::Missing { .. })) =
+            btf.as_ref().map(|btf| btf.field("sock", &["sk_cgrp_data"]))
+        {
+            return told(0, NOWHERE, Some(KernelError::NoSocketGroups));
+        }
+        match btf.and_then(|btf| places(&btf)) {
+            Ok(places) => told(1, places, None),
+            Err(error) => told(1, NOWHERE, Some(KernelError::Sockets(error))),
+        }
     }
 
     /// Puts it where the programs look for it.
@@ -53,17 +66,21 @@ impl Told {
         }
     }
 
-    /// Takes the maps out of what was loaded, if groups were asked for.
-    pub(super) fn take(self, ebpf: &mut Ebpf, possible: u32) -> Result<Option<Cgroups>, KernelError> {
+    /// Takes the maps out of what was loaded, if groups were asked for; or why there is nothing to know of groups.
+    pub(super) fn take(
+        self,
+        ebpf: &mut Ebpf,
+        possible: u32,
+    ) -> Result<Option<Result<Cgroups, KernelError>>, KernelError> {
         if self.wanted == 0 {
-            return Ok(None);
+            return Ok(self.missing.map(Err));
         }
         let free = shared(ebpf, "FREE_UNITS", self.free)?;
         // Two programs could take one index where softirqs are preempted.
         let lists = if is_preempt_rt() { 0 } else { possible as usize };
         let each = (FREE / possible.max(1)).clamp(1, FREE_UNITS);
         let lists = (0..lists).map(|cpu| List::new(cpu, each)).collect();
-        Ok(Some(Cgroups { known: typed(ebpf, "CGROUPS")?, free, lists, missing: self.missing }))
+        Ok(Some(Ok(Cgroups { known: typed(ebpf, "CGROUPS")?, free, lists, missing: self.missing })))
     }
 }
 
@@ -75,7 +92,7 @@ const NOWHERE: [(&str, u32); 3] = [("SOCK_CGROUP", 0), ("CGROUP_KN", 0), ("KN_ID
 
 /// Where they find it here.
 fn places(btf: &Btf) -> Result<[(&'static str, u32); 3], BtfError> {
-    // Before Linux 5.14 it is a number with flags in it.
+    // Before Linux 5.15 it is a number with flags in it.
     let group = btf.place("sock", &["sk_cgrp_data", "cgroup"], 8);
     let group = group.or_else(|_| btf.place("sock", &["sk_cgrp_data", "val"], 8))?;
     Ok([

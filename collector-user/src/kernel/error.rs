@@ -60,6 +60,12 @@ pub enum KernelError {
     /// What the kernel is like cannot be told.
     #[error("drops are not seen: what the kernel's structures are like is not known")]
     Shape(#[from] super::btf::BtfError),
+    /// The kernel keeps no control group for a socket.
+    #[error(
+        "flows do not belong to the control groups of their sockets: this kernel was built without those \
+         (CONFIG_SOCK_CGROUP_DATA)"
+    )]
+    NoSocketGroups,
     /// Where the kernel keeps a socket's control group cannot be told.
     #[error(
         "what comes in is not asked for the control group of its socket: where the kernel keeps that is not known"

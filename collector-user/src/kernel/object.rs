@@ -57,8 +57,8 @@ pub struct Loaded {
     pub counters: CounterMaps,
     /// What became of every packet and record.
     pub ledgers: Ledgers,
-    /// Control groups and their units, where those were asked for.
-    pub cgroups: Option<Cgroups>,
+    /// Control groups and their units, or why this kernel has none for sockets; `None` where they were not asked for.
+    pub cgroups: Option<Result<Cgroups, KernelError>>,
     /// Networks inside of tunnels.
     pub networks: Networks,
     /// Flows that begin and end.

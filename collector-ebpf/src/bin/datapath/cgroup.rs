@@ -95,7 +95,7 @@ pub(crate) unsafe fn keep(asked: *mut Asked, socket: *mut bpf_sock) {
         let socket_at = &raw mut (*asked).socket;
         socket_at.cast::<*mut bpf_sock>().write_volatile(socket);
         let group = read(socket_at.read_volatile(), SOCK_CGROUP.load());
-        // Before Linux 5.14 two bits say that what stands there is not a group (sock_cgroup_ptr).
+        // Before Linux 5.15 two bits say that what stands there is not a group (sock_cgroup_ptr).
         (*asked).cgroup = if group & 3 != 0 || group == 0 {
             ROOT_CGROUP
         } else {
