@@ -231,6 +231,10 @@ const DONE: &[Row] = &[(
     "it had done its work, or its connection has ended: nothing to do, unless there are many",
 )];
 
+/// Functions that free answers to echo requests which no socket waits for: Linux 5.18 to 6.1 does so in the function that
+/// all of ICMP comes to.
+const ANSWERS: [&str; 3] = ["ping_rcv", "icmp_rcv*", "icmpv6_rcv*"];
+
 /// Functions, of which `*` at the end stands for any rest, for drops whose reason says nothing.
 const PLACES: &[Row] = &[
     (
@@ -360,7 +364,7 @@ pub fn of(reason: &str, function: &str) -> Meaning {
         // Kernels that give reasons give one to what is wrong there: what has none had done its work.
         "NOT_SPECIFIED" => find(DONE, function).or_else(|| find(PLACES, function)),
         // A raw socket gets a copy of each answer; that no other socket waits for it is no fault.
-        "NO_SOCKET" if function == "ping_rcv" => find(DONE, function),
+        "NO_SOCKET" if ANSWERS.iter().any(|pattern| fits(pattern, function)) => find(DONE, function),
         _ => find(REASONS, reason),
     };
     found.unwrap_or(NOTHING_SAID)
@@ -422,6 +426,8 @@ mod tests {
             ("NOT_SPECIFIED", "tcp_v4_rcv", true),
             ("NOT_SPECIFIED", "nf_hook_slow", false),
             ("NO_SOCKET", "ping_rcv", true),
+            ("NO_SOCKET", "icmp_rcv", true),
+            ("NO_SOCKET", "icmpv6_rcv.cold", true),
             ("NO_SOCKET", "tcp_v4_rcv", false),
             ("", "tcp_v4_rcv", false),
             ("", "unix_release_sock", true),
