@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What the kernel tests use and a kernel may have as modules. It loads them itself when they are asked for, by a name
 /// that `modules.alias` knows. What a kernel does not have as a module is built in, or the test says so.
-pub(super) const WANTED: [&str; 53] = [
+pub(super) const WANTED: [&str; 54] = [
     "8021q",
     "act_bpf",
     "act_gact",
@@ -16,6 +16,8 @@ pub(super) const WANTED: [&str; 53] = [
     "cls_bpf",
     "cls_matchall",
     "cls_u32",
+    // What nf_tables loads by the name of an algorithm; built in but for the flavour with PREEMPT_RT.
+    "crc32c_generic",
     "dummy",
     "geneve",
     "ifb",
