@@ -43,9 +43,9 @@ pub(crate) enum Error {
     #[error("rustup reports rust-src as installed, but {} is not there", path.display())]
     SourcesAbsent { path: PathBuf },
 
-    /// The packages of Debian's compiler cannot be had.
-    #[error("unpacking Debian's compiler (apt-get download, dpkg-deb -x) failed: {cause}\n  Next: {next}")]
-    NoDebian { cause: Box<Self>, next: &'static str },
+    /// Packages of Debian's cannot be had.
+    #[error("unpacking {what} (apt-get download, dpkg-deb -x) failed: {cause}\n  Next: {next}")]
+    NoDebian { what: &'static str, cause: Box<Self>, next: &'static str },
 
     /// The package lists do not know the compiler.
     #[error("the package lists of this machine have no `{package}`")]

@@ -2,7 +2,7 @@
 //!
 //! One verb a file (`setup`, `build`, `run`, `test`, `vm`, `fuzz`, `lint`, `bench`, `ci`); below them lies what verbs
 //! share: the eBPF [`object`], [`privilege`], child [`process`]es, cargo's [`artifact`] messages, other people's
-//! [`tools`], and all printing ([`say`]).
+//! [`tools`] and [`packages`], and all printing ([`say`]).
 
 use std::process::ExitCode;
 
@@ -23,6 +23,7 @@ mod vm;
 mod artifact;
 mod error;
 mod object;
+mod packages;
 mod privilege;
 mod process;
 mod say;

@@ -1,6 +1,10 @@
 //! Root, by being it or by sudo.
 
-use std::{path::Path, process::Command};
+use std::{
+    ffi::{OsStr, OsString},
+    path::Path,
+    process::Command,
+};
 
 use rustix::{
     process::geteuid,
@@ -44,11 +48,28 @@ pub(crate) fn check(what: &'static str) -> Result<(), Error> {
 ///
 /// Only the finished program goes through sudo, never cargo: files of the build stay the caller's.
 pub(crate) fn as_root(program: &Path, what: &'static str) -> Result<Command, Error> {
+    as_root_with(&[], program, what)
+}
+
+/// The same, with variables of the environment, of which sudo keeps none by itself.
+pub(crate) fn as_root_with(
+    variables: &[(&str, &OsStr)],
+    program: &Path,
+    what: &'static str,
+) -> Result<Command, Error> {
     if is_root() {
-        return Ok(Command::new(program));
+        let mut command = Command::new(program);
+        command.envs(variables.iter().copied());
+        return Ok(command);
     }
     let sudo = which("sudo").ok_or(Error::NoPrivilege { what })?;
     let mut command = Command::new(sudo);
-    command.arg("--").arg(program);
+    command.args(["--", "env"]);
+    for (name, value) in variables {
+        let mut variable = OsString::from(format!("{name}="));
+        variable.push(value);
+        command.arg(variable);
+    }
+    command.arg(program);
     Ok(command)
 }

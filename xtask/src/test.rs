@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 
 use crate::{build, error::Error, process, say, tools, workspace::Workspace};
 
+mod engines;
 pub(crate) mod kernel;
 pub(crate) mod report;
 

@@ -1,6 +1,6 @@
 //! The kernel tests: built as the caller, run as root, one at a time.
 
-use super::report::Report;
+use super::{engines, report::Report};
 use crate::{
     artifact,
     error::{Error, Tail},
@@ -12,10 +12,11 @@ use crate::{
 const WHAT: &str = "the kernel tests";
 
 /// What they compare against.
-const TOOLS: [Tool; 9] = [
+const TOOLS: [Tool; 10] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("nft", "nftables"),
+    ("iptables", "iptables"),
     ("tcpdump", "tcpdump"),
     ("ethtool", "ethtool"),
     ("ping", "iputils-ping"),
@@ -46,10 +47,12 @@ pub(super) fn run(workspace: &Workspace, selection: &[&str], args: &[String]) ->
     build.args(["test", "--no-run"]).args(selection);
     // Two programs: one uses the library, the other starts the collector as a person would.
     let binaries = artifact::executables(&mut build, ["kernel", "cli"])?;
+    let engines = engines::ensure(workspace)?;
     let mut outputs = String::new();
     let mut failed = None;
     for binary in binaries {
-        let mut command = privilege::as_root(&binary, WHAT)?;
+        let mut command =
+            privilege::as_root_with(&[(engines::VARIABLE, engines.as_os_str())], &binary, WHAT)?;
         command.args(FLAGS).args(args).current_dir(workspace.root().join("tests"));
         let (status, output) = process::relay(&mut command)?;
         outputs.push_str(&output);

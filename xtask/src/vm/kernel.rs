@@ -1,14 +1,15 @@
 //! Debian's kernels: fetched by apt, unpacked below the target folder, never installed.
 
 use std::{
-    fmt, fs, io,
+    fmt, fs,
     path::{Path, PathBuf},
-    process::{self as std_process, Command},
+    process::Command,
     str::FromStr,
 };
 
 use crate::{
     error::Error,
+    packages::{self, depends, entries, file, remove},
     process::{self, which},
     say,
     workspace::Workspace,
@@ -93,17 +94,9 @@ pub(super) fn ensure(workspace: &Workspace, kernel: Kernel) -> Result<Unpacked, 
         return Ok(unpacked);
     }
     let (suite, flavour) = kernel.source();
-    // Complete or not there at all: filled under another name and moved at the end.
-    let part = folder.with_extension(format!("part-{}", std_process::id()));
     let outcome = say::waiting(&format!("fetching Linux {kernel} from {suite} (once)"), || {
-        Archive::open(&part, suite)?.unpack(flavour)?;
-        remove(&folder)?;
-        file("move the kernel to", &folder, fs::rename(&part, &folder))
+        packages::fill(&folder, |part| Archive::open(part, suite)?.unpack(flavour))
     });
-    if outcome.is_err() {
-        // The first failure is the one worth telling.
-        let _ = fs::remove_dir_all(&part);
-    }
     outcome.map_err(|cause| Error::NoKernel { kernel: kernel.to_string(), suite, cause: Box::new(cause) })?;
     locate(&folder)
 }
@@ -175,19 +168,14 @@ impl Archive {
     /// Unpacks the kernel of this flavour and what it was split into.
     fn unpack(&self, flavour: &str) -> Result<(), Error> {
         // Names carry the version and change with each release: the flavour's own package says which.
-        let depends = |package: &str| process::silent(self.apt("apt-cache").args(["depends", package]));
-        let newest = depends(&format!("linux-image-{flavour}"))?;
+        let needs = |package: &str| process::silent(self.apt("apt-cache").args(["depends", package]));
+        let newest = needs(&format!("linux-image-{flavour}"))?;
         let image = dependencies(&newest, &["linux-image-"]).next().ok_or(Error::NoImage)?.to_owned();
-        let rest = depends(&image)?;
+        let rest = needs(&image)?;
         let parts = dependencies(&rest, &["linux-binary-", "linux-modules-", "linux-base-"]);
         process::silent(self.apt("apt-get").args(["-qq", "download", &image]).args(parts))?;
         let root = self.folder.join("root");
-        for package in
-            entries(&self.folder).iter().filter(|path| path.extension().is_some_and(|e| e == "deb"))
-        {
-            process::silent(Command::new("dpkg-deb").arg("-x").arg(package).arg(&root))?;
-            file("remove", package, fs::remove_file(package))?;
-        }
+        packages::unpack(&self.folder, &root)?;
         for rest in ["lists", "cache"].map(|rest| self.folder.join(rest)) {
             remove(&rest)?;
         }
@@ -215,21 +203,7 @@ fn dependencies<'a>(listing: &'a str, prefixes: &'a [&str]) -> impl Iterator<Ite
             .filter_map(|prefix| package.strip_prefix(prefix))
             .any(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
     };
-    listing.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).filter(is_wanted)
-}
-
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
-}
-
-fn remove(path: &Path) -> Result<(), Error> {
-    let outcome = fs::remove_dir_all(path);
-    let absent = outcome.as_ref().is_err_and(|cause| cause.kind() == io::ErrorKind::NotFound);
-    file("remove", path, if absent { Ok(()) } else { outcome })
-}
-
-fn file(act: &'static str, path: &Path, outcome: io::Result<()>) -> Result<(), Error> {
-    outcome.map_err(|cause| Error::File { act, path: path.to_path_buf(), cause })
+    depends(listing).filter(is_wanted)
 }
 
 #[cfg(test)]
