@@ -1,7 +1,10 @@
 //! Flows over their life: what was drained is added, and a record falls due when a flow ends, is cut off, or has lived
 //! another interval. A record holds what was counted since the one before, so that sums over records are totals.
 
-use std::{collections::HashMap, mem};
+use std::{
+    collections::{BTreeSet, HashMap},
+    mem,
+};
 
 use collector_ebpf::{
     abi::{
@@ -37,6 +40,8 @@ pub struct Flow {
     pub interface: u16,
     /// Bits of [`how`](mod@collector_ebpf::abi::flow::how).
     pub how: u8,
+    /// Index of the unit at its other end on this host; 0 where the programs have not asked whose it is.
+    pub host_pu: u16,
     /// Wire packets since the last record.
     pub packets: [u64; 2],
     /// Wire octets since the last record.
@@ -70,12 +75,13 @@ pub struct Flow {
 }
 
 impl Flow {
-    fn new(id: &FlowId, how: u8, pu: u16, interface: u16, first: u64, report: u64) -> Self {
+    fn new(id: &FlowId, (how, pu, host_pu): (u8, u16, u16), interface: u16, first: u64, report: u64) -> Self {
         Self {
             initiator: initiator::decide(id, how),
             pu,
             interface,
             how,
+            host_pu,
             packets: [0; 2],
             bytes: [0; 2],
             skbs: [0; 2],
@@ -99,7 +105,7 @@ impl Flow {
         self.begun != 0 || self.packets != [0; 2]
     }
 
-    fn add(&mut self, delta: &FlowDelta, first: u64, last: u64, host_end: &impl Fn(&FlowId) -> HostEnd) {
+    fn add(&mut self, delta: &FlowDelta, first: u64, last: u64, host_end: &impl Fn(&FlowId, u16) -> HostEnd) {
         for direction in [RX, TX] {
             add(&mut self.packets, &delta.packets, direction);
             add(&mut self.bytes, &delta.bytes, direction);
@@ -123,9 +129,16 @@ impl Flow {
         if delta.how & how::PROVISIONAL == 0 || self.is_provisional() {
             // So it is with the host's end: a packet that left the host knows it, one that came in may have been translated.
             let differs = (self.how ^ delta.how) & how::HOST_END != 0;
-            let kept = if differs && !has_left(delta, host_end(&delta.id)) { how::HOST_END } else { 0 };
+            let kept = if differs && !has_left(delta, host_end(&delta.id, delta.host_pu)) {
+                how::HOST_END
+            } else {
+                0
+            };
             self.pu = delta.pu;
             self.how = delta.how & !kept | self.how & kept;
+        }
+        if delta.host_pu != 0 {
+            self.host_pu = delta.host_pu;
         }
         self.open.add(delta);
     }
@@ -136,15 +149,20 @@ impl Flow {
         (self.how | delta.how) & how::PROVISIONAL == 0 && self.pu != delta.pu
     }
 
+    /// What is drained was exchanged with another unit of this host than what came before.
+    fn changes_host_end(&self, delta: &FlowDelta) -> bool {
+        self.host_pu != 0 && delta.host_pu != 0 && self.host_pu != delta.host_pu && !self.is_provisional()
+    }
+
     /// Its unit is a guess so far.
     fn is_provisional(&self) -> bool {
         self.how & how::PROVISIONAL != 0
     }
 
     /// Gives the counters what they are owed.
-    fn book(&mut self, id: &FlowId, credits: &mut Credits, host_end: &impl Fn(&FlowId) -> HostEnd) {
+    fn book(&mut self, id: &FlowId, credits: &mut Credits, host_end: &impl Fn(&FlowId, u16) -> HostEnd) {
         if !self.open.is_empty() {
-            let host_end = self.has_host_end().then(|| host_end(id));
+            let host_end = self.has_host_end().then(|| host_end(id, self.host_pu));
             credits.give(&mut self.open, self.pu, host_end);
         }
     }
@@ -243,6 +261,11 @@ impl Flows {
         &self.credits
     }
 
+    /// The indexes of units that flows are remembered of.
+    pub fn indexes(&self) -> BTreeSet<u16> {
+        self.known.values().flat_map(|flow| [flow.pu, flow.host_pu]).collect()
+    }
+
     /// Whether a flow is remembered.
     pub fn knows(&self, id: &FlowId) -> bool {
         self.known.contains_key(id)
@@ -275,13 +298,14 @@ impl Flows {
     /// connection which a new one replaces, that of a flow which has another unit from now on, and that of a flow for which
     /// there is no room.
     ///
-    /// `host_end` names the unit at the host's end of a flow at the boundary of another one.
+    /// `host_end` names the unit at the host's end of a flow at the boundary of another one, of which the programs know the
+    /// index, or 0.
     pub fn add(
         &mut self,
         delta: &FlowDelta,
         first: u64,
         last: u64,
-        host_end: impl Fn(&FlowId) -> HostEnd,
+        host_end: impl Fn(&FlowId, u16) -> HostEnd,
         mut emit: impl FnMut(&FlowId, &Flow),
     ) {
         let skbs = delta.skbs.iter().sum::<u64>();
@@ -292,7 +316,8 @@ impl Flows {
         }
         self.credits.book(delta);
         let report = self.lives.report;
-        let new = || Flow::new(&delta.id, delta.how, delta.pu, delta.interface, first, report);
+        let new =
+            || Flow::new(&delta.id, (delta.how, delta.pu, delta.host_pu), delta.interface, first, report);
         if self.known.len() >= self.most && !self.known.contains_key(&delta.id) {
             self.tally.stateless += 1;
             let mut flow = new();
@@ -322,6 +347,9 @@ impl Flows {
             (flow.ended, flow.reset_by) = end;
             flow.clear();
         }
+        if flow.changes_host_end(delta) {
+            flow.book(&delta.id, &mut self.credits, &host_end);
+        }
         flow.add(delta, first, last, &host_end);
         // Where the beginning was heard of, so will be the end; and the flags of a delta that began a connection may be
         // those of the one before it.
@@ -334,14 +362,14 @@ impl Flows {
     pub fn learn(
         &mut self,
         news: &FlowNews,
-        host_end: impl Fn(&FlowId) -> HostEnd,
+        host_end: impl Fn(&FlowId, u16) -> HostEnd,
         mut emit: impl FnMut(&FlowId, &Flow),
     ) {
         if news.kind == kind::START {
             let report = self.lives.report;
             let new = || Flow {
                 first_is_exact: true,
-                ..Flow::new(&news.id, news.how, news.pu, news.interface, news.boot_ns, report)
+                ..Flow::new(&news.id, (news.how, news.pu, news.host_pu), news.interface, news.boot_ns, report)
             };
             if let Some(flow) = self.known.get_mut(&news.id) {
                 if flow.ended != Ended::Live && news.boot_ns >= flow.ended_at {
@@ -380,7 +408,7 @@ impl Flows {
         &mut self,
         now: u64,
         drained: u64,
-        host_end: impl Fn(&FlowId) -> HostEnd,
+        host_end: impl Fn(&FlowId, u16) -> HostEnd,
         mut emit: impl FnMut(&FlowId, &Flow),
     ) -> Vec<FlowId> {
         let lives = self.lives;
@@ -430,7 +458,11 @@ impl Flows {
     }
 
     /// Emits all that no record holds yet: the collector stops.
-    pub fn cut_off(&mut self, host_end: impl Fn(&FlowId) -> HostEnd, mut emit: impl FnMut(&FlowId, &Flow)) {
+    pub fn cut_off(
+        &mut self,
+        host_end: impl Fn(&FlowId, u16) -> HostEnd,
+        mut emit: impl FnMut(&FlowId, &Flow),
+    ) {
         for (id, flow) in &mut self.known {
             flow.book(id, &mut self.credits, &host_end);
             if flow.pending() || flow.ended != Ended::Live && !flow.end_told {

@@ -2,22 +2,25 @@
 
 mod capture;
 mod filter;
+mod pu;
+mod values;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue, value_parser};
+use clap::{Args, Parser, Subcommand, value_parser};
 
 use crate::{
     collector::stash::Aggregate,
     config::{
-        Attach, Config, Drops, IfaceGlob, Interval, LogFormat, Output, OutputConfig, TraceConfig, Tunnels,
-        Xdp,
+        Attach, Config, Discover, Drops, IfaceGlob, Interval, LogFormat, Output, OutputConfig, Socket,
+        TraceConfig, Tunnels, UnitGlob, Xdp,
     },
     host::pcap::Filter,
     kernel::settings::Transport,
 };
 
 pub use capture::CaptureArgs;
+pub use pu::{AskArgs, PuCommand};
 
 /// Shows who talks to whom on this host: flows and counters per processing unit, from the kernel's datapath.
 #[derive(Debug, Parser)]
@@ -38,6 +41,10 @@ pub enum Command {
     /// Writes packets to a file that Wireshark, tshark and tcpdump open.
     #[command(after_help = capture::HELP)]
     Capture(CaptureArgs),
+
+    /// Asks the collector that runs in this network namespace what it knows of its processing units.
+    #[command(subcommand)]
+    Pu(PuCommand),
 
     /// Prints the JSON Schema of the lines that `run --output json` writes.
     Schema,
@@ -103,6 +110,17 @@ pub struct RunArgs {
     #[arg(long, value_name = "GLOB")]
     pub iface: Vec<IfaceGlob>,
 
+    /// Find the containers and services of this host. [default: on]
+    #[arg(long, value_name = "WHICH")]
+    pub discover: Option<Discover>,
+
+    /// Of those, leave out the ones with such an id: a name, or a pattern with *, ?, [a-z], {a,b}; may be given more than once.
+    ///
+    /// They count as if nobody had found them: what their sockets send by an uplink is the host's, an interface that leads to
+    /// one is unknown's. [default: none]
+    #[arg(long, value_name = "GLOB")]
+    pub ignore: Vec<UnitGlob>,
+
     /// Report the flows that this host only forwards, too; their counters are always reported.
     #[arg(long)]
     pub forwarded: bool,
@@ -134,7 +152,7 @@ pub struct RunArgs {
 
     /// Report the packets of a processing unit one by one, as in web, web:in or web:both:10m; may be given more than once.
     ///
-    /// PU is the id of a declared unit, or host, forwarded, unknown, overlay, or * for all. A packet is in where the unit
+    /// PU is the id of a unit that is declared or found, or host, forwarded, unknown, overlay, or * for all. A packet is in where the unit
     /// receives it, out where it sends it. Of traces of one unit, each direction lasts as long as the longest. Takes the
     /// place of all traces of the configuration file.
     #[arg(long, value_name = "PU[:in|out|both][:TIME]")]
@@ -180,14 +198,25 @@ pub struct RunArgs {
     /// Write the collector's own log, on standard error, for people or for programs. [default: text]
     #[arg(long, value_name = "FORM")]
     pub log_format: Option<LogFormat>,
+
+    /// Take questions of `collector pu` at this socket, which is for root alone; none for no socket.
+    ///
+    /// [default: /run/collector/INODE.sock, INODE being the inode number of the network namespace]
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<Socket>,
 }
 
 impl RunArgs {
-    /// Puts what was said over `config`. `--iface`, `--output` and `--trace` replace the file's lists; `--forwarded` can
+    /// Puts what was said over `config`. `--iface`, `--ignore`, `--output` and `--trace` replace the file's
+    /// lists; `--forwarded` can
     /// only switch on; `--sample` is for all traces.
     pub fn apply(&self, config: &mut Config) {
         if !self.iface.is_empty() {
             config.iface.clone_from(&self.iface);
+        }
+        config.discover = self.discover.unwrap_or(config.discover);
+        if !self.ignore.is_empty() {
+            config.ignore.clone_from(&self.ignore);
         }
         config.forwarded |= self.forwarded;
         if let Some(filter) = &self.filter {
@@ -200,6 +229,9 @@ impl RunArgs {
         config.drops = self.drops.unwrap_or(config.drops);
         config.aggregate = self.aggregate.or(config.aggregate);
         config.log_format = self.log_format.unwrap_or(config.log_format);
+        if let Some(socket) = &self.socket {
+            config.socket.clone_from(socket);
+        }
         config.attach = self.attach.unwrap_or(config.attach);
         config.xdp = self.xdp.unwrap_or(config.xdp);
         config.transport = self.transport.unwrap_or(config.transport);
@@ -219,117 +251,6 @@ impl RunArgs {
     }
 }
 
-impl ValueEnum for Output {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Text, Self::Json]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(match self {
-            Self::Text => PossibleValue::new("text").help("For people: a line a record"),
-            Self::Json => PossibleValue::new("json").help("For programs: a JSON object a line"),
-        })
-    }
-}
-
-impl ValueEnum for LogFormat {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Text, Self::Json]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(match self {
-            Self::Text => PossibleValue::new("text").help("For people"),
-            Self::Json => PossibleValue::new("json").help("For programs: a JSON object a line"),
-        })
-    }
-}
-
-impl ValueEnum for Tunnels {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Outer, Self::Inner]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(self.name()).help(match self {
-            Self::Outer => "The tunnel",
-            Self::Inner => "The tunnel, and what it carries as another flow",
-        }))
-    }
-}
-
-impl ValueEnum for Drops {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Off, Self::On, Self::All]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(self.name()).help(match self {
-            Self::Off => "Do not look at them",
-            Self::On => "Report those that somebody may miss, at most 100 a second of each unit",
-            Self::All => "Report duplicates, leftovers and what was for other hosts, too",
-        }))
-    }
-}
-
-impl ValueEnum for Aggregate {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Connection, Self::Service]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(self.name()).help(match self {
-            Self::Service => "One a second for all between the same ends, to the same port",
-            _ => "One for each connection, when it is over",
-        }))
-    }
-}
-
-impl ValueEnum for Attach {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Auto, Self::Tcx, Self::Clsact]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(match self {
-            Self::Auto => PossibleValue::new("auto").help("TCX, or clsact where the kernel has none"),
-            Self::Tcx => PossibleValue::new("tcx").help("TCX (Linux 6.6 and newer) or not at all"),
-            Self::Clsact => PossibleValue::new("clsact").help("A clsact qdisc"),
-        })
-    }
-}
-
-impl ValueEnum for Xdp {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Off, Self::Auto, Self::Native, Self::Generic]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(self.name()).help(match self {
-            Self::Off => "At TC alone",
-            Self::Auto => "In the driver of a physical device that can, behind the driver elsewhere",
-            Self::Native => {
-                "In the driver or not at all; on a veth, TCP from its other end falls to a quarter"
-            }
-            Self::Generic => "Behind the driver",
-        }))
-    }
-}
-
-impl ValueEnum for Transport {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Auto, Self::Ring, Self::Perf]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(self.name()).help(match self {
-            Self::Ring => "All by ring buffers of all CPUs: one for events, one for packets and drops",
-            Self::Perf => "All by perf buffers of each CPU: one for events, one for packets and drops",
-            _ => "Events of flows by a ring buffer, packets and drops by perf buffers",
-        }))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
@@ -337,7 +258,10 @@ mod tests {
     use super::{Cli, Command, RunArgs};
     use crate::{
         collector::stash::Aggregate,
-        config::{Attach, Config, Interval, LogFormat, Output, OutputConfig, TraceConfig, Tunnels, Xdp},
+        config::{
+            Attach, Config, Discover, Interval, LogFormat, Output, OutputConfig, Socket, TraceConfig,
+            Tunnels, Xdp,
+        },
         host::pcap::Filter,
         kernel::settings::Transport,
     };
@@ -361,7 +285,7 @@ mod tests {
             run("--config c.toml --iface eth0 --iface veth* --forwarded --output json --duration 10s \
              --flow-interval 2s --counter-interval 250ms --attach clsact --xdp auto --log-format json \
              --aggregate service --tunnels inner --trace web:in:10s --trace * --snaplen 128 --sample 7 \
-             --transport perf")
+             --transport perf --discover off --ignore *.scope --socket none")
             .unwrap();
         assert_eq!(args.config.as_deref(), Some(std::path::Path::new("c.toml")));
         let mut config = Config {
@@ -374,7 +298,9 @@ mod tests {
         assert_eq!(traces, ["web:in:10s", "*:both"]);
         assert_eq!((config.snaplen, config.sample), (128, 7));
         assert_eq!(config.iface.iter().map(ToString::to_string).collect::<Vec<_>>(), ["eth0", "veth*"]);
+        assert_eq!((config.discover, config.ignore.len()), (Discover::Off, 1));
         assert!(config.forwarded);
+        assert_eq!(config.socket, Socket::None);
         assert_eq!(config.tunnels, Tunnels::Inner);
         assert_eq!(config.outputs, [OutputConfig::stdout(Output::Json, config.queue)]);
         assert_eq!(
@@ -429,6 +355,7 @@ mod tests {
             transport: Transport::Ring,
             snaplen: 1000,
             sample: 10,
+            socket: Socket::At("s".into()),
             trace: vec![TraceConfig { sample: Some(5), ..file_trace }],
             ..Config::default()
         };
@@ -458,6 +385,7 @@ mod tests {
             ("--snaplen 0", "1..=65535"),
             ("--snaplen 65536", "1..=65535"),
             ("--sample 0", "1.."),
+            ("--socket ", "a value is required"),
             ("--nonsense", "unexpected argument"),
             ("stray", "unexpected argument"),
         ] {

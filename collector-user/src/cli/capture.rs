@@ -28,7 +28,7 @@ use super::{
 use crate::{
     clock,
     collector::fanout::Fanout,
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, Socket},
     daemon::{self, DaemonError, Options},
     event::{Ledger, Text},
     host::pcap::Filter,
@@ -154,7 +154,9 @@ fn keep(args: &CaptureArgs, config: &Config, voice: &Voice) -> Result<(), Captur
             capture.ended().await;
         };
         // Nobody wants the events.
-        let served = until_ended(&options, config.duration, voice, &Fanout::new(), unwanted, &ending).await;
+        let served =
+            until_ended(&options, config.duration, &Socket::None, voice, &Fanout::new(), unwanted, &ending)
+                .await;
         // A daemon that failed has not been told to stop; from here on a signal means haste all the same.
         ending.begin();
         let losses = served.as_ref().map(|status| losses(&status.ledger)).unwrap_or_default();

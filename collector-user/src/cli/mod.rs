@@ -3,8 +3,10 @@
 pub mod args;
 mod capture;
 mod config;
+mod door;
 mod ending;
 mod outputs;
+mod pu;
 mod run;
 mod say;
 mod schema;
@@ -23,6 +25,7 @@ pub fn main(cli: &Cli) -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Capture(args) => capture::run(args),
         Command::Config(command) => config::run(command),
+        Command::Pu(command) => pu::run(command),
         Command::Schema => schema::run(),
         Command::Selftest(args) => selftest::run(args),
     }

@@ -10,6 +10,7 @@ use tokio::{
 
 use super::{
     args::RunArgs,
+    door::{self, Door},
     ending::Ending,
     outputs::{OutputError, Outputs},
     say::Voice,
@@ -20,7 +21,7 @@ use crate::{
         filter::Kind,
         stash::{self, Limits, Stash},
     },
-    config::{Attach, Config, ConfigError, Drops, Interval, OutputConfig, Tunnels, Xdp},
+    config::{Attach, Config, ConfigError, Drops, Interval, OutputConfig, Socket, Tunnels, Xdp},
     daemon::{self, DaemonError, Options, Started},
     event::Status,
     kernel::{
@@ -191,13 +192,16 @@ async fn serve(
     ending: &Ending,
 ) -> Result<Status, DaemonError> {
     let options = options(config);
-    until_ended(&options, config.duration, voice, collector, outputs.all_ended(), ending).await
+    let unwanted = outputs.all_ended();
+    until_ended(&options, config.duration, &config.socket, voice, collector, unwanted, ending).await
 }
 
-/// The daemon, until a signal, the end of its time, or until there is nobody left who wants anything.
+/// The daemon, until a signal, the end of its time, or until there is nobody left who wants anything. Once it counts, it
+/// can be asked at its socket.
 pub(super) async fn until_ended(
     options: &Options,
     duration: Option<Interval>,
+    socket: &Socket,
     voice: &Voice,
     collector: &impl EventCollector,
     unwanted: impl Future<Output = ()>,
@@ -220,12 +224,21 @@ pub(super) async fn until_ended(
         // From here on nothing is drained but what is left: there is time to wait for an output's room.
         ending.begin();
     };
+    let mut opened = None;
     let started = |started: &Started| {
-        voice.started(started);
+        let mut started = started.clone();
+        match Door::open(socket, started.inquirer.clone()) {
+            Ok(door) => opened = door,
+            Err(error) => started.missing.push(door::missing(&error)),
+        }
+        voice.started(&started);
         // Who was to hear of it may have ended by a signal.
         let _ = tell.send(());
     };
-    daemon::run(options, collector, shutdown, started).await
+    let status = daemon::run(options, collector, shutdown, started).await;
+    // Before the outputs take their time: there is nobody any more who could answer.
+    drop(opened);
+    status
 }
 
 pub(super) fn options(config: &Config) -> Options {
@@ -236,6 +249,8 @@ pub(super) fn options(config: &Config) -> Options {
         benign_drops: config.drops == Drops::All,
         ifaces: config.iface.clone(),
         units: config.pu.iter().map(Declared::from).collect(),
+        discover: config.discover,
+        ignore: config.ignore.clone(),
         forwarded: config.forwarded,
         inner: config.tunnels == Tunnels::Inner,
         flow_interval: flow,

@@ -10,11 +10,11 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{GlobError, IntervalError};
+use super::{GlobError, IntervalError, SocketError, UnitGlobError};
 use crate::{
     error::with_causes,
     host::pcap::FilterError,
-    pu::{registry::TooMany, trace::NoSuchUnit},
+    pu::{cgroup_glob::CgroupGlobError, registry::TooMany, trace::NoSuchUnit},
 };
 
 /// A configuration file that does not serve.
@@ -80,6 +80,18 @@ pub enum Fault {
     Glob {
         /// What is wrong with it.
         source: GlobError,
+    },
+    /// A pattern for the ids of units is none.
+    #[error("ignore: {source}")]
+    UnitGlob {
+        /// What is wrong with it.
+        source: UnitGlobError,
+    },
+    /// A place of the socket is none.
+    #[error("socket: {source}")]
+    Socket {
+        /// What is wrong with it.
+        source: SocketError,
     },
     /// A length of time is none.
     #[error("{key}: {source}")]
@@ -221,7 +233,9 @@ pub enum Fault {
         first: usize,
     },
     /// A unit matches nothing.
-    #[error("processing unit {id:?} matches nothing: expected a name in `interface` or a network in `cidr`")]
+    #[error(
+        "processing unit {id:?} matches nothing: expected a name in `interface`, a network in `cidr`, a path in `cgroup` or a name in `netns`"
+    )]
     NoMatcher {
         /// The unit.
         id: String,
@@ -249,6 +263,25 @@ pub enum Fault {
         "processing unit {id:?}: no interface can be called {name:?}: expected 1 to 15 octets without blanks, `/` or `:`"
     )]
     InterfaceName {
+        /// The unit.
+        id: String,
+        /// The name.
+        name: String,
+    },
+    /// A pattern for cgroups is none.
+    #[error("processing unit {id:?}: cgroup: {source}")]
+    Cgroup {
+        /// The unit.
+        id: String,
+        /// What is wrong with it.
+        source: CgroupGlobError,
+    },
+    /// A network namespace cannot have such a name.
+    #[error(
+        "processing unit {id:?}: {name:?} names no network namespace: expected a name as `ip netns list` has it, or a path \
+         such as /proc/1234/ns/net"
+    )]
+    Netns {
         /// The unit.
         id: String,
         /// The name.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, de::Visitor};
 use toml::Spanned;
 
 use super::{
-    Attach, Config, Drops, Interval, LogFormat, Tunnels, Xdp,
+    Attach, Config, Discover, Drops, Interval, LogFormat, Tunnels, Xdp,
     error::{Fault, Wrong},
     limits::{self, RawLimits},
     output::{self, OutputConfig, RawOutputs},
@@ -21,6 +21,8 @@ use crate::{collector::stash::Aggregate, host::pcap::Filter, kernel::settings::T
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 struct Raw {
     iface: Vec<Spanned<String>>,
+    discover: Option<Discover>,
+    ignore: Vec<Spanned<String>>,
     forwarded: Option<bool>,
     tunnels: Option<Tunnels>,
     drops: Option<Drops>,
@@ -37,6 +39,7 @@ struct Raw {
     mark_mask: Option<Spanned<u32>>,
     #[serde(alias = "log_format")]
     log_format: Option<LogFormat>,
+    socket: Option<Spanned<String>>,
     limits: RawLimits,
     output: Option<Spanned<RawOutputs>>,
     snaplen: Option<Spanned<u32>>,
@@ -79,6 +82,11 @@ pub(super) fn read(text: &str) -> Result<Config, Wrong> {
         let parsed = glob.get_ref().parse();
         config.iface.push(parsed.map_err(|source| wrong(glob.span(), Fault::Glob { source }))?);
     }
+    config.discover = raw.discover.unwrap_or(config.discover);
+    for glob in raw.ignore {
+        let parsed = glob.get_ref().parse();
+        config.ignore.push(parsed.map_err(|source| wrong(glob.span(), Fault::UnitGlob { source }))?);
+    }
     config.forwarded = raw.forwarded.unwrap_or(config.forwarded);
     config.tunnels = raw.tunnels.unwrap_or(config.tunnels);
     config.drops = raw.drops.unwrap_or(config.drops);
@@ -88,6 +96,10 @@ pub(super) fn read(text: &str) -> Result<Config, Wrong> {
     config.xdp = raw.xdp.unwrap_or(config.xdp);
     config.transport = raw.transport.unwrap_or(config.transport);
     config.log_format = raw.log_format.unwrap_or(config.log_format);
+    if let Some(socket) = raw.socket {
+        let parsed = socket.get_ref().parse();
+        config.socket = parsed.map_err(|source| wrong(socket.span(), Fault::Socket { source }))?;
+    }
     config.duration = interval("duration", raw.duration)?;
     if let Some(length) = interval("flow-interval", raw.flow_interval)? {
         config.flow_interval = length;

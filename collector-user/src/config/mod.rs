@@ -2,7 +2,7 @@
 //!
 //! [`Config`] holds everything with its default; [`Config::load`] reads a file into one, and says where a wrong one is
 //! wrong; [`Config::to_toml`] is the way back. The parts: [`OutputConfig`] (where events go), [`PuConfig`] (a declared
-//! processing unit), [`TraceConfig`] (whose packets are reported), [`Limits`], [`IfaceGlob`], [`Interval`]. [`EXAMPLE`] is a file with every key.
+//! processing unit), [`TraceConfig`] (whose packets are reported), [`Limits`], [`IfaceGlob`], [`Interval`], [`Socket`]. [`EXAMPLE`] is a file with every key.
 
 mod error;
 mod file;
@@ -12,7 +12,9 @@ mod limits;
 mod output;
 mod pu;
 mod show;
+mod socket;
 mod trace;
+mod unit_glob;
 
 use std::{fs::File, io::Read as _, path::Path};
 
@@ -23,7 +25,9 @@ pub use limits::Limits;
 pub use output::{Destination, Form, Output, OutputConfig};
 pub use pu::PuConfig;
 use serde::Deserialize;
+pub use socket::{Socket, SocketError};
 pub use trace::{TraceConfig, TraceError};
+pub use unit_glob::{UnitGlob, UnitGlobError};
 
 use crate::{
     collector::stash::Aggregate, host::pcap::Filter, kernel::settings::Transport, pu::trace::DEFAULT_SNAPLEN,
@@ -42,6 +46,10 @@ pub const EXAMPLE: &str = include_str!("example.toml");
 pub struct Config {
     /// Only these interfaces are attached; empty: those that serve.
     pub iface: Vec<IfaceGlob>,
+    /// Whether containers and services are found by themselves.
+    pub discover: Discover,
+    /// Of those, which are left out.
+    pub ignore: Vec<UnitGlob>,
     /// Whether flows of `forwarded` are reported too, not only its counters.
     pub forwarded: bool,
     /// What of a tunnel's packets is a flow.
@@ -72,6 +80,8 @@ pub struct Config {
     pub mark_mask: u32,
     /// The form of the collector's own log.
     pub log_format: LogFormat,
+    /// Where it can be asked while it runs.
+    pub socket: Socket,
     /// How much room tables take.
     pub limits: Limits,
     /// Octets of a packet that are reported, from its IP header on.
@@ -102,6 +112,28 @@ impl LogFormat {
         match self {
             Self::Text => "text",
             Self::Json => "json",
+        }
+    }
+}
+
+/// Whether containers and services are found by themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Discover {
+    /// Only what is declared is a unit.
+    Off,
+    /// Each is a unit.
+    #[default]
+    On,
+}
+
+impl Discover {
+    /// The name in the file and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::On => "on",
         }
     }
 }
@@ -210,6 +242,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             iface: Vec::new(),
+            discover: Discover::default(),
+            ignore: Vec::new(),
             forwarded: false,
             tunnels: Tunnels::default(),
             drops: Drops::default(),
@@ -225,6 +259,7 @@ impl Default for Config {
             queue: DEFAULT_CAPACITY,
             mark_mask: DEFAULT_MARK_MASK,
             log_format: LogFormat::default(),
+            socket: Socket::default(),
             limits: Limits::default(),
             snaplen: DEFAULT_SNAPLEN,
             sample: 1,

@@ -9,7 +9,10 @@ use toml::Spanned;
 use super::error::{Fault, Wrong, line_of};
 use crate::{
     event::{TagStore, Text},
-    pu::registry::{Declared, Registry, Side},
+    pu::{
+        cgroup_glob::CgroupGlob,
+        registry::{Declared, Registry, Side},
+    },
 };
 
 /// A declared processing unit: everything that any of its matchers matches.
@@ -27,6 +30,10 @@ pub struct PuConfig {
     pub side: Option<Side>,
     /// Networks, without bits beyond their length; no two units share one.
     pub cidr: Vec<IpNet>,
+    /// Cgroups, with what is below them.
+    pub cgroup: Vec<CgroupGlob>,
+    /// Network namespaces: names below `/run/netns`, or paths.
+    pub netns: Vec<String>,
 }
 
 /// A table of the file.
@@ -43,6 +50,10 @@ pub(super) struct RawPu {
     side: Option<Spanned<RawSide>>,
     #[serde(default)]
     cidr: Vec<Spanned<String>>,
+    #[serde(default)]
+    cgroup: Vec<Spanned<String>>,
+    #[serde(default)]
+    netns: Vec<Spanned<String>>,
 }
 
 /// The words for [`Side`].
@@ -71,6 +82,8 @@ impl From<&PuConfig> for Declared {
             interfaces: unit.interface.clone(),
             side: unit.side,
             ranges: unit.cidr.clone(),
+            cgroups: unit.cgroup.clone(),
+            namespaces: unit.netns.clone(),
         }
     }
 }
@@ -80,6 +93,8 @@ impl From<&PuConfig> for Declared {
 enum Claim {
     Interface(String),
     Network(IpNet),
+    Cgroup(String),
+    Namespace(String),
 }
 
 /// Checks the tables of a file one by one, against each other, and their number.
@@ -96,7 +111,8 @@ pub(super) fn check(raw: Vec<RawPu>, text: &str) -> Result<Vec<PuConfig>, Wrong>
         if let Some(fault) = unit.id_fault(first.map(|first| line_of(text, first))) {
             return Err(Wrong { span, fault });
         }
-        if raw.interface.is_empty() && raw.cidr.is_empty() {
+        let matchers = [&raw.interface, &raw.cidr, &raw.cgroup, &raw.netns];
+        if matchers.iter().all(|matchers| matchers.is_empty()) {
             return Err(Wrong { span, fault: Fault::NoMatcher { id: unit.id } });
         }
         let side = match raw.side {
@@ -108,10 +124,16 @@ pub(super) fn check(raw: Vec<RawPu>, text: &str) -> Result<Vec<PuConfig>, Wrong>
         let tags = unit.each(raw.tags, Unit::tag)?;
         let interfaces = unit.each(raw.interface, Unit::interface)?;
         let networks = unit.each(raw.cidr, Unit::network)?;
+        let cgroups = unit.each(raw.cgroup, Unit::cgroup)?;
+        let namespaces = unit.each(raw.netns, Unit::netns)?;
         let id = Text::from(unit.id.as_str());
         let all = interfaces.iter().map(|(span, name)| (span, Claim::Interface(name.clone()), name.clone()));
         // By value: a network may be written in more than one way.
         let all = all.chain(networks.iter().map(|(span, it)| (span, Claim::Network(*it), it.to_string())));
+        let all =
+            all.chain(cgroups.iter().map(|(span, it)| (span, Claim::Cgroup(it.to_string()), it.to_string())));
+        let all =
+            all.chain(namespaces.iter().map(|(span, it)| (span, Claim::Namespace(it.clone()), it.clone())));
         for (span, claim, matcher) in all {
             match claims.insert(claim, Arc::clone(&id)) {
                 Some(other) if other != id => {
@@ -128,6 +150,8 @@ pub(super) fn check(raw: Vec<RawPu>, text: &str) -> Result<Vec<PuConfig>, Wrong>
             interface: interfaces.into_iter().map(|(_, name)| name).collect(),
             side,
             cidr: networks.into_iter().map(|(_, network)| network).collect(),
+            cgroup: cgroups.into_iter().map(|(_, cgroup)| cgroup).collect(),
+            netns: namespaces.into_iter().map(|(_, name)| name).collect(),
         });
         places.push(span);
     }
@@ -195,6 +219,18 @@ impl Unit {
             return Err(Fault::InterfacePattern { id: self.id.clone(), name });
         }
         if is_valid { Ok(name) } else { Err(Fault::InterfaceName { id: self.id.clone(), name }) }
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "as the checks of other matchers are")]
+    fn cgroup(&self, given: String) -> Result<CgroupGlob, Fault> {
+        given.parse().map_err(|source| Fault::Cgroup { id: self.id.clone(), source })
+    }
+
+    /// `ip netns` makes files of these names; others are named by their path.
+    fn netns(&self, name: String) -> Result<String, Fault> {
+        let is_path = name.starts_with('/') && !name.contains('\0');
+        let is_name = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0']);
+        if is_path || is_name { Ok(name) } else { Err(Fault::Netns { id: self.id.clone(), name }) }
     }
 
     fn network(&self, given: String) -> Result<IpNet, Fault> {

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Write as _};
 
 use toml::Value;
 
-use super::{Config, OutputConfig, PuConfig, TraceConfig, trace};
+use super::{Config, OutputConfig, PuConfig, Socket, TraceConfig, trace};
 use crate::{collector::filter::Kind, pu::registry::Side};
 
 impl Config {
@@ -18,6 +18,8 @@ impl Config {
 
     fn write(&self, out: &mut String) -> fmt::Result {
         writeln!(out, "iface = {}", list(&self.iface))?;
+        writeln!(out, "discover = {}", quoted(self.discover.name()))?;
+        writeln!(out, "ignore = {}", list(&self.ignore))?;
         writeln!(out, "forwarded = {}", self.forwarded)?;
         writeln!(out, "tunnels = {}", quoted(self.tunnels.name()))?;
         writeln!(out, "drops = {}", quoted(self.drops.name()))?;
@@ -43,6 +45,10 @@ impl Config {
         writeln!(out, "sample = {}", self.sample)?;
         writeln!(out, "mark-mask = {:#010x}", self.mark_mask)?;
         writeln!(out, "log-format = {}", quoted(self.log_format.name()))?;
+        match &self.socket {
+            Socket::Usual => writeln!(out, "# socket: {}, INODE being its network namespace's", self.socket)?,
+            place => writeln!(out, "socket = {}", quoted(place))?,
+        }
         writeln!(out, "\n[limits]")?;
         for (key, value, _) in self.limits.each() {
             writeln!(out, "{key} = {value}")?;
@@ -94,7 +100,9 @@ fn write_unit(unit: &PuConfig, out: &mut String) -> fmt::Result {
         Some(Side::Host) => writeln!(out, "side = \"host\"")?,
         None => writeln!(out, "# side: each interface tells by what it is")?,
     }
-    writeln!(out, "cidr = {}", list(&unit.cidr))
+    writeln!(out, "cidr = {}", list(&unit.cidr))?;
+    writeln!(out, "cgroup = {}", list(&unit.cgroup))?;
+    writeln!(out, "netns = {}", list(&unit.netns))
 }
 
 fn quoted(value: impl Display) -> Value {

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::{
-    Attach, Config, ConfigError, DEFAULT_MARK_MASK, Destination, Drops, EXAMPLE, Fault, Form, Limits,
-    LogFormat, Output, OutputConfig, Tunnels, Xdp,
+    Attach, Config, ConfigError, DEFAULT_MARK_MASK, Destination, Discover, Drops, EXAMPLE, Fault, Form,
+    Limits, LogFormat, Output, OutputConfig, Socket, Tunnels, Xdp,
 };
 use crate::{
     collector::filter::{Kind, Kinds},
@@ -40,6 +40,8 @@ fn everything_can_be_said() {
     let config = parse(
         r#"
 iface = ["eth0", "veth*"]
+discover = "off"
+ignore = ["session-*.scope", "aa"]
 forwarded = true
 tunnels = "inner"
 drops = "all"
@@ -54,6 +56,7 @@ counter-interval = "2m"
 queue = 1000
 mark-mask = 0x0000FF00
 log-format = "json"
+socket = "/run/c.sock"
 snaplen = 65535
 sample = 10
 
@@ -77,6 +80,8 @@ namespace = "/prod"
 tags = ["app=web", "app=other", "empty="]
 interface = ["veth1a2b"]
 cidr = ["10.1.0.0/16", "fd00:1::/32"]
+cgroup = ["/system.slice/web-*.service"]
+netns = ["blue", "/run/other"]
 
 [[pu]]
 id = "db"
@@ -85,6 +90,8 @@ cidr = ["10.1.2.3/32"]
     )
     .unwrap();
     assert_eq!(config.iface.iter().map(super::IfaceGlob::as_str).collect::<Vec<_>>(), ["eth0", "veth*"]);
+    assert_eq!(config.discover, Discover::Off);
+    assert_eq!(config.ignore.iter().map(ToString::to_string).collect::<Vec<_>>(), ["session-*.scope", "aa"]);
     assert!(config.forwarded);
     assert_eq!(config.tunnels, Tunnels::Inner);
     assert_eq!((config.drops, config.xdp, config.transport), (Drops::All, Xdp::Native, Transport::Ring));
@@ -95,6 +102,7 @@ cidr = ["10.1.2.3/32"]
     assert_eq!(config.flow_interval.get().as_millis(), 250);
     assert_eq!(config.counter_interval.get().as_secs(), 120);
     assert_eq!((config.queue, config.mark_mask), (1000, 0xFF00));
+    assert_eq!(config.socket, Socket::At("/run/c.sock".into()));
     assert_eq!(
         config.limits,
         Limits { flow_slots: 1024, flows: 4096, new_flows_per_second: 10, ..Limits::default() }
@@ -108,6 +116,11 @@ cidr = ["10.1.2.3/32"]
     assert_eq!(web.tags.to_string(), "app=web app=other empty=");
     assert_eq!(web.interface, ["veth1a2b"]);
     assert_eq!(web.cidr.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.1.0.0/16", "fd00:1::/32"]);
+    assert_eq!(
+        web.cgroup.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["/system.slice/web-*.service"]
+    );
+    assert_eq!(web.netns, ["blue", "/run/other"]);
     assert!(db.interface.is_empty() && db.tags.is_empty() && db.namespace.is_empty());
 }
 
@@ -248,7 +261,7 @@ fn every_fault_of_an_output_has_its_place() {
 #[test]
 fn what_is_shown_is_the_same_configuration() {
     let full = "iface = [\"eth*\"]\nduration = \"90s\"\nflow-interval = \"1.5s\"\nmark-mask = 0\n\
-                log-format = \"json\"\nattach = \"tcx\"\ntransport = \"perf\"\n\
+                log-format = \"json\"\nattach = \"tcx\"\ntransport = \"perf\"\nsocket = \"none\"\n\
                 [limits]\nflows = 64\n[[output]]\ntype = \"log\"\nto = \"journal\"\nevents = [\"ping\"]\n\
                 [[output]]\ntype = \"text\"\nto = \"a\\\"b\"\nname = \"two words\"\n\
                 [[trace]]\npu = \"c\"\ndirection = \"out\"\nfor = \"1m\"\nsample = 9\n[[trace]]\npu = \"all\"\n\
@@ -388,6 +401,7 @@ fn every_wrong_value_has_its_place_and_what_was_expected() {
         ("[limits]\nflows = 0", "c.toml:2:9: limits.flows = 0: expected a number from 64 to 16777216"),
         ("[limits]\nflow-slots = 1", "c.toml:2:14: limits.flow-slots = 1: expected a number from 64 to "),
         ("[limits]\nslots = 1", "c.toml:2:1: unknown field `slots`, expected one of `flow-slots`, "),
+        ("socket = \"\"", "c.toml:1:10: socket: \"\" is no place of a socket: expected a path of"),
         ("log-format = \"xml\"", "c.toml:1:14: unknown variant `xml`, expected `text` or `json`"),
         (
             "transport = \"both\"",
@@ -407,7 +421,7 @@ fn every_fault_of_a_unit_names_it() {
     for (text, want) in [
         (
             "",
-            "c.toml:2:6: processing unit \"web\" matches nothing: expected a name in `interface` or a network",
+            "c.toml:2:6: processing unit \"web\" matches nothing: expected a name in `interface`, a network in",
         ),
         (
             "cidr = [\"10.0.0.0\"]",

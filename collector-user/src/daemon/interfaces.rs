@@ -16,18 +16,20 @@ use tokio::time::Instant;
 use super::{
     Daemon, DaemonError,
     device_drops::{Devices, Queues},
+    ends::Ends,
     missing,
     numbers::Numbers,
+    surroundings::surround,
     tell,
     unseen::Uplinks,
 };
 use crate::{
     config::IfaceGlob,
     error::root_cause,
-    event::{InterfaceStatus, LinkType},
+    event::LinkType,
     host::{
         links::{self, Link, Tunnel},
-        names, queues,
+        names,
     },
     kernel::{
         attach::{AttachError, Left, Mechanism},
@@ -35,18 +37,19 @@ use crate::{
     },
     pu::{
         life::{Seen, State},
-        role::{self, Chosen, Decision, Said},
+        role::{self, Chosen, Decision, Kind, Said},
     },
 };
 
 /// What is known of the interfaces.
 pub(super) struct Watched {
     pub(super) interfaces: BTreeMap<u32, Interface>,
-    locals: BTreeSet<IpAddr>,
-    tunnels: BTreeSet<Tunnel>,
+    pub(super) locals: BTreeSet<IpAddr>,
+    pub(super) tunnels: BTreeSet<Tunnel>,
+    pub(super) ends: Ends,
     pub(super) numbers: Numbers,
-    uplinks: Uplinks,
-    devices: Devices,
+    pub(super) uplinks: Uplinks,
+    pub(super) devices: Devices,
     pub(super) queues: Queues,
     /// Interfaces still have to be attached.
     pub(super) unfinished: bool,
@@ -64,9 +67,9 @@ const STRETCH: Duration = Duration::from_millis(200);
 
 pub(super) struct Interface {
     pub(super) name: String,
-    decision: Decision,
+    pub(super) decision: Decision,
     /// What the programs are told of it, attached or not.
-    role: Option<Role>,
+    pub(super) role: Option<Role>,
     /// Names it in flow counts.
     number: u16,
 }
@@ -84,6 +87,7 @@ impl Watched {
             interfaces: BTreeMap::new(),
             locals: BTreeSet::new(),
             tunnels: BTreeSet::new(),
+            ends: Ends::default(),
             numbers: Numbers::default(),
             uplinks: Uplinks::default(),
             devices: Devices::default(),
@@ -108,12 +112,15 @@ impl Daemon<'_> {
         let mut changed = self.follow_addresses(&links, &mut missing)?;
         changed |= self.follow_tunnels(&links, &mut missing)?;
         self.watched.devices.note(&links);
+        // A namespace's number may be another's by now: who has gone is known to have gone before.
+        self.take_cgroups().await?;
+        self.follow_ends(&links).await?;
         let mut failed = Vec::new();
-        let mut waiting = 0;
+        let (mut waiting, mut has_news) = (0, false);
         let begun = Instant::now();
         let mut described = BTreeMap::new();
         for link in links.values() {
-            match self.describe(link, &links) {
+            match self.describe(link, &links)? {
                 Some(interface) => drop(described.insert(link.index, interface)),
                 None => missing.push(format!(
                     "{} is not watched: {} interfaces are, and more cannot be told apart",
@@ -155,6 +162,8 @@ impl Daemon<'_> {
                         failed.push(error);
                     }
                 }
+                // Whose what was found is: at the next look.
+                has_news |= self.take_cgroups().await?;
             }
             self.follow_xdp(link, &mut interface.role, &mut missing)?;
             self.compare(index).await;
@@ -169,15 +178,17 @@ impl Daemon<'_> {
             }
             self.watched.interfaces.insert(link.index, interface);
         }
-        if changed {
+        if changed || self.units.take_reused() {
             self.controller.next_generation();
         }
         let told = self.lives.follow(&self.units, &self.declared_interfaces(&links));
         self.tell_lives(&told);
+        self.start_workloads().await;
+        missing.extend(self.beyond_room());
         for sentence in news {
             tracing::debug!("{sentence}");
         }
-        self.watched.unfinished = waiting != 0;
+        self.watched.unfinished = waiting != 0 || has_news;
         if at_start && waiting != 0 {
             missing.push(format!("{waiting} interfaces so far, which are being attached one after another"));
         }
@@ -241,18 +252,30 @@ impl Daemon<'_> {
     }
 
     /// What an interface is, with the number that it has or a new one; `None` where there is no number left.
-    fn describe(&mut self, link: &Link, links: &BTreeMap<u32, Link>) -> Option<Interface> {
+    fn describe(
+        &mut self,
+        link: &Link,
+        links: &BTreeMap<u32, Link>,
+    ) -> Result<Option<Interface>, DaemonError> {
         let unit = self.units.of_interface(&link.name);
-        let decision = role::decide(link, links, Said { unit, chosen: self.chosen(&link.name) });
+        let found = self.watched.ends.unit(link.index).and_then(|index| self.units.get(index));
+        let decision = role::decide(link, links, Said { unit, found, chosen: self.chosen(&link.name) });
         let known = self.watched.interfaces.get(&link.index).map(|interface| interface.number);
-        let number = self.watched.numbers.give(known, role::is_far(link, &decision, unit))?;
+        let is_far = role::is_far(link, &decision, unit);
+        let Some(number) = self.watched.numbers.give(known, is_far) else { return Ok(None) };
         // At once: what fails later shall not leave one that was given back.
         if let Some(interface) = self.watched.interfaces.get_mut(&link.index) {
             interface.number = number;
         }
+        let behind = match decision.kind {
+            Kind::Container | Kind::Unknown => self.index_behind(link.index)?,
+            _ => index::UNKNOWN,
+        };
+        let unit = self.units.of_interface(&link.name);
+        let boundary = Numbers::boundary(number);
         let mut role = decision
             .is_attached()
-            .then(|| role::for_programs(link, &decision, unit, Numbers::boundary(number), number));
+            .then(|| role::for_programs(link, &decision, unit, boundary, number, behind));
         if self.options.inner
             && let Some(role) = &mut role
             && role.flags & flag::LOOPBACK == 0
@@ -266,7 +289,7 @@ impl Daemon<'_> {
             }
             _ => self.watched.uplinks.forget(link.index),
         }
-        Some(Interface { name: link.name.clone(), decision, role, number })
+        Ok(Some(Interface { name: link.name.clone(), decision, role, number }))
     }
 
     /// Tells the programs an interface's role; `true` where flows that are known have to be attributed anew.
@@ -337,56 +360,6 @@ impl Daemon<'_> {
         }
     }
 
-    /// Tells the programs the host's addresses; `true` where flows that are known have to be attributed anew.
-    fn follow_addresses(
-        &mut self,
-        links: &BTreeMap<u32, Link>,
-        missing: &mut Vec<String>,
-    ) -> Result<bool, DaemonError> {
-        let addresses = links.values().flat_map(|link| &link.addresses);
-        let now: BTreeSet<IpAddr> = addresses.map(|address| address.ip).collect();
-        for address in now.difference(&self.watched.locals) {
-            let pu = self.units.of_address(*address).map_or(index::HOST, |unit| unit.index);
-            if let Err(error) = self.controller.add_local(*address, pu) {
-                missing.push(format!(
-                    "{address} and other addresses of this host, whose packets count as forwarded: {}",
-                    root_cause(&error)
-                ));
-                break;
-            }
-        }
-        for address in self.watched.locals.difference(&now) {
-            self.controller.remove_local(*address)?;
-        }
-        let changed = now != self.watched.locals;
-        self.watched.locals = now;
-        Ok(changed)
-    }
-
-    /// Tells the programs which tunnels end here; `true` where flows that are known have to be attributed anew.
-    fn follow_tunnels(
-        &mut self,
-        links: &BTreeMap<u32, Link>,
-        missing: &mut Vec<String>,
-    ) -> Result<bool, DaemonError> {
-        let now: BTreeSet<Tunnel> = links.values().flat_map(|link| link.carriers.iter().copied()).collect();
-        for tunnel in now.difference(&self.watched.tunnels) {
-            if let Err(error) = self.controller.add_tunnel(*tunnel) {
-                missing.push(format!(
-                    "some tunnels, whose packets count for whoever declares this host's address: {}",
-                    root_cause(&error)
-                ));
-                break;
-            }
-        }
-        for tunnel in self.watched.tunnels.difference(&now) {
-            self.controller.remove_tunnel(*tunnel)?;
-        }
-        let changed = now != self.watched.tunnels;
-        self.watched.tunnels = now;
-        Ok(changed)
-    }
-
     pub(super) async fn remove_leftovers(&mut self) -> Result<(), DaemonError> {
         let now = Anchor { jiffies: self.moment.jiffies, boot_ns: self.moment.boot_ns };
         for link in links::list(&self.netlink.handle).await?.values() {
@@ -428,77 +401,6 @@ impl Daemon<'_> {
         self.xdp.detach_all();
         for index in self.attachments.interfaces() {
             self.detach(index).await;
-        }
-    }
-
-    /// The interfaces as they are now, compared with what they count themselves.
-    pub(super) async fn compared_status(&self) -> Vec<InterfaceStatus> {
-        // First that, then what the programs do: what comes in between is seen, and not counted.
-        let links = links::list(&self.netlink.handle).await.unwrap_or_default();
-        let mut status = self.interface_status(&links);
-        let queues = queues::list(&self.netlink.handle).await.unwrap_or_default();
-        for (index, interface) in self.watched.interfaces.keys().zip(&mut status) {
-            interface.queue_drops =
-                queues.get(index).and_then(|queue| self.watched.queues.since(*index, queue));
-        }
-        status
-    }
-
-    /// The interfaces; those are compared that are among `links`.
-    pub(super) fn interface_status(&self, links: &BTreeMap<u32, Link>) -> Vec<InterfaceStatus> {
-        let status = |(index, interface): (&u32, &Interface)| {
-            let mechanism = self.attachments.mechanism(*index);
-            let xdp = self.xdp.mode(*index);
-            let hook = if xdp.is_some() { "xdp+ingress+egress" } else { "ingress+egress" };
-            InterfaceStatus {
-                name: interface.name.clone(),
-                role: interface.decision.kind.to_string(),
-                reason: interface.decision.reason.clone(),
-                hook: mechanism.map_or("", |_| hook).to_owned(),
-                mechanism: mechanism.map(|mechanism| mechanism.to_string()).unwrap_or_default(),
-                xdp: xdp.map(|mode| mode.to_string()).unwrap_or_default(),
-                // Where the programs were taken off and are not there again, too: all that crosses it is unseen.
-                unseen: links
-                    .get(index)
-                    .and_then(|link| self.watched.uplinks.unseen(*index, &self.ledgers, link.counted)),
-                device_drops: links
-                    .get(index)
-                    .filter(|_| mechanism.is_some())
-                    .and_then(|link| self.watched.devices.since(*index, link.dropped)),
-                queue_drops: None,
-            }
-        };
-        self.watched.interfaces.iter().map(status).collect()
-    }
-}
-
-/// Completes what the programs are told of each interface by what lies around it.
-fn surround(described: &mut BTreeMap<u32, Interface>, links: &BTreeMap<u32, Link>) {
-    let is_far = |index: u32| {
-        let role = described.get(&index).and_then(|interface| interface.role);
-        role.is_some_and(|role| role.flags & flag::FAR != 0)
-    };
-    let inside = role::inside(links, is_far);
-    let has_ifb = links.values().any(|link| link.kind == "ifb");
-    for (index, interface) in described {
-        let Some(link) = links.get(index) else { continue };
-        match &mut interface.role {
-            None => {
-                interface.role = role::for_others(link, &inside);
-                if interface.role.is_some_and(|role| role.flags & flag::INSIDE != 0) {
-                    interface.decision.reason.push_str("; host-side ends lie behind it");
-                }
-            }
-            Some(role) => {
-                if has_ifb {
-                    role.flags |= flag::MIRRORED;
-                }
-                if role.flags & flag::UPLINK != 0
-                    && link.master.is_some_and(|master| inside.contains(&master))
-                {
-                    role.flags |= flag::SWITCHED;
-                }
-            }
         }
     }
 }

@@ -1,19 +1,29 @@
 //! The only module that knows all stages: load, attach, drain, aggregate, report, until told to stop.
 //!
 //! Everything runs on one task. It waits for: the end, the drain's tick, the counters' tick, events, single packets, wishes
-//! for such packets, and changes of interfaces and of CPUs; it never sleeps and never polls.
+//! for such packets, questions, and changes of interfaces and of CPUs; it never sleeps and never polls.
 
 mod cpus;
+mod described;
 mod device_drops;
 mod drops;
+mod ends;
+pub mod inquiry;
 mod interfaces;
+mod marks;
+mod meanwhile;
 mod missing;
+mod news;
 mod numbers;
 mod options;
 mod reports;
+mod reserved;
 mod restore;
+mod running;
+mod surroundings;
 pub mod trace;
 mod unseen;
+mod workloads;
 mod xdp;
 
 use std::{
@@ -22,8 +32,6 @@ use std::{
     io, thread,
     time::Duration,
 };
-
-use collector_ebpf::abi::pu::index;
 
 use futures_util::StreamExt as _;
 use tokio::{
@@ -35,21 +43,18 @@ use crate::{
     aggregate::{counters::Differences, flows::Flows, lives::Lives, record::Scribe},
     clock::{self, Moment},
     collector::EventCollector,
-    drain::{
-        decode::{DecodeError, FlowNews, Record},
-        events::Events,
-        faults::Faults,
-        order::Order,
-        sequence::Sequences,
-    },
+    drain::{events::Events, faults::Faults, order::Order, sequence::Sequences},
     error::with_causes,
     event::{ContainerRecord, Status},
     host::{
-        links, queues,
+        links,
+        namespaces::Namespaces,
+        queues,
         watch::{self, Change, Netlink},
     },
     kernel::{
         attach::Attachments,
+        cgroups::Cgroups as KernelCgroups,
         control::{Controller, LEASE_SECONDS},
         cpus as kernel_cpus,
         drops::Drops,
@@ -65,10 +70,12 @@ use crate::{
 };
 use cpus::Cpus;
 use drops::Dropping;
+use inquiry::Inquiries;
 use interfaces::Watched;
 pub use options::{DaemonError, Options, Started};
 use reports::Teller;
 use trace::{Tracing, Wishes};
+use workloads::{Cgroups, Whose, Workloads};
 use xdp::AtXdp;
 
 /// What a kernel lacks whose softirqs can be preempted: a slot could see two packets at once.
@@ -76,6 +83,9 @@ const WITHOUT_CACHES: &str = "the flow caches: this kernel is PREEMPT_RT, so eac
 
 /// Between two looks for identities that nobody ages.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Between two looks for what no message tells of units that are found.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Whether what was asked for can be had on this host, as far as that is seen without a privilege: for who would rather
 /// know before something else is begun.
@@ -93,13 +103,17 @@ pub async fn check(options: &Options) -> Result<(), DaemonError> {
 }
 
 /// A wrong name is told before anything that needs a privilege.
-async fn prepare(options: &Options, netlink: &Netlink) -> Result<Registry, DaemonError> {
+async fn prepare(options: &Options, netlink: &Netlink) -> Result<(Registry, Cgroups), DaemonError> {
     interfaces::check_names(&options.ifaces, &links::list(&netlink.handle).await?)?;
     let units = Registry::new(&options.units)?;
+    let cgroups = Cgroups::of(options);
     for wish in &options.traces {
-        wish.entry(&units)?;
+        match wish.entry(&units) {
+            Err(error) if !cgroups.have(&error.id) => return Err(error.into()),
+            _ => {}
+        }
     }
-    Ok(units)
+    Ok((units, cgroups))
 }
 
 /// Runs until `shutdown` is ready. `started` is called once, when every packet is counted from then on.
@@ -121,10 +135,15 @@ pub async fn run(
     started: impl FnOnce(&Started),
 ) -> Result<Status, DaemonError> {
     let (netlink, changes) = watch::open()?;
-    let units = prepare(options, &netlink).await?;
+    let (units, cgroups) = prepare(options, &netlink).await?;
     let (tracer, wishes) = trace::channel();
+    let (inquirer, inquiries) = inquiry::channel();
     let mut shutdown = std::pin::pin!(shutdown);
-    let settings = Settings { xdp: options.xdp != kernel_xdp::Choice::Off, ..drops::reporting(options) };
+    let settings = Settings {
+        xdp: options.xdp != kernel_xdp::Choice::Off,
+        cgroups: cgroups.tree.is_some(),
+        ..drops::reporting(options)
+    };
     let loaded = tokio::select! {
         biased;
         // Nothing is attached yet, and nothing was counted.
@@ -133,7 +152,7 @@ pub async fn run(
     };
     let mut daemon = Daemon::new(options, collector, netlink, units, loaded)?;
     let start = tokio::select! {
-        start = daemon.start() => start,
+        start = daemon.start(cgroups) => start,
         // Attaching to many interfaces takes its time; what is attached already has counted.
         () = &mut shutdown => return daemon.finish().await,
     };
@@ -146,8 +165,8 @@ pub async fn run(
             return Err(error);
         }
     };
-    started(&Started { interfaces: daemon.interface_status(&BTreeMap::new()), missing, tracer });
-    let result = daemon.serve(&mut shutdown, changes, wishes).await;
+    started(&Started { interfaces: daemon.interface_status(&BTreeMap::new()), missing, tracer, inquirer });
+    let result = daemon.serve(&mut shutdown, changes, wishes, inquiries).await;
     let finished = daemon.finish().await;
     result.and(finished)
 }
@@ -171,11 +190,17 @@ struct Daemon<'a> {
     flows: Flows,
     units: Registry,
     lives: UnitLives,
+    cgroups: Option<KernelCgroups>,
+    /// Why the programs do not ask for the cgroups of sockets, where they were to.
+    without_cgroups: Option<KernelError>,
+    workloads: Workloads,
     scribe: Scribe,
     differences: Differences,
     watched: Watched,
     hz: u32,
     moment: Moment,
+    /// When it began, on the boot clock in nanoseconds.
+    began: u64,
     /// Records of events: read, and those of them that were not understood.
     records: [u64; 2],
     sequences: Sequences,
@@ -211,8 +236,14 @@ impl<'a> Daemon<'a> {
             faults,
             drops,
             xdp,
+            cgroups,
             ..
         } = loaded;
+        let (cgroups, without_cgroups) = match cgroups {
+            Some(Ok(cgroups)) => (Some(cgroups), None),
+            Some(Err(error)) => (None, Some(error)),
+            None => (None, None),
+        };
         // Where programs interrupt one another, two may take one number.
         let cpus = if requirements::is_preempt_rt() { 0 } else { ledgers.cpus() };
         let cpus_told = Cpus::new(options.settings.transport != Transport::Ring);
@@ -243,10 +274,14 @@ impl<'a> Daemon<'a> {
             flows: Flows::new(lives, options.most_flows),
             units,
             lives: UnitLives::default(),
+            cgroups,
+            without_cgroups,
+            workloads: Workloads::new(Namespaces::open()?),
             scribe: Scribe::default(),
             differences: Differences::default(),
             watched: Watched::new(),
             hz,
+            began: moment.boot_ns,
             moment,
             records: [0; 2],
             sequences: Sequences::new(cpus),
@@ -259,12 +294,15 @@ impl<'a> Daemon<'a> {
     }
 
     /// Attaches to what there is now; what could not be had is returned in words.
-    async fn start(&mut self) -> Result<Vec<String>, DaemonError> {
+    async fn start(&mut self, cgroups: Cgroups) -> Result<Vec<String>, DaemonError> {
         self.renew()?;
         let created = self.lives.begin(&self.units);
         self.tell_lives(&created);
         self.remove_leftovers().await?;
         let mut missing: Vec<_> = self.cpus.missing.take().into_iter().collect();
+        // Before the interfaces, so that each is known by what lies behind it.
+        missing.extend(cgroups.missing);
+        missing.extend(self.begin_workloads(cgroups.tree)?);
         // Before the first packet.
         for wish in &self.options.traces {
             self.trace(wish)?;
@@ -281,6 +319,7 @@ impl<'a> Daemon<'a> {
         self.watched.queues.begin(queues.ok());
         self.start_drops(&mut missing)?;
         missing.extend(self.lacking_marks());
+        missing.extend(self.contested_marks().await);
         missing.extend(requirements::is_preempt_rt().then(|| WITHOUT_CACHES.to_owned()));
         Ok(missing)
     }
@@ -290,6 +329,7 @@ impl<'a> Daemon<'a> {
         mut shutdown: impl Future<Output = ()> + Unpin,
         changes: impl futures_util::Stream<Item = Change> + Unpin,
         mut wishes: Wishes,
+        mut inquiries: Inquiries,
     ) -> Result<(), DaemonError> {
         // One answer to a burst of messages: each answer lists everything.
         let mut changes = changes.ready_chunks(1024);
@@ -300,18 +340,30 @@ impl<'a> Daemon<'a> {
         let mut second_look = ticks(Duration::from_secs(u64::from(LEASE_SECONDS) + 1));
         let mut looked = false;
         let mut sweep = ticks(SWEEP_INTERVAL);
+        let mut is_swept = false;
+        let mut look = ticks(LOOK_INTERVAL);
         let mut news = Vec::new();
         let mut packets = Vec::new();
         loop {
             tokio::select! {
                 () = &mut shutdown => return Ok(()),
-                _ = drain.tick() => self.drain()?,
+                _ = drain.tick() => {
+                    self.drain()?;
+                }
+                _ = look.tick() => self.tick_workloads().await,
                 _ = report.tick() => {
                     self.drain()?;
                     self.report_counters()?;
+                    // What was counted by an index is told before another has it.
+                    if std::mem::take(&mut is_swept) {
+                        self.forget_workloads()?;
+                    }
                 }
                 _ = sweep.tick() => {
+                    is_swept = true;
                     self.sweep_identities()?;
+                    self.rescan_cgroups().await?;
+                    self.follow_their_addresses().await;
                     self.restore_all().await;
                 }
                 _ = second_look.tick(), if !looked => {
@@ -320,11 +372,15 @@ impl<'a> Daemon<'a> {
                 }
                 change = changes.next(), if listening => self.follow(change, &mut listening).await,
                 // At once, but never instead of the others: they are asked in random order.
+                () = std::future::ready(()), if self.workloads.is_called => {
+                    self.answer_call(Whose::Recent).await;
+                }
                 () = std::future::ready(()), if self.watched.unfinished => {
                     // Set again where there is more to do, not where nothing can be done.
                     self.watched.unfinished = false;
                     self.look_again().await;
                 }
+                changes = self.workloads.next() => self.follow_cgroups(changes).await?,
                 result = self.events.next(|record| news.push(record)) => {
                     let until = result?;
                     let is_pressed = self.book_all(news.drain(..));
@@ -345,6 +401,11 @@ impl<'a> Daemon<'a> {
                 wish = wishes.next() => {
                     let done = self.trace(&wish.wish);
                     wish.answer(done);
+                }
+                asked = inquiries.next() => {
+                    self.drain()?;
+                    drain.reset();
+                    self.answer(asked)?;
                 }
                 change = self.cpus.next() => self.follow_cpus(change),
                 result = self.faults.pass_on() => result?,
@@ -397,7 +458,7 @@ impl<'a> Daemon<'a> {
         let drained = self.drain().and_then(|()| self.drain());
         let Self { flows, scribe, units, moment, collector, options, watched, .. } = self;
         let teller = Teller { scribe, units, moment, collector: *collector, options, watched };
-        flows.cut_off(|id| teller.host_end(id), |id, flow| teller.tell(id, flow));
+        flows.cut_off(|id, known| teller.host_end(id, known), |id, flow| teller.tell(id, flow));
         let reported = self.report_counters();
         let ended = self.lives.end(&self.units);
         self.tell_lives(&ended);
@@ -415,15 +476,6 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    /// Units whose number does not fit into the mark's bits have none.
-    fn lacking_marks(&self) -> Option<String> {
-        let mask = self.options.settings.mark_mask;
-        let most = mask.checked_shr(mask.trailing_zeros()).unwrap_or(0);
-        let last = u32::from(self.units.last_index());
-        (mask != 0 && last > most && last >= u32::from(index::FIRST))
-            .then(|| format!("marks above {most}: the mark mask {mask:#x} has no room for them"))
-    }
-
     fn renew(&mut self) -> Result<(), DaemonError> {
         self.moment = moment(&self.programs, self.hz, Some(&self.moment))?;
         if self.controller.lease_has_run_out(self.moment.jiffies) {
@@ -438,48 +490,6 @@ impl<'a> Daemon<'a> {
         };
         self.controller.renew_lease(&anchor);
         Ok(())
-    }
-
-    /// Reads the events that are there, and says until when they are in order.
-    fn read_news(&mut self) -> u64 {
-        let mut news = Vec::new();
-        let until = self.events.drain(|record| news.push(record));
-        self.book_all(news.into_iter());
-        until
-    }
-
-    /// Books records as they were read, and puts what they tell in order; `true` where one asks for a drain.
-    fn book_all(&mut self, records: impl Iterator<Item = Result<Record, DecodeError>>) -> bool {
-        let mut is_pressed = false;
-        for record in records {
-            match self.book(record).map(|record| record.news) {
-                Some(Some(news)) => self.order.add(news),
-                Some(None) => is_pressed = true,
-                None => {}
-            }
-        }
-        is_pressed
-    }
-
-    /// Books a record. None where it is not to be [learned](Self::learn) from.
-    fn book(&mut self, record: Result<Record, DecodeError>) -> Option<Record> {
-        let [read, undecodable] = &mut self.records;
-        *read += 1;
-        match record {
-            Ok(record) => self.sequences.follow(record.cpu, record.sequence).then_some(record),
-            Err(error) => {
-                *undecodable += 1;
-                tracing::debug!(%error, "a record of an event was not understood");
-                None
-            }
-        }
-    }
-
-    /// Learns what is told of a flow.
-    fn learn(&mut self, news: &FlowNews) {
-        let Self { flows, scribe, units, moment, collector, options, watched, .. } = self;
-        let teller = Teller { scribe, units, moment, collector: *collector, options, watched };
-        flows.learn(news, |id| teller.host_end(id), |id, flow| teller.tell(id, flow));
     }
 }
 

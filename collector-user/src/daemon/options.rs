@@ -2,10 +2,10 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use super::trace::Tracer;
+use super::{inquiry::Inquirer, trace::Tracer};
 use crate::{
     collector::capture::PacketCapture,
-    config::IfaceGlob,
+    config::{Discover, IfaceGlob, UnitGlob},
     event::InterfaceStatus,
     host::links::HostError,
     kernel::{
@@ -26,6 +26,10 @@ pub struct Options {
     pub ifaces: Vec<IfaceGlob>,
     /// Declared processing units.
     pub units: Vec<Declared>,
+    /// Whether containers and services are found by themselves.
+    pub discover: Discover,
+    /// Of those found, which are left out: patterns of their ids.
+    pub ignore: Vec<UnitGlob>,
     /// Report flows that only pass through this host, too.
     pub forwarded: bool,
     /// Look inside of tunnels: what they carry is a flow as well.
@@ -59,6 +63,8 @@ impl Default for Options {
         Self {
             ifaces: Vec::new(),
             units: Vec::new(),
+            discover: Discover::default(),
+            ignore: Vec::new(),
             forwarded: false,
             inner: false,
             flow_interval: Duration::from_secs(5),
@@ -73,6 +79,13 @@ impl Default for Options {
             capture: None,
             settings: Settings::default(),
         }
+    }
+}
+
+impl Options {
+    /// Whether a unit that was found is left out.
+    pub(super) fn is_ignored(&self, id: &str) -> bool {
+        self.ignore.iter().any(|glob| glob.matches(id))
     }
 }
 
@@ -132,4 +145,6 @@ pub struct Started {
     pub missing: Vec<String>,
     /// Takes wishes for reports of packets as long as it runs.
     pub tracer: Tracer,
+    /// Answers what is asked of it as long as it runs.
+    pub inquirer: Inquirer,
 }

@@ -2,16 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use collector_ebpf::abi::{counter::Unparsed, pu::index};
+use collector_ebpf::abi::{counter::Unparsed, flow::LOOPBACK_BOUNDARY, pu::index};
 
 use super::{Daemon, DaemonError, Options, interfaces::Watched};
 use crate::{
-    aggregate::{booking::HostEnd, flows::Flow, record::Scribe},
+    aggregate::{
+        booking::HostEnd,
+        counters::{Counted, Period},
+        flows::Flow,
+        record::Scribe,
+    },
     clock::Moment,
     collector::EventCollector,
     drain::decode::FlowId,
     event::Ledger,
-    pu::registry::{Registry, Unit},
+    pu::registry::Registry,
 };
 
 impl Daemon<'_> {
@@ -21,6 +26,8 @@ impl Daemon<'_> {
         self.drain_packets();
         self.end_traces()?;
         let retired = self.controller.swap(&self.flow_maps)?;
+        // Whatever the retired epoch counted has its unit by now.
+        self.refill_units()?;
         let drained = self.moment.boot_ns;
         // Whatever the retired epoch counted inside of tunnels has its network numbered by now.
         if let Some(numbers) = self.networks.news()? {
@@ -36,7 +43,8 @@ impl Daemon<'_> {
         }
         let Self { flow_maps, flows, scribe, units, moment, collector, options, watched, .. } = self;
         let teller = Teller { scribe, units, moment, collector: *collector, options, watched };
-        let (host_end, emit) = (|id: &_| teller.host_end(id), |id: &_, flow: &_| teller.tell(id, flow));
+        let (host_end, emit) =
+            (|id: &_, known| teller.host_end(id, known), |id: &_, flow: &_| teller.tell(id, flow));
         let result = flow_maps.drain(retired, |delta| {
             flows.add(
                 delta,
@@ -72,13 +80,17 @@ impl Daemon<'_> {
 
     /// One report for each processing unit, and one with empty ids for the datapath itself, of all that was drained.
     pub(super) fn report_counters(&mut self) -> Result<(), DaemonError> {
-        let dropped = self.dropped_by_unit()?;
+        let now = self.moment.boot_ns;
+        let mut period = Period::default();
+        for (index, unit, counted) in self.counted()? {
+            if self.differences.count(index, unit, &counted, &mut period) {
+                self.units.is_heard_of(index, now);
+            }
+        }
         for unit in self.units.iter() {
-            if let Some(counters) = self.counters.unit(unit.index)? {
-                let credit = self.flows.credits().of(unit.index);
-                let dropped = dropped.get(&unit.index).copied().unwrap_or_default();
-                let report = self.differences.unit(unit, &counters, &credit, &dropped);
-                self.collector.collect_counter_event(&report);
+            // Of who has ended only what is new.
+            if unit.ended.is_none() || !period.is_silent(unit.index) {
+                self.collector.collect_counter_event(&self.differences.unit(unit, &period));
             }
         }
         let ledger = self.ledgers.sum();
@@ -86,10 +98,30 @@ impl Daemon<'_> {
         Ok(())
     }
 
-    /// The records of a unit's flows that found no room, if there were any.
-    fn unheard(&self, unit: &Unit) -> Option<(String, u64)> {
-        let counters = self.counters.unit(unit.index).ok()??;
-        (counters.reserve_failed != 0).then(|| (unit.id.to_string(), counters.reserve_failed))
+    /// What was counted by each index and drained, with the unit that the index is of now.
+    pub(super) fn counted(&self) -> Result<Vec<(u16, u16, Counted)>, DaemonError> {
+        let dropped = self.dropped_by_unit()?;
+        let mut all = Vec::new();
+        for index in self.units.indexes() {
+            let Some(flowless) = self.counters.unit(index)? else { continue };
+            let Some(unit) = self.units.get(index).map(|unit| unit.index) else { continue };
+            let dropped = dropped.get(&index).copied().unwrap_or_default();
+            all.push((index, unit, Counted { flowless, credit: self.flows.credits().of(index), dropped }));
+        }
+        Ok(all)
+    }
+
+    /// The records of units' flows that found no room, by unit.
+    fn unheard(&self) -> BTreeMap<String, u64> {
+        let mut unheard = BTreeMap::new();
+        for index in self.units.indexes() {
+            let failed =
+                self.counters.unit(index).ok().flatten().map_or(0, |counters| counters.reserve_failed);
+            if let Some(unit) = self.units.get(index).filter(|_| failed != 0) {
+                *unheard.entry(unit.id.to_string()).or_default() += failed;
+            }
+        }
+        unheard
     }
 
     /// What became of every packet and record. The sinks add what became of the events.
@@ -138,7 +170,7 @@ impl Daemon<'_> {
             packets_lost: traced.lost,
             skipped: self.sequences.skipped,
             repeated: self.sequences.repeated,
-            reserve_failed_of: self.units.iter().filter_map(|unit| self.unheard(unit)).collect(),
+            reserve_failed_of: self.unheard(),
             queue_full: BTreeMap::new(),
             delivered: BTreeMap::new(),
             ..Ledger::default()
@@ -159,18 +191,25 @@ pub(super) struct Teller<'a> {
 }
 
 impl Teller<'_> {
-    /// The unit at the host's end of a flow that crosses the boundary of another one: whoever declares its address, else
-    /// the host itself.
-    pub(super) fn host_end(&self, id: &FlowId) -> HostEnd {
+    /// The unit at the host's end of a flow that crosses the boundary of another one: the one that the programs `know` by its
+    /// socket; else whoever declares its address, else the host itself.
+    pub(super) fn host_end(&self, id: &FlowId, known: u16) -> HostEnd {
         let is_remote = self.watched.numbers.is_far(id.boundary);
-        let address = if is_remote { id.remote } else { id.local };
-        HostEnd { pu: self.units.of_address(address).map_or(index::HOST, |unit| unit.index), is_remote }
+        let of_address = |address| self.units.of_address(address).map_or(index::HOST, |unit| unit.index);
+        let pu = if known == 0 { of_address(if is_remote { id.remote } else { id.local }) } else { known };
+        HostEnd { pu, is_remote }
     }
 
     /// Hands a flow's record over. Flows that only pass through are told when asked for; they are counted all the same.
     pub(super) fn tell(&self, id: &FlowId, flow: &Flow) {
         if self.options.forwarded || flow.pu != index::FORWARDED {
-            let host_end = flow.has_host_end().then(|| self.host_end(id));
+            let host_end = if flow.has_host_end() {
+                Some(self.host_end(id, flow.host_pu))
+            } else {
+                // Both ends of a loopback flow are this host's.
+                (id.boundary == LOOPBACK_BOUNDARY && flow.host_pu != 0)
+                    .then_some(HostEnd { pu: flow.host_pu, is_remote: true })
+            };
             self.collector.collect_flow_event(&self.scribe.flow(id, flow, host_end, self.units, self.moment));
         }
     }

@@ -1,8 +1,8 @@
 //! Reports of single packets: who asked for them, the buffers that they come by, and the way to the collector.
 
-use std::{future::pending, io};
+use std::{future::pending, io, time::Duration};
 
-use collector_ebpf::abi::{counter, packet::event};
+use collector_ebpf::abi::{counter, packet::event, trace};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Daemon, DaemonError};
@@ -15,7 +15,7 @@ use crate::{
     error::root_cause,
     event::{PacketEvent, Text},
     kernel::{cpus, error::KernelError, transport::Source},
-    pu::trace::{NoSuchUnit, Traces, Wish},
+    pu::trace::{NoSuchUnit, Traces, Whose, Wish},
 };
 
 /// Wishes that may wait for the daemon's task.
@@ -115,6 +115,8 @@ pub(super) struct Tracing {
     tally: Tally,
     /// Somebody has asked for packets.
     is_wanted: bool,
+    /// What was wished of units by their ids, and until when: a container that is started anew is another unit of the same id.
+    kept: Vec<(Wish, u64)>,
 }
 
 /// What became of the packets that the programs wrote.
@@ -137,7 +139,28 @@ impl Tracing {
             traces: Traces::default(),
             tally: Tally::default(),
             is_wanted: false,
+            kept: Vec::new(),
         })
+    }
+
+    /// Remembers a wish for when its unit comes again.
+    fn keep(&mut self, wish: &Wish, now: u64) {
+        let until = wish.duration.map_or(u64::MAX, |duration| now.saturating_add(super::nanos(duration)));
+        let is_other = |other: &Wish| (&other.whose, other.directions) != (&wish.whose, wish.directions);
+        self.kept.retain(|(other, until)| *until > now && is_other(other));
+        if matches!(wish.whose, Whose::Unit(_)) && self.kept.len() < trace::MOST as usize {
+            self.kept.push((wish.clone(), until));
+        }
+    }
+
+    /// What is still wished of a unit with this id.
+    fn kept(&self, id: &Text, now: u64) -> Vec<Wish> {
+        let of_unit = |(wish, until): &&(Wish, u64)| *until > now && wish.whose == Whose::Unit(id.clone());
+        let left = |(wish, until): &(Wish, u64)| Wish {
+            duration: wish.duration.map(|_| Duration::from_nanos(until - now)),
+            ..wish.clone()
+        };
+        self.kept.iter().filter(of_unit).map(left).collect()
     }
 
     /// Waits for many packets; for ever where there are no buffers.
@@ -179,9 +202,40 @@ impl Daemon<'_> {
         let entry = wish.entry(&self.units)?;
         self.open_tracing()?;
         let now = self.programs.anchor()?.boot_ns;
-        let trace = self.tracing.traces.add(entry, wish, now);
-        self.controller.trace(entry, trace)?;
+        let unit = u16::try_from(entry).ok();
+        let entries = unit
+            .map_or_else(|| vec![entry], |unit| self.units.all_of(unit).into_iter().map(u32::from).collect());
+        for entry in entries {
+            let trace = self.tracing.traces.add(entry, wish, now);
+            self.controller.trace(entry, trace)?;
+        }
+        self.tracing.keep(wish, now);
         self.controller.capture(u32::from(self.options.snaplen) + HEADERS);
+        Ok(())
+    }
+
+    /// What is traced of a unit is traced of another index, too, which turned out to be its.
+    pub(super) fn trace_also(&mut self, unit: u16, index: u16) -> Result<(), DaemonError> {
+        if let Some(trace) = self.tracing.traces.follow(unit.into(), index.into()) {
+            self.controller.trace(index.into(), trace)?;
+        }
+        Ok(())
+    }
+
+    /// Fulfils what was wished of a unit before it was there again.
+    pub(super) fn trace_again(&mut self, unit: u16) -> Result<(), DaemonError> {
+        let Some(id) = self.units.get(unit).map(|unit| unit.id.clone()) else { return Ok(()) };
+        for wish in self.tracing.kept(&id, crate::clock::boot()) {
+            self.trace(&wish)?;
+        }
+        Ok(())
+    }
+
+    /// Nobody is traced by an index any more: it will be another's.
+    pub(super) fn trace_no_more(&mut self, index: u16) -> Result<(), DaemonError> {
+        if self.tracing.traces.forget(index.into()) {
+            self.controller.end_trace(index.into())?;
+        }
         Ok(())
     }
 

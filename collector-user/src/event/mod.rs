@@ -6,8 +6,8 @@
 //!
 //! The parts: [`reason`] (the string constants), [`Time`], [`ActionType`] and [`ServiceType`], [`EndPoint`],
 //! [`TagStore`], the words of [`FlowRecord`]'s extra fields ([`InitiatorBy`], [`AttributedBy`], [`Ended`],
-//! [`ResetBy`], [`Tunnel`]), then the eight records, and [`Status`], which ends a stream of them. [`Captured`] is no
-//! event, but what a packet report is made of.
+//! [`ResetBy`], [`Tunnel`]), then the eight records, and [`Status`], which ends a stream of them. No events are
+//! [`Captured`], what a packet report is made of, and [`UnitStatus`], what a collector says when it is asked.
 
 mod action;
 mod address;
@@ -31,6 +31,7 @@ mod status;
 mod tags;
 mod time;
 mod trace;
+mod unit;
 mod user;
 mod vocabulary;
 
@@ -56,6 +57,7 @@ pub use status::{DeviceDrops, InterfaceStatus, QueueDrops, QueueSum, Status, Uns
 pub use tags::{ExtendedMap, TagStore};
 pub use time::Time;
 pub use trace::TraceRecord;
+pub use unit::{UnitKind, UnitMatchers, UnitStatus};
 pub use user::UserRecord;
 
 /// A text that many records share: a PU's id, a namespace, the name of an interface. Copying it costs no allocation.

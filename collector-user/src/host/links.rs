@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::{
-    address::{AddressAttribute, AddressScope},
+    address::{AddressAttribute, AddressMessage, AddressScope},
     link::{
         InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
         LinkMessage, LinkXdp, XdpAttached,
@@ -49,8 +49,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// The interface below it (a VLAN's parent), or the other end of a pair.
     pub lower: Option<u32>,
-    /// The lower interface is in another network namespace.
-    pub lower_elsewhere: bool,
+    /// The lower interface is in another network namespace: by this number in ours.
+    pub lower_namespace: Option<i32>,
     /// The bus that its device sits on; empty for a device that exists in software only.
     pub bus: String,
     /// It is a loopback interface.
@@ -59,6 +59,8 @@ pub struct Link {
     pub raw_ip: bool,
     /// It is up.
     pub up: bool,
+    /// It can carry packets: it is up, and so is what it is tied to.
+    pub running: bool,
     /// A program at XDP runs on its socket buffers.
     pub generic_xdp: bool,
     /// The kernel's numbers of the programs at XDP, in whatever mode.
@@ -71,6 +73,18 @@ pub struct Link {
     pub addresses: Vec<Address>,
     /// As a tunnel: what carries its packets. That of wireguard is not known here.
     pub carriers: Vec<Tunnel>,
+}
+
+impl Link {
+    /// It is one end of a pair, whose other end lies below it in what the kernel says.
+    pub fn is_pair(&self) -> bool {
+        matches!(self.kind.as_str(), "veth" | "netkit")
+    }
+
+    /// The network namespace that it leads into: it is the end of a pair whose other end lies there.
+    pub fn leads_into(&self) -> Option<i32> {
+        self.lower_namespace.filter(|_| self.is_pair())
+    }
 }
 
 /// What carries the packets of a tunnel.
@@ -110,24 +124,30 @@ pub async fn list(handle: &Handle) -> Result<BTreeMap<u32, Link>, HostError> {
     }
     let mut messages = handle.address().get().execute();
     while let Some(message) = messages.try_next().await.map_err(fail("addresses"))? {
-        let scope = message.header.scope;
-        // The local address of a point-to-point interface is not the one that names its network.
-        let local = message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(ip) => Some(*ip),
-            _ => None,
-        });
-        let any = message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Address(ip) => Some(*ip),
-            _ => None,
-        });
-        if let (Some(ip), Some(link)) = (local.or(any), links.get_mut(&message.header.index)) {
-            let routable = scope == AddressScope::Universe
-                && !ip.is_loopback()
-                && ip != IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-            link.addresses.push(Address { ip, routable });
+        let index = message.header.index;
+        if let (Some(address), Some(link)) = (address(&message), links.get_mut(&index)) {
+            link.addresses.push(address);
         }
     }
     Ok(links)
+}
+
+/// What a message says of an address.
+pub(super) fn address(message: &AddressMessage) -> Option<Address> {
+    // The local address of a point-to-point interface is not the one that names its network.
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(ip) => Some(*ip),
+        _ => None,
+    });
+    let any = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(ip) => Some(*ip),
+        _ => None,
+    });
+    let ip = local.or(any)?;
+    let routable = message.header.scope == AddressScope::Universe
+        && !ip.is_loopback()
+        && ip != IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    Some(Address { ip, routable })
 }
 
 /// Packets that an interface has received and sent up to now, by its own counters; none where it is gone.
@@ -142,6 +162,7 @@ fn link(message: LinkMessage) -> Link {
         index: header.index,
         loopback: header.flags.contains(LinkFlags::Loopback),
         up: header.flags.contains(LinkFlags::Up),
+        running: header.flags.contains(LinkFlags::Running),
         raw_ip: has_no_link_header(header.link_layer_type),
         ..Link::default()
     };
@@ -174,7 +195,7 @@ fn link(message: LinkMessage) -> Link {
                 link.generic_xdp =
                     xdp.iter().any(|it| matches!(it, LinkXdp::Attached(mode) if is_generic(mode)));
             }
-            LinkAttribute::LinkNetNsId(_) => link.lower_elsewhere = true,
+            LinkAttribute::LinkNetNsId(id) => link.lower_namespace = Some(id),
             LinkAttribute::ParentDevBusName(bus) => link.bus = bus,
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {

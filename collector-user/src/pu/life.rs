@@ -1,13 +1,16 @@
-//! The life of declared units, as container records tell it: each step once, when it happens.
+//! The life of units, as container records tell it: each step once, when it happens.
 //!
-//! A unit is created when it is declared, and deleted when the collector ends. One with interfaces starts when the first
-//! of them is watched and stops when the last one is gone; one that is ranges only runs from its creation on.
+//! A declared unit is created when it is declared, and deleted when the collector ends. One with interfaces starts when the
+//! first of them is watched and stops when the last one is gone; one that is ranges only runs from its creation on.
+//!
+//! A unit that was found is created with its cgroup, starts once that has a process and it is known where its packets cross,
+//! stops with the last process, and is deleted with the cgroup, or when the collector ends.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     event::{ContainerRecord, ExtendedMap, reason},
-    pu::registry::{Registry, Unit, is_named},
+    pu::registry::{Kind, Registry, Unit},
 };
 
 /// An interface that a unit declares, as it is now.
@@ -36,7 +39,7 @@ pub enum State {
     Waiting,
 }
 
-/// What was told of each declared unit.
+/// What was told of each unit, by its index.
 #[derive(Debug, Default)]
 pub struct Lives {
     units: BTreeMap<u16, Life>,
@@ -55,7 +58,7 @@ impl Lives {
     /// The creation of every declared unit, and the start of those that need no interface.
     pub fn begin(&mut self, units: &Registry) -> Vec<ContainerRecord> {
         let mut told = Vec::new();
-        for unit in units.iter().filter(|unit| is_named(unit.index)) {
+        for unit in units.iter().filter(|unit| unit.kind == Kind::Declared) {
             let life = self.units.entry(unit.index).or_default();
             life.addresses = addresses(unit, &[]);
             told.push(record(unit, &life.addresses, reason::CONTAINER_CREATE));
@@ -92,31 +95,98 @@ impl Lives {
         told
     }
 
+    /// A unit was found.
+    pub fn create(&mut self, unit: &Unit) -> ContainerRecord {
+        let life = self.units.entry(unit.index).or_default();
+        life.addresses = anywhere();
+        record(unit, &life.addresses, reason::CONTAINER_CREATE)
+    }
+
+    /// A unit that was found runs, and has these addresses, by the name of the network; none where that has none of its own.
+    /// What that is news of.
+    pub fn run(&mut self, unit: &Unit, addresses: ExtendedMap) -> Option<ContainerRecord> {
+        let life = self.units.get_mut(&unit.index)?;
+        let addresses = if addresses.is_empty() { anywhere() } else { addresses };
+        let before = std::mem::replace(&mut life.addresses, addresses);
+        let event = match std::mem::replace(&mut life.running, true) {
+            false => reason::CONTAINER_START,
+            true if before != life.addresses => reason::CONTAINER_UPDATE,
+            true => return None,
+        };
+        Some(record(unit, &life.addresses, event))
+    }
+
+    /// A unit that was found cannot be watched where it crosses.
+    pub fn fail(&mut self, unit: &Unit) -> Option<ContainerRecord> {
+        let life = self.units.get_mut(&unit.index)?;
+        let is_news = !std::mem::replace(&mut life.refused, true);
+        is_news.then(|| record(unit, &life.addresses, reason::CONTAINER_FAILED))
+    }
+
+    /// A unit that was found has no process any more. It has run, however short that was.
+    pub fn stop(&mut self, unit: &Unit) -> Vec<ContainerRecord> {
+        let Some(life) = self.units.get_mut(&unit.index) else { return Vec::new() };
+        let start = (!life.running).then(|| record(unit, &life.addresses, reason::CONTAINER_START));
+        life.running = false;
+        start.into_iter().chain([record(unit, &life.addresses, reason::CONTAINER_STOP)]).collect()
+    }
+
+    /// A unit that was found is no more.
+    pub fn delete(&mut self, unit: &Unit) -> Vec<ContainerRecord> {
+        let Some(life) = self.units.remove(&unit.index) else { return Vec::new() };
+        life.end(unit)
+    }
+
+    /// Whether a unit runs, as far as was told.
+    pub fn is_running(&self, index: u16) -> bool {
+        self.units.get(&index).is_some_and(|life| life.running)
+    }
+
     /// The end of all of them.
     pub fn end(&mut self, units: &Registry) -> Vec<ContainerRecord> {
         let mut told = Vec::new();
         for (index, life) in std::mem::take(&mut self.units) {
-            let Some(unit) = units.get(index) else { continue };
-            if life.running {
-                told.push(record(unit, &life.addresses, reason::CONTAINER_STOP));
-            }
-            told.push(record(unit, &life.addresses, reason::CONTAINER_DELETE));
+            told.extend(units.get(index).map(|unit| life.end(unit)).into_iter().flatten());
         }
         told
     }
 }
 
+impl Life {
+    fn end(self, unit: &Unit) -> Vec<ContainerRecord> {
+        let stop = self.running.then(|| record(unit, &self.addresses, reason::CONTAINER_STOP));
+        stop.into_iter().chain([record(unit, &self.addresses, reason::CONTAINER_DELETE)]).collect()
+    }
+}
+
+/// What is told of something that is no unit.
+pub fn of_no_unit(id: &str, tags: &[String], addresses: ExtendedMap, event: &str) -> ContainerRecord {
+    ContainerRecord {
+        context_id: id.into(),
+        ip_address: if addresses.is_empty() { anywhere() } else { addresses },
+        tags: Arc::new(tags.iter().map(String::as_str).collect()),
+        event: event.into(),
+    }
+}
+
+/// The address of what has none of its own, by the network's name of the original.
+fn anywhere() -> ExtendedMap {
+    [("bridge".to_owned(), ANY.to_owned())].into_iter().collect()
+}
+
+const ANY: &str = "0.0.0.0/0";
+
 /// The unit's addresses by where they are: its ranges as `cidr`, the host's own by interface. One without any has the
 /// original's `0.0.0.0/0`.
 fn addresses(unit: &Unit, watched: &[&Seen]) -> ExtendedMap {
-    const ANY: &str = "0.0.0.0/0";
     let ranges: Vec<String> = unit.ranges.iter().map(ToString::to_string).collect();
     let ranges = (!ranges.is_empty()).then(|| ("cidr".to_owned(), ranges.join(",")));
     let interfaces = watched.iter().map(|seen| {
         let addresses = seen.addresses.join(",");
         (seen.name.clone(), if addresses.is_empty() { ANY.to_owned() } else { addresses })
     });
-    interfaces.chain(ranges).collect()
+    let all: ExtendedMap = interfaces.chain(ranges).collect();
+    if all.is_empty() && unit.interfaces.is_empty() { anywhere() } else { all }
 }
 
 fn record(unit: &Unit, addresses: &ExtendedMap, event: &str) -> ContainerRecord {
@@ -133,7 +203,7 @@ mod tests {
     use super::{Lives, Seen, State};
     use crate::{
         event::ContainerRecord,
-        pu::registry::{Declared, Registry},
+        pu::registry::{Declared, Found, Kind, Registry},
     };
 
     fn units() -> Registry {
@@ -190,6 +260,36 @@ mod tests {
             [("web", "stop"), ("web", "delete"), ("range", "stop"), ("range", "delete")]
         );
         assert_eq!(lives.end(&units), []);
+    }
+
+    #[test]
+    fn what_is_found_lives_step_by_step() {
+        let (mut units, mut lives) = (units(), Lives::default());
+        let found = Found { id: "aa".into(), kind: Kind::Container, tags: vec!["runtime=docker".into()] };
+        let index = units.add(&found, 1).unwrap();
+        let unit = units.get(index).unwrap();
+        let created = lives.create(unit);
+        assert_eq!((&*created.event, &*created.ip_address["bridge"]), ("create", "0.0.0.0/0"));
+        let at = |address: &str| [("docker0".to_owned(), address.to_owned())].into_iter().collect();
+        let started = lives.run(unit, at("172.17.0.2")).unwrap();
+        assert_eq!((&*started.event, &*started.ip_address["docker0"]), ("start", "172.17.0.2"));
+        assert_eq!(lives.run(unit, at("172.17.0.2")), None);
+        let updated = lives.run(unit, at("172.17.0.3")).unwrap();
+        assert_eq!((&*updated.event, &*updated.ip_address["docker0"]), ("update", "172.17.0.3"));
+        assert_eq!(steps(&lives.stop(unit)), [("aa", "stop")]);
+        assert_eq!(steps(&lives.delete(unit)), [("aa", "delete")]);
+        assert_eq!(lives.delete(unit), []);
+    }
+
+    #[test]
+    fn what_was_over_before_it_was_seen_to_run_has_run() {
+        let (mut units, mut lives) = (units(), Lives::default());
+        let found = Found { id: "aa".into(), kind: Kind::Container, tags: vec![] };
+        let index = units.add(&found, 1).unwrap();
+        let unit = units.get(index).unwrap();
+        lives.create(unit);
+        assert_eq!(steps(&lives.stop(unit)), [("aa", "start"), ("aa", "stop")]);
+        assert_eq!(steps(&lives.end(&units)), [("aa", "delete")]);
     }
 
     #[test]

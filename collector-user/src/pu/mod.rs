@@ -1,6 +1,9 @@
 //! Who is who: processing units, and what an interface or a cgroup is to them.
 
+pub mod cgroup_glob;
+mod indexes;
 pub mod life;
+pub mod mark;
 pub mod registry;
 pub mod role;
 pub mod trace;

@@ -1,10 +1,16 @@
 //! The processing units that there are, by the index that the programs count with.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+};
 
 use collector_ebpf::abi::pu::index;
 use ipnet::IpNet;
 
+use super::{cgroup_glob::CgroupGlob, indexes::Indexes};
 use crate::event::{TagStore, Text};
 
 /// On which side of its interfaces a unit is.
@@ -31,6 +37,48 @@ pub struct Declared {
     pub side: Option<Side>,
     /// Addresses that are its own.
     pub ranges: Vec<IpNet>,
+    /// Cgroups that are its own, with what is below them.
+    pub cgroups: Vec<CgroupGlob>,
+    /// Network namespaces that are its own: names below `/run/netns`, or paths.
+    pub namespaces: Vec<String>,
+}
+
+/// What a unit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// One of those that always are: `host`, `forwarded`, `unknown`, `overlay`.
+    Fixed,
+    /// Declared by the operator.
+    Declared,
+    /// A container, found by its cgroup.
+    Container,
+    /// A service of a service manager, found by its cgroup.
+    Service,
+    /// A scope of a service manager: processes that it did not start itself, such as a session. Found by its cgroup.
+    Scope,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Fixed => "fixed",
+            Self::Declared => "declared",
+            Self::Container => "container",
+            Self::Service => "service",
+            Self::Scope => "scope",
+        })
+    }
+}
+
+/// What was found on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The context id.
+    pub id: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Tags, `key=value`.
+    pub tags: Vec<String>,
 }
 
 /// A processing unit.
@@ -38,6 +86,8 @@ pub struct Declared {
 pub struct Unit {
     /// The index in the counters; where it has a mark, the mark.
     pub index: u16,
+    /// What it is.
+    pub kind: Kind,
     /// The context id.
     pub id: Text,
     /// The namespace that records carry.
@@ -48,8 +98,20 @@ pub struct Unit {
     pub interfaces: Vec<String>,
     /// On which side of them it is; without, each interface tells by what it is.
     pub side: Option<Side>,
-    /// Addresses that are its own.
+    /// Addresses that are declared to be its own.
     pub ranges: Vec<IpNet>,
+    /// Cgroups that are declared to be its own.
+    pub cgroups: Vec<CgroupGlob>,
+    /// Network namespaces that are declared to be its own, by their names.
+    pub namespaces: Vec<String>,
+    /// Addresses that it was found to have.
+    pub addresses: Vec<IpAddr>,
+    /// When it was found, on the boot clock in nanoseconds; 0 for those that are there from the start.
+    pub since: u64,
+    /// When it ended, on the boot clock in nanoseconds; it keeps its name for a while, so that late records have one.
+    pub ended: Option<u64>,
+    /// When something of it was last heard of after it had ended, on the boot clock in nanoseconds.
+    heard: u64,
 }
 
 /// More units than there are indexes.
@@ -62,10 +124,20 @@ pub struct TooMany {
     pub most: usize,
 }
 
-/// All processing units: those that always are, and those declared.
+/// All processing units: those that always are, those declared, and those found.
+///
+/// The programs count by index, and may count by one before anybody knows whose it is: such an index stands for one of the
+/// units that always are until it is [joined](Self::join) to the unit that it turns out to be of.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     units: BTreeMap<u16, Unit>,
+    /// Indexes beside a unit's own, and whose they are.
+    others: BTreeMap<u16, u16>,
+    /// Of the indexes that nobody will be found for: when, or when something counted by one was last heard of.
+    over: BTreeMap<u16, u64>,
+    /// Whose addresses were found; several networks may have the same.
+    found: HashMap<IpAddr, Vec<u16>>,
+    indexes: Indexes,
 }
 
 /// Indexes below the counters' end.
@@ -89,30 +161,30 @@ impl Registry {
             (index::UNKNOWN, "unknown"),
             (index::OVERLAY, "overlay"),
         ];
-        let fixed = fixed.into_iter().map(|(index, id)| Unit {
-            index,
-            id: id.into(),
-            namespace: "".into(),
-            tags: Arc::default(),
-            interfaces: Vec::new(),
-            side: None,
-            ranges: Vec::new(),
-        });
-        let declared = (index::FIRST..).zip(declared).map(|(index, declared)| Unit {
-            index,
-            id: declared.id.as_str().into(),
-            namespace: declared.namespace.as_str().into(),
-            tags: Arc::new(declared.tags.iter().map(String::as_str).collect()),
-            interfaces: declared.interfaces.clone(),
-            side: declared.side,
-            ranges: declared.ranges.clone(),
-        });
-        Ok(Self { units: fixed.chain(declared).map(|unit| (unit.index, unit)).collect() })
+        let mut registry = Self::default();
+        for (index, id) in fixed {
+            registry.units.insert(index, unit(index, Kind::Fixed, id));
+        }
+        for declared in declared {
+            let Some(index) = registry.indexes.take() else { break };
+            let unit = Unit {
+                namespace: declared.namespace.as_str().into(),
+                tags: Arc::new(declared.tags.iter().map(String::as_str).collect()),
+                interfaces: declared.interfaces.clone(),
+                side: declared.side,
+                ranges: declared.ranges.clone(),
+                cgroups: declared.cgroups.clone(),
+                namespaces: declared.namespaces.clone(),
+                ..unit(index, Kind::Declared, &declared.id)
+            };
+            registry.units.insert(index, unit);
+        }
+        Ok(registry)
     }
 
-    /// The unit with this index.
+    /// The unit that an index is of.
     pub fn get(&self, index: u16) -> Option<&Unit> {
-        self.units.get(&index)
+        self.units.get(self.others.get(&index).unwrap_or(&index))
     }
 
     /// All units, by index.
@@ -120,9 +192,20 @@ impl Registry {
         self.units.values()
     }
 
-    /// The greatest index there is.
+    /// Every index that may have been counted by.
+    pub fn indexes(&self) -> impl Iterator<Item = u16> {
+        self.units.keys().chain(self.others.keys()).copied()
+    }
+
+    /// Every index that a unit is counted by: its own, and those that turned out to be its.
+    pub fn all_of(&self, unit: u16) -> Vec<u16> {
+        let others = self.others.iter().filter(|(_, of)| **of == unit).map(|(other, _)| *other);
+        std::iter::once(unit).chain(others).collect()
+    }
+
+    /// The greatest index that there has been.
     pub fn last_index(&self) -> u16 {
-        self.units.keys().next_back().copied().unwrap_or(0)
+        self.indexes.last().max(index::OVERLAY)
     }
 
     /// The unit that declares an interface.
@@ -130,29 +213,177 @@ impl Registry {
         self.units.values().find(|unit| unit.interfaces.iter().any(|interface| interface == name))
     }
 
-    /// The unit whose longest declared range holds an address.
+    /// The unit that declares a cgroup or one above it, and the path of that: the one that declares the innermost; of several
+    /// that declare it, the one that does so by its name, else by the longest pattern, else the first.
+    pub fn of_cgroup(&self, path: &str) -> Option<(&Unit, String)> {
+        let units = || self.units.values().filter(|unit| !unit.cgroups.is_empty());
+        units().next()?;
+        let ends = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]);
+        let mut above: Vec<&str> = ends.filter_map(|end| path.get(..end)).collect();
+        above.reverse();
+        above.into_iter().find_map(|path| {
+            let globs = units().flat_map(|unit| unit.cgroups.iter().map(move |glob| (glob, unit)));
+            let matching = globs.filter(|(glob, _)| glob.matches(path));
+            // Of equals the last is the greatest: they are asked from behind.
+            let matching: Vec<_> = matching.collect();
+            let (_, unit) = matching.into_iter().rev().max_by_key(|(glob, _)| glob.weight())?;
+            Some((unit, path.to_owned()))
+        })
+    }
+
+    /// Names of network namespaces that units declare, with the unit.
+    pub fn namespaces(&self) -> impl Iterator<Item = (&str, u16)> {
+        self.units.values().flat_map(|unit| unit.namespaces.iter().map(|name| (name.as_str(), unit.index)))
+    }
+
+    /// The unit whose longest declared range holds an address, else the one that was found to have it. Of an address that
+    /// several were found to have, nobody can say whose it is.
     pub fn of_address(&self, address: IpAddr) -> Option<&Unit> {
         let ranges = self.units.values().flat_map(|unit| unit.ranges.iter().map(move |range| (range, unit)));
-        ranges
+        let declared = ranges
             .filter(|(range, _)| range.contains(&address))
             .max_by_key(|(range, _)| range.prefix_len())
-            .map(|(_, unit)| unit)
+            .map(|(_, unit)| unit);
+        declared.or_else(|| match self.found.get(&address)?.as_slice() {
+            [index] => self.units.get(index),
+            _ => None,
+        })
+    }
+
+    /// The living unit with this id.
+    pub fn of_id(&self, id: &str) -> Option<&Unit> {
+        self.units.values().find(|unit| &*unit.id == id && unit.ended.is_none())
     }
 
     /// Every declared range with its unit's index.
     pub fn ranges(&self) -> impl Iterator<Item = (IpNet, u16)> {
         self.units.values().flat_map(|unit| unit.ranges.iter().map(|range| (*range, unit.index)))
     }
+
+    /// Whether an index was given anew, since this was asked, that another unit had before: flows that are remembered of that
+    /// shall be asked for anew.
+    pub const fn take_reused(&mut self) -> bool {
+        self.indexes.take_reused()
+    }
+
+    /// An index to count by of what nobody has named yet: it stands for the unit `of` until then. `None` where there is none
+    /// left.
+    pub fn reserve(&mut self, of: u16) -> Option<u16> {
+        let index = self.indexes.take()?;
+        self.others.insert(index, of);
+        Some(index)
+    }
+
+    /// Adds what was found at `now` on the boot clock in nanoseconds; its index. `None` where there is none left.
+    pub fn add(&mut self, found: &Found, now: u64) -> Option<u16> {
+        let index = self.indexes.take()?;
+        let tags = Arc::new(found.tags.iter().map(String::as_str).collect());
+        self.units.insert(index, Unit { tags, since: now, ..unit(index, found.kind, &found.id) });
+        Some(index)
+    }
+
+    /// From here on an index that was [reserved](Self::reserve) is of a unit.
+    pub fn join(&mut self, index: u16, unit: u16) {
+        if index != unit && self.others.contains_key(&index) {
+            self.others.insert(index, unit);
+            self.over.remove(&index);
+        }
+    }
+
+    /// Which addresses a unit has that was found; whether they are others than before.
+    pub fn set_addresses(&mut self, index: u16, addresses: Vec<IpAddr>) -> bool {
+        let Some(unit) = self.units.get_mut(&index) else { return false };
+        if unit.addresses == addresses {
+            return false;
+        }
+        for address in std::mem::replace(&mut unit.addresses, addresses) {
+            if let Some(units) = self.found.get_mut(&address) {
+                units.retain(|it| *it != index);
+                if units.is_empty() {
+                    self.found.remove(&address);
+                }
+            }
+        }
+        for address in &unit.addresses {
+            self.found.entry(*address).or_default().push(index);
+        }
+        true
+    }
+
+    /// A unit has ended, at `now` on the boot clock in nanoseconds: its addresses may be another's from now on.
+    pub fn end(&mut self, index: u16, now: u64) {
+        self.set_addresses(index, Vec::new());
+        if let Some(unit) = self.units.get_mut(&index) {
+            unit.ended = Some(now);
+        }
+    }
+
+    /// Nothing is counted any more by an index that was [reserved](Self::reserve), from `now` on.
+    pub fn release(&mut self, index: u16, now: u64) {
+        // One that was joined goes with its unit.
+        if self.others.get(&index).is_some_and(|of| !is_named(*of)) {
+            self.over.insert(index, now);
+        }
+    }
+
+    /// What is counted by this index is told of at `now`: who ended keeps the name for longer.
+    pub fn is_heard_of(&mut self, index: u16, now: u64) {
+        if let Some(over) = self.over.get_mut(&index) {
+            *over = now.max(*over);
+        }
+        let index = self.others.get(&index).copied().unwrap_or(index);
+        if let Some(unit) = self.units.get_mut(&index).filter(|unit| unit.ended.is_some()) {
+            unit.heard = now.max(unit.heard);
+        }
+    }
+
+    /// Forgets units and indexes of which nothing was heard since `before`; the indexes, which others may have from now on.
+    pub fn forget(&mut self, before: u64) -> Vec<u16> {
+        let is_long_ago = |unit: &&Unit| unit.ended.is_some_and(|ended| ended.max(unit.heard) < before);
+        let ended = self.units.values().filter(is_long_ago);
+        let ended: BTreeSet<u16> = ended.map(|unit| unit.index).collect();
+        let is_over = |index: &u16| self.over.get(index).is_some_and(|over| *over < before);
+        let others = self.others.iter().filter(|(other, of)| ended.contains(of) || is_over(other));
+        let free: Vec<u16> = others.map(|(other, _)| *other).chain(ended.iter().copied()).collect();
+        for index in &free {
+            self.units.remove(index);
+            self.others.remove(index);
+            self.over.remove(index);
+            self.indexes.give_back(*index);
+        }
+        free
+    }
 }
 
-/// Whether the unit has a name that an operator gave.
+fn unit(index: u16, kind: Kind, id: &str) -> Unit {
+    Unit {
+        index,
+        kind,
+        id: id.into(),
+        namespace: "".into(),
+        tags: Arc::default(),
+        interfaces: Vec::new(),
+        side: None,
+        ranges: Vec::new(),
+        cgroups: Vec::new(),
+        namespaces: Vec::new(),
+        addresses: Vec::new(),
+        since: 0,
+        ended: None,
+        heard: 0,
+    }
+}
+
+/// Whether the index is one of a unit that has a name, or may yet have one.
 pub fn is_named(index: u16) -> bool {
     index >= index::FIRST
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Declared, Registry};
+    use collector_ebpf::abi::pu::index;
+
+    use super::{Declared, Found, Kind, Registry};
 
     fn declared(id: &str, interfaces: &[&str], ranges: &[&str]) -> Declared {
         Declared {
@@ -193,5 +424,105 @@ mod tests {
         let registry = Registry::new(&[declared("web", &["veth1"], &[])]).unwrap();
         assert_eq!(registry.of_interface("veth1").map(|unit| unit.index), Some(101));
         assert_eq!(registry.of_interface("veth"), None);
+    }
+
+    fn found(id: &str) -> Found {
+        Found { id: id.into(), kind: Kind::Container, tags: vec!["runtime=docker".into()] }
+    }
+
+    #[test]
+    fn what_is_found_is_counted_by_an_index_of_its_own() {
+        let mut registry = Registry::new(&[declared("web", &[], &[])]).unwrap();
+        let index = registry.add(&found("aa"), 5).unwrap();
+        assert_eq!((index, registry.last_index()), (102, 102));
+        assert_eq!(registry.of_id("aa").map(|unit| (unit.index, unit.kind)), Some((102, Kind::Container)));
+    }
+
+    #[test]
+    fn an_index_stands_for_unknown_until_it_is_somebodys() {
+        let mut registry = Registry::new(&[]).unwrap();
+        let early = registry.reserve(index::UNKNOWN).unwrap();
+        let id = |registry: &Registry| registry.get(early).unwrap().id.to_string();
+        assert_eq!(id(&registry), "unknown");
+        let unit = registry.add(&found("aa"), 5).unwrap();
+        registry.join(early, unit);
+        registry.join(unit, index::HOST);
+        assert_eq!((id(&registry), &*registry.get(unit).unwrap().id), ("aa".into(), "aa"));
+        assert_eq!(registry.indexes().collect::<Vec<_>>(), [1, 2, 3, 4, 102, 101]);
+    }
+
+    #[test]
+    fn the_innermost_and_plainest_matcher_of_a_cgroup_wins() {
+        let of = |id: &str, globs: &[&str]| Declared {
+            cgroups: globs.iter().map(|glob| glob.parse().unwrap()).collect(),
+            ..declared(id, &[], &[])
+        };
+        let registry = Registry::new(&[
+            of("all", &["/system.slice"]),
+            of("some", &["/system.slice/web-*.service", "/system.slice/**/db.service"]),
+            of("same", &["/system.slice/web-?.service"]),
+            of("one", &["/system.slice/web-1.service"]),
+        ])
+        .unwrap();
+        let of = |path: &str| registry.of_cgroup(path).map(|(unit, root)| (unit.id.to_string(), root));
+        let is = |id: &str, root: &str| Some((id.to_owned(), root.to_owned()));
+        assert_eq!(of("/system.slice/ssh.service"), is("all", "/system.slice"));
+        assert_eq!(of("/system.slice/web-1.service/a/b"), is("one", "/system.slice/web-1.service"));
+        assert_eq!(of("/system.slice/web-2.service"), is("some", "/system.slice/web-2.service"));
+        assert_eq!(of("/system.slice/a/b/db.service"), is("some", "/system.slice/a/b/db.service"));
+        assert_eq!((of("/user.slice"), of("/")), (None, None));
+    }
+
+    #[test]
+    fn an_address_that_several_have_is_nobodys() {
+        let mut registry = Registry::new(&[declared("net", &[], &["10.2.0.0/16"])]).unwrap();
+        let (one, two) = (registry.add(&found("aa"), 5).unwrap(), registry.add(&found("bb"), 5).unwrap());
+        let address = |last: u8| std::net::IpAddr::from([10, 1, 0, last]);
+        assert!(registry.set_addresses(one, vec![address(1), address(2), [10, 2, 0, 1].into()]));
+        assert!(!registry.set_addresses(one, vec![address(1), address(2), [10, 2, 0, 1].into()]));
+        assert!(registry.set_addresses(two, vec![address(2)]));
+        let of = |registry: &Registry, ip| registry.of_address(ip).map(|unit| unit.id.to_string());
+        assert_eq!(of(&registry, address(1)).as_deref(), Some("aa"));
+        assert_eq!(of(&registry, address(2)), None);
+        assert_eq!(
+            of(&registry, [10, 2, 0, 1].into()).as_deref(),
+            Some("net"),
+            "what is declared comes first"
+        );
+        registry.end(one, 5);
+        assert_eq!(of(&registry, address(1)), None);
+        assert_eq!(of(&registry, address(2)).as_deref(), Some("bb"));
+    }
+
+    #[test]
+    fn who_has_ended_keeps_the_name_until_nothing_was_heard_for_long() {
+        let mut registry = Registry::new(&[]).unwrap();
+        let early = registry.reserve(index::UNKNOWN).unwrap();
+        let unit = registry.add(&found("aa"), 5).unwrap();
+        registry.join(early, unit);
+        registry.end(unit, 10);
+        assert!(registry.of_id("aa").is_none());
+        registry.is_heard_of(early, 20);
+        assert_eq!(registry.get(unit).map(|unit| (unit.since, unit.ended)), Some((5, Some(10))));
+        assert!(registry.forget(20).is_empty(), "late packets");
+        assert_eq!(registry.get(early).map(|unit| &*unit.id), Some("aa"));
+        assert_eq!(registry.forget(21), [early, unit]);
+        assert!(registry.get(early).is_none() && registry.get(unit).is_none());
+    }
+
+    #[test]
+    fn an_index_that_nobody_was_found_for_is_free_again_in_the_end() {
+        let mut registry = Registry::new(&[]).unwrap();
+        let (early, other) =
+            (registry.reserve(index::UNKNOWN).unwrap(), registry.reserve(index::UNKNOWN).unwrap());
+        registry.release(early, 10);
+        registry.release(other, 10);
+        let unit = registry.add(&found("aa"), 5).unwrap();
+        registry.join(other, unit);
+        registry.is_heard_of(early, 20);
+        assert!(registry.forget(20).is_empty());
+        assert_eq!(registry.forget(21), [early]);
+        assert!(registry.get(early).is_none());
+        assert_eq!(registry.get(other).map(|unit| &*unit.id), Some("aa"));
     }
 }

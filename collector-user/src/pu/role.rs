@@ -23,6 +23,8 @@ pub enum Kind {
     Uplink,
     /// The host-side end of a declared unit, or an uplink that is one unit's alone.
     Declared,
+    /// The host-side end of a container that was found.
+    Container,
     /// The host-side end of something that nobody has named.
     Unknown,
     /// A tunnel with an address of this host: a boundary with a sum of its own.
@@ -31,6 +33,9 @@ pub enum Kind {
     Loopback,
     /// Above an attached device, or a port's master: its packets are seen below.
     Stacked,
+    /// One end of a pair, both of whose ends are here, and which is not up: nothing can cross it, and an engine that has just
+    /// made it is about to move one of them away. A program on that one would go with it.
+    Idle,
     /// Not asked for.
     NotSelected,
 }
@@ -40,10 +45,12 @@ impl fmt::Display for Kind {
         f.pad(match self {
             Self::Uplink => "uplink",
             Self::Declared => "declared",
+            Self::Container => "container",
             Self::Unknown => "unknown",
             Self::Overlay => "overlay",
             Self::Loopback => "loopback",
             Self::Stacked => "stacked",
+            Self::Idle => "idle",
             Self::NotSelected => "not selected",
         })
     }
@@ -65,7 +72,7 @@ impl Decision {
 
     /// The programs belong on it.
     pub fn is_attached(&self) -> bool {
-        !matches!(self.kind, Kind::Stacked | Kind::NotSelected)
+        !matches!(self.kind, Kind::Stacked | Kind::Idle | Kind::NotSelected)
     }
 }
 
@@ -109,6 +116,8 @@ pub enum Chosen {
 pub struct Said<'a> {
     /// The unit that declares it.
     pub unit: Option<&'a Unit>,
+    /// The unit that was found in the network namespace into which it leads.
+    pub found: Option<&'a Unit>,
     /// Whether it was chosen.
     pub chosen: Chosen,
 }
@@ -128,6 +137,9 @@ pub fn decide(link: &Link, links: &BTreeMap<u32, Link>, said: Said<'_>) -> Decis
     if let Some(unit) = said.unit {
         return Decision::new(Kind::Declared, format!("declared by {}, {}", unit.id, lie(link, unit)));
     }
+    if let Some(found) = said.found {
+        return Decision::new(Kind::Container, format!("the host-side end of {} {}", found.kind, found.id));
+    }
     let named = said.chosen == Chosen::ByName;
     let tunnel = OVERLAYS.contains(&link.kind.as_str());
     if tunnel && named {
@@ -142,8 +154,9 @@ pub fn decide(link: &Link, links: &BTreeMap<u32, Link>, said: Said<'_>) -> Decis
             format!("a {}: its packets are seen on the interfaces below", link.kind),
         );
     }
-    if let Some(lower) = link.lower.filter(|_| !link.lower_elsewhere).and_then(|lower| links.get(&lower))
-        && !matches!(link.kind.as_str(), "veth" | "netkit")
+    if let Some(lower) =
+        link.lower.filter(|_| link.lower_namespace.is_none()).and_then(|lower| links.get(&lower))
+        && !link.is_pair()
         && !named
     {
         return Decision::new(Kind::Stacked, format!("above {}", lower.name));
@@ -156,6 +169,9 @@ pub fn decide(link: &Link, links: &BTreeMap<u32, Link>, said: Said<'_>) -> Decis
     }
     if named && STACKED.contains(&link.kind.as_str()) {
         return Decision::new(Kind::Uplink, "named");
+    }
+    if link.is_pair() && link.lower_namespace.is_none() && !link.up && !named {
+        return Decision::new(Kind::Idle, "not up, and its other end is here too");
     }
     Decision::new(Kind::Unknown, "the host-side end of something that nobody has named")
 }
@@ -194,8 +210,8 @@ pub fn is_far(link: &Link, decision: &Decision, unit: Option<&Unit>) -> Option<b
     match decision.kind {
         Kind::Overlay => Some(false),
         Kind::Declared => Some(unit.is_none_or(|unit| side(link, unit).0 == Side::Behind)),
-        Kind::Unknown => Some(true),
-        Kind::Uplink | Kind::Loopback | Kind::Stacked | Kind::NotSelected => None,
+        Kind::Container | Kind::Unknown => Some(true),
+        Kind::Uplink | Kind::Loopback | Kind::Stacked | Kind::Idle | Kind::NotSelected => None,
     }
 }
 
@@ -208,10 +224,9 @@ pub fn inside(links: &BTreeMap<u32, Link>, is_far: impl Fn(u32) -> bool) -> BTre
         for link in links.values() {
             if is_far(link.index) || inside.contains(&link.index) {
                 inside.extend(link.master);
-            } else if link
-                .lower
-                .is_some_and(|lower| !link.lower_elsewhere && (is_far(lower) || inside.contains(&lower)))
-                && !matches!(link.kind.as_str(), "veth" | "netkit")
+            } else if link.lower.is_some_and(|lower| {
+                link.lower_namespace.is_none() && (is_far(lower) || inside.contains(&lower))
+            }) && !link.is_pair()
             {
                 inside.insert(link.index);
             }
@@ -226,14 +241,17 @@ pub fn inside(links: &BTreeMap<u32, Link>, is_far: impl Fn(u32) -> bool) -> BTre
 /// upper one. What a tunnel carries is counted apart from what carries it.
 pub fn doubled(links: &BTreeMap<u32, Link>, kind: impl Fn(u32) -> Option<Kind>) -> Vec<(u32, u32)> {
     let counts = |index: &u32| {
-        matches!(kind(*index), Some(Kind::Uplink | Kind::Declared | Kind::Overlay | Kind::Unknown))
+        matches!(
+            kind(*index),
+            Some(Kind::Uplink | Kind::Declared | Kind::Container | Kind::Overlay | Kind::Unknown)
+        )
     };
     let mut pairs = Vec::new();
     for link in links.values().filter(|link| counts(&link.index)) {
         if let Some(master) = link.master.filter(counts) {
             pairs.push((master, link.index));
         }
-        let is_above = !link.lower_elsewhere && !matches!(link.kind.as_str(), "veth" | "netkit");
+        let is_above = link.lower_namespace.is_none() && !link.is_pair();
         if let Some(lower) = link.lower.filter(|lower| is_above && counts(lower))
             && kind(link.index) != Some(Kind::Overlay)
         {
@@ -255,13 +273,14 @@ pub fn for_others(link: &Link, inside: &BTreeSet<u32>) -> Option<Role> {
 }
 
 /// What the programs are told of an attached interface. `boundary` is an index of its own from 4097 on, `number` names
-/// the interface in flow counts.
+/// the interface in flow counts, `behind` is the unit behind it, if it is the end of one that nobody declares.
 pub fn for_programs(
     link: &Link,
     decision: &Decision,
     unit: Option<&Unit>,
     boundary: u16,
     number: u16,
+    behind: u16,
 ) -> Role {
     let raw = if link.raw_ip { role::RAW_IP } else { 0 };
     let far = if is_far(link, decision, unit) == Some(true) { role::FAR } else { 0 };
@@ -270,7 +289,7 @@ pub fn for_programs(
         Kind::Loopback => (role::LOOPBACK, index::HOST, LOOPBACK_BOUNDARY),
         Kind::Overlay => (role::OWN, index::OVERLAY, boundary),
         Kind::Declared => (role::OWN | far, unit.map_or(index::UNKNOWN, |unit| unit.index), boundary),
-        _ => (far, index::UNKNOWN, boundary),
+        _ => (far, behind, boundary),
     };
     Role { ifindex: link.index, boundary, pu, interface: number, flags: flags | raw, uplink: 0 }
 }
@@ -297,7 +316,7 @@ mod tests {
     }
 
     fn kind(link: &Link, chosen: Chosen) -> Kind {
-        decide(link, &BTreeMap::new(), Said { unit: None, chosen }).kind
+        decide(link, &BTreeMap::new(), Said { unit: None, found: None, chosen }).kind
     }
 
     #[test]
@@ -315,6 +334,15 @@ mod tests {
         assert_eq!(kind(&Link { bus: "pci".into(), ..link("") }, Chosen::Unsaid), Kind::Uplink);
         assert_eq!(kind(&Link { raw_ip: true, ..with_address(link("tun")) }, Chosen::Unsaid), Kind::Overlay);
         assert_eq!(kind(&link("tun"), Chosen::Unsaid), Kind::Unknown, "a tap of a virtual machine");
+    }
+
+    #[test]
+    fn an_end_waits_until_it_is_up_or_its_other_end_is_elsewhere() {
+        let down = Link { up: false, ..link("veth") };
+        assert_eq!(kind(&down, Chosen::Unsaid), Kind::Idle);
+        assert_eq!(kind(&Link { lower_namespace: Some(0), ..down.clone() }, Chosen::Unsaid), Kind::Unknown);
+        assert_eq!(kind(&down, Chosen::ByName), Kind::Unknown, "watched whatever it is");
+        assert_eq!(kind(&Link { up: false, ..link("tun") }, Chosen::Unsaid), Kind::Unknown);
     }
 
     #[test]
@@ -339,11 +367,14 @@ mod tests {
         let upper = Link { lower: Some(3), ..with_address(link("macvlan")) };
         let lower = Link { index: 3, name: "eth0".into(), ..Link::default() };
         let links = BTreeMap::from([(3, lower)]);
-        let decision = decide(&upper, &links, Said { unit: None, chosen: Chosen::Unsaid });
+        let decision = decide(&upper, &links, Said { unit: None, found: None, chosen: Chosen::Unsaid });
         assert_eq!(decision, Decision::new(Kind::Stacked, "above eth0"));
         // Inside a container the parent is in another namespace, and the macvlan is all there is.
-        let alone = Link { lower_elsewhere: true, ..upper };
-        assert_eq!(decide(&alone, &links, Said { unit: None, chosen: Chosen::Unsaid }).kind, Kind::Uplink);
+        let alone = Link { lower_namespace: Some(0), ..upper };
+        assert_eq!(
+            decide(&alone, &links, Said { unit: None, found: None, chosen: Chosen::Unsaid }).kind,
+            Kind::Uplink
+        );
     }
 
     #[test]
@@ -415,20 +446,20 @@ mod tests {
         ] {
             let registry = unit(side);
             let unit = registry.of_interface("x0");
-            let decision = decide(link, &BTreeMap::new(), Said { unit, chosen: Chosen::Unsaid });
+            let decision = decide(link, &BTreeMap::new(), Said { unit, found: None, chosen: Chosen::Unsaid });
             assert_eq!(decision, Decision::new(Kind::Declared, format!("declared by web, which is {why}")));
             assert_eq!(super::is_far(link, &decision, unit), Some(is_far), "{why}");
-            let flags = for_programs(link, &decision, unit, 4096, 1).flags;
+            let flags = for_programs(link, &decision, unit, 4096, 1, 3).flags;
             assert_eq!(flags, if is_far { role::OWN | role::FAR } else { role::OWN }, "{why}");
         }
     }
 
     #[test]
     fn directions_are_the_units() {
-        let behind = for_programs(&link("veth"), &Decision::new(Kind::Unknown, ""), None, 4096, 1);
-        assert_eq!((behind.flags, behind.pu, behind.boundary), (role::FAR, index::UNKNOWN, 4096));
+        let behind = for_programs(&link("veth"), &Decision::new(Kind::Unknown, ""), None, 4096, 1, 101);
+        assert_eq!((behind.flags, behind.pu, behind.boundary), (role::FAR, 101, 4096));
         let uplink =
-            for_programs(&with_address(link("veth")), &Decision::new(Kind::Uplink, ""), None, 4097, 2);
+            for_programs(&with_address(link("veth")), &Decision::new(Kind::Uplink, ""), None, 4097, 2, 101);
         assert_eq!((uplink.flags, uplink.pu, uplink.boundary), (role::UPLINK, index::HOST, 0));
     }
 }

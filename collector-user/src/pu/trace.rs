@@ -68,8 +68,8 @@ pub struct Wish {
 /// A wish that cannot be fulfilled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "there is no processing unit {id:?}: expected one that the configuration declares ([[pu]]), host, forwarded, unknown or \
-     overlay, or * for all{}",
+    "there is no processing unit {id:?}: expected one that the configuration declares ([[pu]]) or that is there (`collector pu list`), host, \
+     forwarded, unknown or overlay, or * for all{}",
     behind_a_colon(id)
 )]
 pub struct NoSuchUnit {
@@ -94,7 +94,8 @@ impl Wish {
     /// [`NoSuchUnit`].
     pub fn entry(&self, units: &Registry) -> Result<u32, NoSuchUnit> {
         let Whose::Unit(id) = &self.whose else { return Ok(ALL) };
-        let unit: Option<&Unit> = units.iter().find(|unit| unit.id == *id);
+        // One that has ended may still have its name.
+        let unit: Option<&Unit> = units.of_id(id).or_else(|| units.iter().find(|unit| unit.id == *id));
         unit.map(|unit| unit.index.into()).ok_or_else(|| NoSuchUnit { id: id.clone() })
     }
 }
@@ -121,6 +122,18 @@ impl Traces {
         }
         trace.every = wish.every.get();
         *trace
+    }
+
+    /// What is traced of one entry is from here on traced of another, too, which is the same unit's.
+    pub fn follow(&mut self, from: u32, to: u32) -> Option<Trace> {
+        let trace = *self.entries.get(&from)?;
+        self.entries.insert(to, trace);
+        Some(trace)
+    }
+
+    /// Forgets an entry, which is nobody's any more; whether it was traced.
+    pub fn forget(&mut self, entry: u32) -> bool {
+        self.entries.remove(&entry).is_some()
     }
 
     /// Forgets what is over at the boot time `now`; the entries.

@@ -205,11 +205,9 @@ fn watched<T>(world: &World, act: impl FnOnce() -> T) -> Result<(T, Status, Vec<
 fn options(world: &World) -> Options {
     let units = world.inside.iter().map(|interface| Declared {
         id: UNIT.to_owned(),
-        namespace: String::new(),
-        tags: Vec::new(),
         interfaces: vec![interface.clone()],
         side: Some(Side::Behind),
-        ranges: Vec::new(),
+        ..Declared::default()
     });
     Options {
         units: units.collect(),

@@ -75,7 +75,7 @@ fn settle(flows: &mut Flows, now: u64) -> Emitted {
 }
 
 /// No flow here has an end on this host beside its unit's.
-fn nobody(id: &FlowId) -> HostEnd {
+fn nobody(id: &FlowId, _: u16) -> HostEnd {
     panic!("asked for the host's end of {id:?}");
 }
 
@@ -377,7 +377,7 @@ fn a_record_and_the_counters_name_the_same_unit() {
 #[test]
 fn what_left_the_host_knows_its_end_in_whatever_order_cpus_are_drained() {
     let container = FlowId { boundary: 4097, ..id(UDP, 40_000) };
-    let host = |_: &FlowId| HostEnd { pu: 1, is_remote: true };
+    let host = |_: &FlowId, _: u16| HostEnd { pu: 1, is_remote: true };
     for truth in [0, how::HOST_END] {
         // One CPU has seen what came in for a socket, or for none; another one what left.
         let guess = FlowDelta { pu: 101, how: truth ^ how::HOST_END, ..delta(container, [0, 3], 0) };
@@ -398,7 +398,7 @@ fn what_left_the_host_knows_its_end_in_whatever_order_cpus_are_drained() {
 fn the_hosts_end_of_a_containers_flow_is_counted_for_the_host() {
     let mut flows = Flows::new(Lives::default(), 100);
     let container = FlowId { boundary: 4097, ..id(TCP, 40000) };
-    let host = |_: &FlowId| HostEnd { pu: 1, is_remote: true };
+    let host = |_: &FlowId, _: u16| HostEnd { pu: 1, is_remote: true };
     flows.add(&FlowDelta { pu: 101, ..delta(container, [0, 2], 1) }, SECOND, SECOND, nobody, never);
     flows.settle(SECOND, SECOND, nobody, never);
     let answered = FlowDelta { pu: 101, how: how::HOST_END, ..delta(container, [3, 0], 0) };
@@ -408,4 +408,25 @@ fn the_hosts_end_of_a_containers_flow_is_counted_for_the_host() {
     assert_eq!((received.packets, sent.packets), (2, 3));
     let Credit { boundary: [received, sent], local } = flows.credits().of(101);
     assert_eq!((received.packets, sent.packets, local), (3, 2, Credit::default().local));
+}
+
+#[test]
+fn what_the_programs_know_of_the_hosts_end_is_counted_for_that() {
+    let container = FlowId { boundary: 4097, ..id(UDP, 40000) };
+    let known = |_: &FlowId, known: u16| HostEnd { pu: known, is_remote: true };
+    let of = |host_pu: u16, received: u64| FlowDelta {
+        pu: 101,
+        how: how::HOST_END,
+        host_pu,
+        ..delta(container, [received, 0], 0)
+    };
+    let mut flows = Flows::new(Lives::default(), 100);
+    // The socket of one service, then that of another, then what a CPU had counted before.
+    for delta in [of(102, 3), of(103, 5), of(102, 1)] {
+        flows.add(&delta, SECOND, SECOND, known, never);
+    }
+    flows.cut_off(known, |_, flow| assert_eq!(flow.packets, [9, 0], "one flow"));
+    // What the container received, each of them has sent.
+    let sent = |pu| flows.credits().of(pu).local[1].packets;
+    assert_eq!([sent(102), sent(103), sent(1)], [4, 5, 0]);
 }

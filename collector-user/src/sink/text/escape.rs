@@ -4,7 +4,8 @@ use std::fmt::{self, Write as _};
 
 /// Shows printable ASCII as it is and everything else as an escape: `\n`, `\u{1b}`. A backslash is doubled, so that
 /// no two texts look the same.
-pub(super) struct Escaped<'a>(pub(super) &'a str);
+#[derive(Clone, Copy, Debug)]
+pub struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -14,6 +14,7 @@ use std::{
     sync::Arc,
 };
 
+pub use escape::Escaped;
 pub use look::Look;
 
 use super::Format;
@@ -41,7 +42,7 @@ impl Text {
         let mut lines = record::Lines { columns, look, time, advised: &mut self.advised };
         match event {
             Event::Flow(record) => vec![flow::line(lines.columns, look, time, record)],
-            Event::Container(record) => vec![lines.container(record)],
+            Event::Container(record) => lines.container(record).into_iter().collect(),
             Event::User(record) => vec![lines.user(record)],
             Event::Trace(record) => lines.trace(record),
             Event::Packet(report) => vec![lines.packet(report)],

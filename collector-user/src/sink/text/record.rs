@@ -30,7 +30,12 @@ impl Lines<'_> {
         self.columns.start(self.look, self.time, unit)
     }
 
-    pub(super) fn container(&mut self, record: &ContainerRecord) -> String {
+    /// Nothing for a unit of a service manager that has no address of its own: a host has hundreds, which come and go.
+    pub(super) fn container(&mut self, record: &ContainerRecord) -> Option<String> {
+        let is_tagged = |key: &str| record.tags.get(key).is_some();
+        if is_tagged("unit") && !is_tagged("runtime") {
+            return None;
+        }
         let mut line = self.start(&record.context_id);
         let _ = write!(line, "container {}", Escaped(&record.event));
         for (network, address) in &record.ip_address {
@@ -39,7 +44,7 @@ impl Lines<'_> {
         for tag in record.tags.as_slice() {
             let _ = write!(line, " {}", Escaped(tag));
         }
-        line
+        Some(line)
     }
 
     pub(super) fn user(&mut self, record: &UserRecord) -> String {

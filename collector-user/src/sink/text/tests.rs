@@ -206,6 +206,24 @@ ledger: seen 0 = flows 0; nothing lost
 }
 
 #[test]
+fn of_lives_those_of_services_are_left_out() {
+    let record = |id: &str, tags: &[&str]| {
+        Event::Container(ContainerRecord {
+            context_id: id.into(),
+            tags: Arc::new(tags.iter().copied().collect()),
+            event: "start".into(),
+            ..ContainerRecord::default()
+        })
+    };
+    let out = plain(&[
+        record("cron.service", &["unit=cron.service", "slice=system.slice"]),
+        record("aa", &["runtime=podman", "unit=web.service"]),
+    ]);
+    assert_eq!(out.lines().count(), 1, "{out}");
+    assert!(out.contains("aa           container start runtime=podman"), "{out}");
+}
+
+#[test]
 fn advice_is_given_once() {
     let packet = Event::Packet(PacketReport {
         event: PacketEvent::Dropped,

@@ -1,0 +1,120 @@
+//! Indexes that the programs count by before anybody knows whose they are, and units that nobody counts for any more.
+
+use collector_ebpf::abi::pu::index;
+
+use super::{Daemon, DaemonError};
+use crate::{error::with_causes, host::cgroups::tree::Tree, pu::registry::is_named};
+
+/// For so long a unit that has ended keeps its name after the last that was heard of it.
+const MEMORY_NS: u64 = 60_000_000_000;
+
+/// Cgroups that are remembered after they have gone, at most: the programs have room for 16,384 in all.
+const MOST_GONE: usize = 4096;
+
+impl Daemon<'_> {
+    /// From here on what was counted by an index of the programs' list is a unit's.
+    pub(super) fn join(&mut self, reserved: u16, unit: u16) -> Result<(), DaemonError> {
+        if !is_named(unit) {
+            self.units.release(reserved, crate::clock::boot());
+            return Ok(());
+        }
+        self.units.join(reserved, unit);
+        self.trace_also(unit, reserved)
+    }
+
+    /// Learns which cgroups the programs have given an index to, and gives them others.
+    pub(super) fn refill_units(&mut self) -> Result<(), DaemonError> {
+        let Self { cgroups: Some(cgroups), units, counters, .. } = self else { return Ok(()) };
+        let next = || {
+            let index = units.reserve(index::HOST)?;
+            counters.ensure(index).ok().map(|()| index)
+        };
+        let now = crate::clock::boot();
+        for (cgroup, reserved) in cgroups.refill(next)? {
+            let unit = self.workloads.of_cgroup.get(&cgroup).map(|(unit, _)| *unit);
+            if unit.is_none() && !self.workloads.knows(cgroup) {
+                self.workloads.early.insert(cgroup, (reserved, now));
+                continue;
+            }
+            let unit = unit.unwrap_or(index::HOST);
+            self.join(reserved, unit)?;
+            self.tell_programs(cgroup, unit);
+        }
+        if self.units.take_reused() {
+            self.controller.next_generation();
+        }
+        Ok(())
+    }
+
+    /// What there is no room to count by itself, in sentences.
+    pub(super) fn beyond_room(&self) -> Vec<String> {
+        let ends = self.watched.ends.are_too_many.then(|| {
+            format!(
+                "some interfaces that lead to what nobody has named, which count as unknown: there are {} numbers to count by",
+                self.units.last_index()
+            )
+        });
+        let cgroups = self.workloads.are_too_many.clone();
+        let late = self.workloads.tree.as_ref().map(Tree::missing).unwrap_or_default();
+        ends.into_iter().chain(cgroups).chain(late).collect()
+    }
+
+    /// Tells the programs whose a cgroup is.
+    pub(super) fn tell_programs(&mut self, cgroup: u64, unit: u16) {
+        if let Some(cgroups) = &mut self.cgroups
+            && let Err(error) = cgroups.set(cgroup, unit)
+        {
+            self.workloads.are_too_many.get_or_insert_with(|| {
+                format!("some services, which count as the host's: {}", with_causes(&error))
+            });
+        }
+    }
+
+    /// Forgets a cgroup that is gone once nothing more can be expected of it.
+    pub(super) fn forget_later(&mut self, cgroup: u64) {
+        self.workloads.gone.push_back((cgroup, crate::clock::boot()));
+        if self.workloads.gone.len() > MOST_GONE
+            && let Some((oldest, _)) = self.workloads.gone.pop_front()
+        {
+            self.workloads.of_cgroup.remove(&oldest);
+            self.forget_cgroup(oldest);
+        }
+    }
+
+    pub(super) fn forget_cgroup(&mut self, id: u64) {
+        // What fails here leaves an entry that nobody asks for.
+        if let Some(Err(error)) = self.cgroups.as_mut().map(|cgroups| cgroups.remove(id)) {
+            tracing::debug!(error = &error as &dyn std::error::Error, "a cgroup is not forgotten");
+        }
+    }
+
+    /// Forgets units that ended long ago and of which no flow is remembered.
+    pub(super) fn forget_workloads(&mut self) -> Result<(), DaemonError> {
+        let now = self.moment.boot_ns;
+        // An interface that still leads to where it was keeps its name, too.
+        let ends = self.watched.ends.named().map(|(unit, _)| unit);
+        for index in self.flows.indexes().into_iter().chain(ends) {
+            self.units.is_heard_of(index, now);
+        }
+        for index in self.units.forget(now.saturating_sub(MEMORY_NS)) {
+            self.differences.forget(index);
+            self.trace_no_more(index)?;
+            for cgroup in self.workloads.over.remove(&index).into_iter().flatten() {
+                self.workloads.of_cgroup.remove(&cgroup);
+                self.forget_cgroup(cgroup);
+            }
+        }
+        let before = now.saturating_sub(MEMORY_NS);
+        while let Some((cgroup, _)) = self.workloads.gone.pop_front_if(|(_, since)| *since < before) {
+            self.workloads.of_cgroup.remove(&cgroup);
+            self.forget_cgroup(cgroup);
+        }
+        // Cgroups that went before anybody saw them.
+        let gone: Vec<_> = self.workloads.early.extract_if(|_, (_, since)| *since < before).collect();
+        for (cgroup, (reserved, _)) in gone {
+            self.units.release(reserved, now);
+            self.forget_cgroup(cgroup);
+        }
+        Ok(())
+    }
+}

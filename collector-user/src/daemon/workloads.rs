@@ -1,0 +1,471 @@
+//! Units that are found by themselves: the containers, services and scopes that have a cgroup on this host.
+//!
+//! A cgroup comes first, then its processes, then, of a container, its network namespace and the interface that leads there.
+//! Each may be missed by a moment, so each step looks at what there is, not at what a message says.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use collector_ebpf::abi::pu::index;
+
+use super::{Daemon, DaemonError, Options};
+use crate::{
+    config::Discover,
+    error::with_causes,
+    event::{ExtendedMap, reason},
+    host::{
+        cgroups::{Cgroup, Change, hierarchy::Hierarchy, sockets::may_lose_their_cgroup, tree::Tree},
+        namespaces::{self, Namespace, Namespaces},
+    },
+    kernel::requirements::kernel_version,
+    pu::{
+        life,
+        registry::{Found, Kind},
+        workload::{self, Workload},
+    },
+};
+
+/// The units that were found and have not ended.
+pub(super) struct Workloads {
+    pub(super) tree: Option<Tree>,
+    pub(super) namespaces: Namespaces,
+    /// By the number of the cgroup that is all of it: the first is the oldest.
+    pub(super) alive: BTreeMap<u64, Alive>,
+    pub(super) of_root: HashMap<String, u64>,
+    /// The unit of each cgroup, and the cgroup that is all of it.
+    pub(super) of_cgroup: HashMap<u64, (u16, u64)>,
+    /// Cgroups of units that have ended: by the unit's index, until it is forgotten.
+    pub(super) over: BTreeMap<u16, BTreeSet<u64>>,
+    /// Cgroups that have gone, of units that have not, and since when.
+    pub(super) gone: VecDeque<(u64, u64)>,
+    /// Indexes that the programs have given to cgroups which nobody has seen yet, and since when.
+    pub(super) early: HashMap<u64, (u16, u64)>,
+    /// A flow began at an end that nobody has named: there is somebody to be found.
+    pub(super) is_called: bool,
+    /// Addresses in some network namespace are others than before.
+    pub(super) are_readdressed: bool,
+    /// How often that was answered since the last tick.
+    pub(super) answered: u8,
+    /// Why the programs do not know of some cgroups.
+    pub(super) are_too_many: Option<String>,
+}
+
+/// What is missing where addresses in other network namespaces are not followed.
+const ADDRESSES_LATE: &str = "addresses that containers get while they run, at once: that takes CAP_NET_BROADCAST; they are \
+                              looked for once a minute";
+
+/// What is missing where the processes of others have no numbers.
+const PIDS_HIDDEN: &str = "the network namespaces of containers: this is another PID namespace than the host's, where their \
+                           processes have no numbers; run in that of the host (docker run --pid=host)";
+
+/// The host's cgroups, or why they cannot be seen.
+pub(super) struct Cgroups {
+    pub(super) tree: Option<Tree>,
+    pub(super) missing: Option<String>,
+}
+
+impl Cgroups {
+    /// Those that are to be looked at.
+    pub(super) fn of(options: &Options) -> Self {
+        if options.discover == Discover::Off {
+            return Self { tree: None, missing: None };
+        }
+        match Hierarchy::find().and_then(Tree::follow) {
+            Ok(tree) => Self { tree: Some(tree), missing: None },
+            Err(error) => Self {
+                tree: None,
+                missing: Some(format!("containers and services by themselves: {}", with_causes(&error))),
+            },
+        }
+    }
+
+    /// Whether one of them is of a unit with this id.
+    pub(super) fn have(&self, id: &str) -> bool {
+        let cgroups = self.tree.as_ref().map(Tree::all).unwrap_or_default();
+        cgroups.iter().any(|cgroup| workload::of(&cgroup.path).is_some_and(|it| it.id == id))
+    }
+}
+
+pub(super) struct Alive {
+    /// Index of its unit.
+    pub(super) unit: u16,
+    /// The unit is declared, and lives as that.
+    pub(super) is_declared: bool,
+    pub(super) kind: Kind,
+    /// The path of the cgroup that is all of it.
+    pub(super) root: String,
+    pub(super) cgroups: BTreeSet<u64>,
+    /// Since when it has a process.
+    pub(super) populated: Option<u64>,
+    pub(super) namespace: Namespace,
+    /// It has had a process.
+    has_run: bool,
+    /// How often it was asked for that, and when it is again.
+    asked: (u32, u64),
+}
+
+/// Which units are asked for their network namespaces: of a thousand containers each question takes some 30 us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Those that were never asked.
+    New,
+    /// Those too that came a moment ago, and some of the others, the more seldom the longer they have been there.
+    Recent,
+    /// All: there is a namespace that is new.
+    All,
+}
+
+impl Alive {
+    /// Its network namespace may be another than is known.
+    pub(super) fn is_open(&self) -> bool {
+        self.populated.is_some()
+            && match self.namespace {
+                // A container is in ours until its engine has made one for it.
+                Namespace::Own => self.kind == Kind::Container,
+                Namespace::Numbered(_) => false,
+                Namespace::Unknown => true,
+            }
+    }
+}
+
+impl Alive {
+    /// Whether it is one of those that are asked for their namespace, at `now` on the boot clock.
+    pub(super) fn is_asked(&self, whose: Whose, now: u64) -> bool {
+        let (times, again) = self.asked;
+        let is_among = match whose {
+            Whose::New => times == 0,
+            Whose::Recent => times == 0 || self.is_recent(now) || now >= again,
+            Whose::All => true,
+        };
+        is_among && self.is_open()
+    }
+
+    /// It came a moment ago: its engine may still be about to give it a namespace.
+    pub(super) fn is_recent(&self, now: u64) -> bool {
+        const MOMENT_NS: u64 = 5_000_000_000;
+        self.populated.is_some_and(|since| now.saturating_sub(since) < MOMENT_NS)
+    }
+
+    /// It was asked.
+    pub(super) fn was_asked(&mut self, now: u64) {
+        const SECOND_NS: u64 = 1_000_000_000;
+        let (times, _) = self.asked;
+        // Up to a minute.
+        self.asked = (times.saturating_add(1), now.saturating_add(SECOND_NS << times.min(6)));
+    }
+}
+
+impl Workloads {
+    pub(super) fn new(namespaces: Namespaces) -> Self {
+        Self {
+            tree: None,
+            namespaces,
+            alive: BTreeMap::new(),
+            of_root: HashMap::new(),
+            of_cgroup: HashMap::new(),
+            over: BTreeMap::new(),
+            gone: VecDeque::new(),
+            early: HashMap::new(),
+            is_called: false,
+            are_readdressed: false,
+            answered: 0,
+            are_too_many: None,
+        }
+    }
+
+    /// The unit that has a network namespace, by its number: the one that was found first where several share it.
+    pub(super) fn in_namespace(&self, id: i32) -> Option<u16> {
+        self.root_in_namespace(id).and_then(|root| self.alive.get(&root)).map(|alive| alive.unit)
+    }
+
+    /// The cgroup of that. A service or a login may have a process in a container's namespace, which is the container's.
+    pub(super) fn root_in_namespace(&self, id: i32) -> Option<u64> {
+        let mut there = self.alive.iter().filter(|(_, alive)| alive.namespace == Namespace::Numbered(id));
+        let container = there.clone().find(|(_, alive)| alive.kind == Kind::Container);
+        container.or_else(|| there.next()).map(|(root, _)| *root)
+    }
+
+    /// Whether a cgroup is there that was seen.
+    pub(super) fn knows(&self, cgroup: u64) -> bool {
+        self.tree.as_ref().is_some_and(|tree| tree.get(cgroup).is_some())
+    }
+
+    /// The paths of the cgroups that there are of units, by the units' indexes.
+    pub(super) fn roots(&self) -> BTreeMap<u16, Vec<String>> {
+        let mut roots: BTreeMap<u16, Vec<String>> = BTreeMap::new();
+        for alive in self.alive.values() {
+            roots.entry(alive.unit).or_default().push(alive.root.clone());
+        }
+        roots
+    }
+
+    /// Whether there is one whose network namespace is not known.
+    pub(super) fn is_open(&self) -> bool {
+        self.alive.values().any(Alive::is_open)
+    }
+
+    /// Changes of cgroups, none where it was something else that changed; for ever pending where none are followed.
+    pub(super) async fn next(&mut self) -> Vec<Change> {
+        let Some(tree) = &mut self.tree else { return std::future::pending().await };
+        let told = tokio::select! {
+            told = tree.next() => told,
+            () = self.namespaces.changed() => {
+                self.are_readdressed = true;
+                return Vec::new();
+            }
+        };
+        match told {
+            Ok(changes) => changes,
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "cgroups are not followed any more: containers and services that come from now on are not found. \
+                     Start the collector anew"
+                );
+                self.tree = None;
+                Vec::new()
+            }
+        }
+    }
+}
+
+impl Daemon<'_> {
+    /// Takes in what cgroups there are, and follows them from here on; what is missing, in sentences.
+    pub(super) fn begin_workloads(&mut self, tree: Option<Tree>) -> Result<Vec<String>, DaemonError> {
+        let mut missing = Vec::new();
+        if let Some(tree) = tree {
+            missing.extend((!self.workloads.namespaces.are_followed()).then(|| ADDRESSES_LATE.to_owned()));
+            missing.extend(may_lose_their_cgroup(kernel_version()));
+            missing.extend((!namespaces::is_first_of_pids()).then(|| PIDS_HIDDEN.to_owned()));
+            let cgroups = tree.all();
+            self.workloads.tree = Some(tree);
+            for cgroup in &cgroups {
+                self.cgroup_made(cgroup)?;
+            }
+        }
+        let of_what_comes = self.cgroups.as_ref().and_then(|cgroups| cgroups.missing.as_ref());
+        missing.extend(self.without_cgroups.as_ref().map(|error| with_causes(error)));
+        missing.extend(of_what_comes.map(|error| with_causes(error)));
+        self.refill_units()?;
+        Ok(missing)
+    }
+
+    /// Does what changes of cgroups ask for.
+    pub(super) async fn follow_cgroups(&mut self, changes: Vec<Change>) -> Result<(), DaemonError> {
+        if changes.is_empty() {
+            // It was something else: the next tick sees to it.
+            return Ok(());
+        }
+        self.book_cgroups(changes)?;
+        self.refill_units()?;
+        if self.watched.ends.are_open(&self.units) {
+            self.answer_call(Whose::New).await;
+        }
+        self.start_workloads().await;
+        Ok(())
+    }
+
+    /// Takes in what has changed.
+    pub(super) fn book_cgroups(&mut self, changes: Vec<Change>) -> Result<(), DaemonError> {
+        for change in changes {
+            match change {
+                Change::Made(cgroup) => self.cgroup_made(&cgroup)?,
+                Change::Populated { id, populated } => self.cgroup_populated(id, populated),
+                Change::Gone { id, .. } => self.cgroup_gone(id),
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at all cgroups, where some can be watched by no message.
+    pub(super) async fn rescan_cgroups(&mut self) -> Result<(), DaemonError> {
+        let Some(tree) = self.workloads.tree.as_mut().filter(|tree| !tree.missing().is_empty()) else {
+            return Ok(());
+        };
+        match tree.rescan() {
+            Ok(changes) => self.follow_cgroups(changes).await,
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "cgroups are not looked at");
+                Ok(())
+            }
+        }
+    }
+
+    fn cgroup_made(&mut self, cgroup: &Cgroup) -> Result<(), DaemonError> {
+        let known = self.workload_of(cgroup)?;
+        let unit = known.map_or(index::HOST, |(unit, _)| unit);
+        if let Some((early, _)) = self.workloads.early.remove(&cgroup.id) {
+            self.join(early, unit)?;
+        }
+        self.tell_programs(cgroup.id, unit);
+        if let Some((_, root)) = known {
+            self.workloads.of_cgroup.insert(cgroup.id, (unit, root));
+            if let Some(alive) = self.workloads.alive.get_mut(&root) {
+                alive.cgroups.insert(cgroup.id);
+            }
+            if cgroup.populated {
+                self.cgroup_populated(cgroup.id, true);
+            }
+        }
+        Ok(())
+    }
+
+    /// The unit that a cgroup is of, and the cgroup that is all of it. It is made where it was not there yet; none where it is
+    /// not to be, or there is no index left.
+    fn workload_of(&mut self, cgroup: &Cgroup) -> Result<Option<(u16, u64)>, DaemonError> {
+        if let Some((unit, root)) = self.units.of_cgroup(&cgroup.path).map(|(unit, root)| (unit.index, root))
+        {
+            let kind = workload::of(&cgroup.path).map_or(Kind::Declared, |found| kind(found.kind));
+            return Ok(Some(self.begin(cgroup, unit, root, kind)));
+        }
+        let Some(found) = workload::of(&cgroup.path) else { return Ok(None) };
+        if let Some(root) = self.workloads.of_root.get(&found.root).copied() {
+            return Ok(self.workloads.alive.get(&root).map(|alive| (alive.unit, root)));
+        }
+        if self.options.is_ignored(&found.id) {
+            self.tell_of_no_unit(&found, cgroup, reason::CONTAINER_IGNORED);
+            return Ok(None);
+        }
+        let kind = kind(found.kind);
+        let index = match self.units.of_id(&found.id) {
+            // It is declared, and lives as that.
+            Some(unit) if unit.kind == Kind::Declared => Some(unit.index),
+            taken => {
+                // Two engines may have containers of one name.
+                let id = if taken.is_some() { &found.root } else { &found.id };
+                let found = Found { id: id.clone(), kind, tags: found.tags.clone() };
+                self.units.add(&found, crate::clock::boot())
+            }
+        };
+        let Some(index) = index else {
+            self.tell_of_no_unit(&found, cgroup, reason::CONTAINER_FAILED);
+            return Ok(None);
+        };
+        self.counters.ensure(index)?;
+        let begun = self.begin(cgroup, index, found.root, kind);
+        if let Some(unit) = self.units.get(index).filter(|unit| unit.kind != Kind::Declared) {
+            let created = self.lives.create(unit);
+            self.tell_lives(&[created]);
+            self.trace_again(index)?;
+        }
+        Ok(Some(begun))
+    }
+
+    /// A workload is there whose cgroups begin at the path `root`, of which `cgroup` is the first that was seen.
+    fn begin(&mut self, cgroup: &Cgroup, unit: u16, root: String, kind: Kind) -> (u16, u64) {
+        let is_declared = self.units.get(unit).is_some_and(|unit| unit.kind == Kind::Declared);
+        let id = *self.workloads.of_root.entry(root.clone()).or_insert(cgroup.id);
+        self.workloads.alive.entry(id).or_insert_with(|| Alive {
+            unit,
+            is_declared,
+            kind,
+            root,
+            cgroups: BTreeSet::new(),
+            populated: None,
+            namespace: Namespace::Unknown,
+            has_run: false,
+            asked: (0, 0),
+        });
+        (unit, id)
+    }
+
+    /// What is told of a workload that is no unit, at its own cgroup.
+    fn tell_of_no_unit(&self, found: &Workload, cgroup: &Cgroup, event: &str) {
+        if found.root == cgroup.path {
+            self.tell_lives(&[life::of_no_unit(&found.id, &found.tags, ExtendedMap::default(), event)]);
+        }
+    }
+
+    fn cgroup_populated(&mut self, id: u64, populated: bool) {
+        let now = crate::clock::boot();
+        let Some(alive) = self.workloads.alive.get_mut(&id) else { return };
+        let before = alive.populated;
+        alive.populated = populated.then(|| before.unwrap_or(now));
+        alive.has_run |= populated;
+        if before.is_none() {
+            alive.asked = (0, 0);
+        }
+        if before.is_some() && !populated {
+            alive.namespace = Namespace::Unknown;
+            let unit = self.units.get(alive.unit).filter(|_| !alive.is_declared);
+            let stopped = unit.map(|unit| self.lives.stop(unit)).unwrap_or_default();
+            self.tell_lives(&stopped);
+        }
+    }
+
+    fn cgroup_gone(&mut self, id: u64) {
+        let Some((_, root)) = self.workloads.of_cgroup.get(&id).copied() else {
+            return self.forget_cgroup(id);
+        };
+        if root != id {
+            // Its sockets may live on for a while.
+            if let Some(alive) = self.workloads.alive.get_mut(&root) {
+                alive.cgroups.remove(&id);
+            }
+            return self.forget_later(id);
+        }
+        self.cgroup_populated(id, false);
+        let Some(alive) = self.workloads.alive.remove(&id) else { return };
+        self.workloads.of_root.remove(&alive.root);
+        if alive.is_declared {
+            // The unit stays.
+            return alive.cgroups.into_iter().for_each(|cgroup| self.forget_later(cgroup));
+        }
+        if alive.kind == Kind::Container && alive.populated.is_none() && !alive.has_run {
+            // A container that lives for a moment may have gone before it was seen to run.
+            let stopped = self.units.get(alive.unit).map(|unit| self.lives.stop(unit)).unwrap_or_default();
+            self.tell_lives(&stopped);
+        }
+        self.workloads.over.insert(alive.unit, alive.cgroups);
+        let deleted = self.units.get(alive.unit).map(|unit| self.lives.delete(unit)).unwrap_or_default();
+        self.tell_lives(&deleted);
+        self.units.end(alive.unit, crate::clock::boot());
+    }
+}
+
+const fn kind(kind: workload::Kind) -> Kind {
+    match kind {
+        workload::Kind::Container => Kind::Container,
+        workload::Kind::Service => Kind::Service,
+        workload::Kind::Scope => Kind::Scope,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{Alive, Kind, Namespace, Whose};
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn who_is_asked_in_vain_is_asked_the_more_seldom() {
+        let mut alive = Alive {
+            unit: 101,
+            is_declared: false,
+            kind: Kind::Container,
+            root: "/docker/aa".to_owned(),
+            cgroups: BTreeSet::new(),
+            populated: None,
+            namespace: Namespace::Unknown,
+            has_run: false,
+            asked: (0, 0),
+        };
+        assert!(!alive.is_asked(Whose::All, SECOND), "nobody is there to be asked");
+        alive.populated = Some(SECOND);
+        assert!(alive.is_asked(Whose::New, SECOND));
+        alive.was_asked(SECOND);
+        assert!(!alive.is_asked(Whose::New, SECOND) && alive.is_asked(Whose::Recent, SECOND));
+        let mut times = Vec::new();
+        for now in 7..200 {
+            if alive.is_asked(Whose::Recent, now * SECOND) {
+                alive.was_asked(now * SECOND);
+                times.push(now);
+            }
+        }
+        assert_eq!(times, [7, 9, 13, 21, 37, 69, 133, 197]);
+        assert!(alive.is_asked(Whose::All, 200 * SECOND));
+        alive.namespace = Namespace::Numbered(3);
+        assert!(!alive.is_asked(Whose::All, 200 * SECOND));
+    }
+}
