@@ -11,6 +11,8 @@ mod config;
 mod killed;
 /// Namespaces, and the process under test.
 mod process;
+/// `collector pu`: what a running collector says when it is asked.
+mod pu;
 /// Bad usage, bad configuration, missing privilege: what is said, and with which exit code.
 mod refused;
 /// What the running kernel is too old for.

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
+    os::unix::fs::MetadataExt as _,
     path::PathBuf,
     process::{Child, ChildStdout, Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering::Relaxed},
@@ -54,9 +55,19 @@ impl Wire {
         sh(&format!("ip netns exec {} ping -q -c {count} -i 0.01 -W 5 10.88.0.1", self.far));
     }
 
-    /// The collector in the near namespace, with these arguments behind `run`.
+    /// The socket of collectors in the near namespace that are given no other.
+    pub(crate) fn socket(&self) -> PathBuf {
+        let namespace =
+            fs::metadata(format!("/run/netns/{}", self.near)).map_or(0, |namespace| namespace.ino());
+        PathBuf::from(format!("/run/collector/{namespace}.sock"))
+    }
+
+    /// The collector in the near namespace, with these arguments behind `run`. It finds nothing by itself: what else there is
+    /// on this machine is no matter of a test.
     pub(crate) fn collector(&self, args: &[&str]) -> Command {
-        self.verb("run", args)
+        let mut command = self.verb("run", args);
+        command.args(["--discover", "off"]);
+        command
     }
 
     /// The same, with another verb.
@@ -123,6 +134,8 @@ impl Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
+        // A collector that was killed has left it; another namespace may have the number next.
+        let _ = fs::remove_file(self.socket());
         for name in [&self.near, &self.far] {
             let _ = Command::new("ip").args(["netns", "del", name]).status();
         }

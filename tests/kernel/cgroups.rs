@@ -6,7 +6,8 @@ use std::{fs, thread};
 
 use collector_tests::{
     Result,
-    cgroups::{Follower, Ground, Guest, Hidden, hide_proc, hiding},
+    cgroups::{Ground, Guest},
+    follower::{Follower, Hidden, hide_proc, hiding},
 };
 use collector_user::host::cgroups::{
     CgroupError,

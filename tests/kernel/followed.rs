@@ -22,6 +22,7 @@ use collector_user::{
 use crate::assert_balanced;
 
 const UNKNOWN: &str = "unknown: the host-side end of something that nobody has named";
+const IDLE: &str = "idle: not up, and its other end is here too";
 const BEHIND: &str = "declared: declared by web, which is behind it, for it has no address of this host";
 const BESIDE: &str =
     "declared: declared by web, which is on the host's side of it, for it has an address of this host";
@@ -212,9 +213,12 @@ fn what_cannot_be_watched_is_named_once() -> Result<()> {
     )?;
     host.ip("link set before mtu 1400")?;
     host.ip("link set before name after")?;
-    let said = collector.wait_to_say(&format!("after is {UNKNOWN}"))?;
+    // A pair that is here with both ends, and down, waits.
+    let said = collector.wait_to_say(&format!("after is {IDLE}"))?;
     assert!(!said.iter().any(|sentence| sentence.contains("not watched")), "again: {said:?}");
     shell("ip link set \"$(printf 'w\\3771')\" name text")?;
+    collector.wait_to_say(&format!("text is {IDLE}"))?;
+    host.ip("link set text up")?;
     collector.wait_to_say(&format!("text is {UNKNOWN}"))?;
     let finished = collector.stop()?;
     assert!(finished.status.interfaces.iter().any(|it| it.name == "text" && it.hook == "ingress+egress"));

@@ -42,6 +42,11 @@ mod swap;
 mod units;
 // Translated addresses: masquerade, published ports, hairpins.
 mod nat;
+// Units that are found by themselves: containers, and services.
+mod found;
+mod services;
+// The same with real engines: Docker and Podman.
+mod engines;
 // What stays on a bridge, and what it floods.
 mod bridged;
 // Routes that move flows between uplinks; declared ranges that are routed.

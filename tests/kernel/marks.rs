@@ -8,7 +8,7 @@ use collector_tests::{
     books::{Books, assert_sum_at_uplinks},
     collector::{Running, declared, options},
     command,
-    lab::{End, silent_host},
+    lab::{End, Wire, silent_host},
     site::Site,
     talk::{self, ask, asker, set_mark, talk},
     traffic::{ANSWERS, Host},
@@ -103,5 +103,28 @@ fn bits_of_others_survive_ours() -> Result<()> {
     let packets = text.split_whitespace().skip_while(|word| *word != "packets").nth(1);
     let packets: u64 = packets.context("nft has another form of counter")?.parse()?;
     assert_eq!(packets, COUNT, "our mark in place of the other one in our bits, and their bits as they were");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn who_else_uses_our_bits_is_said() -> Result<()> {
+    let wire = Wire::new()?;
+    let said = || -> Result<Vec<String>> {
+        let collector = Running::start(&wire.a.place, options())?;
+        let missing = collector.started.missing.clone();
+        collector.stop()?;
+        Ok(missing.into_iter().filter(|sentence| sentence.starts_with("marks ")).collect())
+    };
+    wire.a.place.ip("rule add fwmark 0x1/0xff table 100")?;
+    assert_eq!(said()?, [""; 0], "those are others");
+    wire.a.place.ip("rule add fwmark 0xca6c table 101 priority 77")?;
+    wire.a.place.ip("link add cali12 type dummy")?;
+    let said = said()?;
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(
+        said[0].contains("Calico (cali12)") && said[1].contains("`ip rule` 77 compares the whole mark"),
+        "{said:?}"
+    );
     Ok(())
 }

@@ -236,9 +236,11 @@ fn processes_that_live_for_one_datagram_are_their_groups() -> Result<()> {
     let mut lab = Lab::new()?;
     let _taking = Host::new(lab.peer(), &[PORT])?;
     let to = std::net::SocketAddrV4::new(lab.peer().v4, PORT);
-    {
+    // The programs count as long as somebody says so: a thousand processes may take longer on a busy machine.
+    for _ in 0..10 {
+        lab.attached.datapath.renew()?;
         let _there = lab.host().place.enter()?;
-        lab.group.send_once_each(PROCESSES, to)?;
+        lab.group.send_once_each(PROCESSES / 10, to)?;
     }
     assert_all_of(&mut lab.attached, UNIT, 0, PROCESSES.into())
 }

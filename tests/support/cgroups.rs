@@ -1,29 +1,31 @@
-//! Cgroups of a test's own, and what is told of them.
-#![expect(
-    unsafe_code,
-    reason = "a thread leaves the namespaces of its process, which the library leaves to the caller"
-)]
+//! Cgroups of a test's own, and processes in them: some [ground](Ground) below which anything may be made, and single
+//! [cgroups](Cgroup) where an engine would make them. [`crate::groups`] has those that sockets are made in.
 
 use std::{
-    collections::BTreeMap,
     fs,
+    io::{BufRead as _, BufReader, ErrorKind, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{self, Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
-use anyhow::{Context as _, ensure};
-use collector_user::host::cgroups::{
-    Change,
-    hierarchy::{Hierarchy, Place},
-    tree::Tree,
-};
-use rustix::{
-    mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount},
-    thread::UnshareFlags,
-};
-use tokio::{runtime::Runtime, time::timeout};
+use anyhow::Context as _;
+use collector_user::host::cgroups::hierarchy::{self, Hierarchy};
 
-use crate::{PATIENCE, Result, netns::unique, privilege};
+use crate::{
+    Result,
+    netns::{Place, unique},
+    privilege,
+};
+
+/// Where the hierarchy of cgroup v2 is mounted.
+pub(crate) fn root() -> Result<PathBuf> {
+    let hierarchy::Place::Mounted(root) = Hierarchy::find()?.place().clone() else {
+        anyhow::bail!("kernel tests want a mount of cgroup2")
+    };
+    Ok(root)
+}
 
 /// A cgroup of the test's own below the root; removed with all in it when this is dropped.
 #[derive(Debug)]
@@ -36,11 +38,8 @@ impl Ground {
     /// A new one.
     pub fn new() -> Result<Self> {
         privilege::check()?;
-        let Place::Mounted(root) = Hierarchy::find()?.place().clone() else {
-            anyhow::bail!("kernel tests want a mount of cgroup2")
-        };
         let name = unique("t");
-        let directory = root.join(&name);
+        let directory = root()?.join(&name);
         fs::create_dir(&directory).with_context(|| format!("making {}", directory.display()))?;
         Ok(Self { directory, told: format!("/{name}") })
     }
@@ -116,135 +115,97 @@ impl Drop for Guest {
     }
 }
 
-/// What was told of one cgroup.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Story {
-    /// Where it is.
-    pub path: String,
-    /// Whether processes were there: when it was told, and each time that this changed.
-    pub populated: Vec<bool>,
-    /// It has gone.
-    pub gone: bool,
+/// A name of a container as engines give them: 64 hexadecimal digits, no two alike.
+pub fn container_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{:06x}{number:06x}{:052x}", process::id(), 0xC0_FFEE)
 }
 
-/// Follows cgroups, and watches that each is told once and in order.
-pub struct Follower {
-    runtime: Runtime,
-    /// The tree.
-    pub tree: Tree,
-    /// What was told, by id.
-    pub stories: BTreeMap<u64, Story>,
+/// A cgroup; removed when this is dropped, with those that were made on the way to it, where they are empty.
+#[derive(Debug)]
+pub struct Cgroup {
+    made: Vec<PathBuf>,
 }
 
-impl Follower {
-    /// Begins to follow; what is there already is told.
-    pub fn new() -> Result<Self> {
-        Self::of(Hierarchy::find()?)
-    }
-
-    /// The same, of a hierarchy that was found.
-    pub fn of(hierarchy: Hierarchy) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let tree = runtime.block_on(async { Tree::follow(hierarchy) })?;
-        let story = |populated, path| Story { path, populated: vec![populated], gone: false };
-        let stories = tree.all().into_iter().map(|found| (found.id, story(found.populated, found.path)));
-        Ok(Self { stories: stories.collect(), runtime, tree })
-    }
-
-    /// Follows until what was told is as wanted.
-    pub fn until(&mut self, wanted: impl Fn(&Self) -> bool) -> Result<()> {
-        while !wanted(self) {
-            let next = async { timeout(PATIENCE, self.tree.next()).await };
-            let told = self.runtime.block_on(next).context("nothing more is told of cgroups")??;
-            ensure!(!told.is_empty(), "nothing was told");
-            self.write(told)?;
-        }
-        Ok(())
-    }
-
-    /// Looks at everything, without reading a notice before.
-    pub fn rescan(&mut self) -> Result<()> {
-        let told = self.tree.rescan()?;
-        self.write(told)
-    }
-
-    fn write(&mut self, told: Vec<Change>) -> Result<()> {
-        for change in told {
-            match change {
-                Change::Made(made) => {
-                    let parent = made.path.rsplit_once('/').map_or("", |(parent, _)| parent);
-                    let has_parent = parent.is_empty()
-                        || self.stories.values().any(|story| story.path == parent && !story.gone);
-                    ensure!(has_parent, "{made:?} is told before its parent");
-                    let story =
-                        Story { path: made.path.clone(), populated: vec![made.populated], gone: false };
-                    ensure!(self.stories.insert(made.id, story).is_none(), "{made:?} is told twice");
-                }
-                Change::Populated { id, populated } => {
-                    let story = self.living(id)?;
-                    ensure!(story.populated.last() != Some(&populated), "{id} is told the same twice");
-                    story.populated.push(populated);
-                }
-                Change::Gone { id, path } => {
-                    let story = self.living(id)?;
-                    story.gone = true;
-                    ensure!(story.path == path, "{id} is gone from {path}, and was at {}", story.path);
-                    let is_left = |other: &Story| !other.gone && other.path.starts_with(&format!("{path}/"));
-                    ensure!(!self.stories.values().any(is_left), "{path} is gone before what is in it");
-                }
+impl Cgroup {
+    /// Makes one by its path below the hierarchy's root.
+    pub fn new(path: &str) -> Result<Self> {
+        let mut place = root()?;
+        let mut made = Vec::new();
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            place.push(name);
+            match fs::create_dir(&place) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                done => done.with_context(|| format!("{} cannot be made", place.display()))?,
             }
+            made.push(place.clone());
         }
-        Ok(())
+        Ok(Self { made })
     }
 
-    fn living(&mut self, id: u64) -> Result<&mut Story> {
-        let story = self.stories.get_mut(&id).filter(|story| !story.gone);
-        story.with_context(|| format!("{id} is not there, and something is told of it"))
+    /// Its directory.
+    pub fn directory(&self) -> &Path {
+        self.made.last().map_or(Path::new(""), PathBuf::as_path)
     }
 
-    /// What was told of those at a path, the oldest first.
-    pub fn at(&self, path: &str) -> Vec<&Story> {
-        self.stories.values().filter(|story| story.path == path).collect()
+    /// What the kernel calls it by.
+    pub fn id(&self) -> Result<u64> {
+        Ok(fs::metadata(self.directory())?.ino())
     }
 
-    /// How many were told below a path, and how many of these to have gone.
-    pub fn below(&self, path: &str) -> (usize, usize) {
-        let below = self.stories.values().filter(|story| story.path.starts_with(path));
-        below.fold((0, 0), |(told, gone), story| (told + 1, gone + usize::from(story.gone)))
+    /// Removes it, which has to be empty.
+    pub fn remove(&self) -> Result<()> {
+        Ok(fs::remove_dir(self.directory())?)
     }
 }
 
-/// What is hidden from a thread that has a mount namespace of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Hidden {
-    /// `/sys`, as under `ip netns exec`.
-    Sysfs,
-    /// The host's first process besides.
-    First,
-    /// The same, in a cgroup namespace of its own.
-    Host,
-}
-
-/// Runs something in such a thread.
-pub fn hiding<T: Send>(hidden: Hidden, run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let leave = || -> Result<()> {
-        let of_cgroups = if hidden == Hidden::Host { UnshareFlags::NEWCGROUP } else { UnshareFlags::empty() };
-        // SAFETY: no descriptors are unshared, and nothing else runs in this thread.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS | of_cgroups) }?;
-        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-        unmount("/sys", UnmountFlags::DETACH)?;
-        if hidden >= Hidden::First {
-            mount("none", "/proc/1", "tmpfs", MountFlags::empty(), None)?;
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Another test may have one below the same.
+        for place in self.made.iter().rev() {
+            let _ = fs::remove_dir(place);
         }
-        Ok(())
-    };
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| leave().and_then(|()| run()));
-        thread.join().map_err(|_panic| anyhow::anyhow!("the thread with its own mounts has panicked"))?
-    })
+    }
 }
 
-/// Takes `/proc` away from such a thread.
-pub fn hide_proc() -> Result<()> {
-    Ok(unmount("/proc", UnmountFlags::DETACH)?)
+/// A process in a cgroup and a network namespace; ended when this is dropped.
+#[derive(Debug)]
+pub struct Resident {
+    child: Child,
+}
+
+impl Resident {
+    /// Starts one, and returns once it is there.
+    pub fn new(cgroup: &Cgroup, place: &Place) -> Result<Self> {
+        // First there, then in the namespace, as container engines do.
+        let line = format!(
+            "echo 0 >{}/cgroup.procs && exec ip netns exec {} cat",
+            cgroup.directory().display(),
+            place.name()
+        );
+        let mut command = Command::new("sh");
+        command.args(["-c", &line]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut resident = Self { child: command.spawn()? };
+        let Child { stdin: Some(stdin), stdout: Some(stdout), .. } = &mut resident.child else {
+            unreachable!("both were asked for")
+        };
+        stdin.write_all(b"there\n")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        anyhow::ensure!(line == "there\n", "no process could be put into {}", cgroup.directory().display());
+        Ok(resident)
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Resident {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

@@ -10,10 +10,12 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use collector_user::{
     collector::memory::Recorder,
-    daemon::{self, Options, Started, trace::Tracer},
+    config::Discover,
+    daemon::{self, Options, Started, inquiry::Inquirer, trace::Tracer},
     event::{Event, Status},
     pu::registry::Declared,
 };
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -49,14 +51,22 @@ pub struct Finished {
     pub events: Vec<Event>,
     /// What the interface that was asked for counted while the daemon did.
     pub link: LinkCounters,
+    /// The time that its thread had of a CPU.
+    pub cpu: Duration,
 }
 
-/// Options under which nothing falls due by time: one record for each flow, when it ends or is cut off.
+/// Options under which nothing falls due by time: one record for each flow, when it ends or is cut off. Nothing is found by
+/// itself: other tests have cgroups on the same host.
 pub fn options() -> Options {
-    Options { flow_interval: NEVER, counter_interval: NEVER, ..Options::default() }
+    Options { flow_interval: NEVER, counter_interval: NEVER, discover: Discover::Off, ..Options::default() }
 }
 
-/// The same, but counters are reported all the time, at which a daemon can be [held](Running::hold).
+/// The same, and units are found by themselves.
+pub fn discovering() -> Options {
+    Options { discover: Discover::On, ..options() }
+}
+
+/// As [`options`], but counters are reported all the time, at which a daemon can be [held](Running::hold).
 pub fn often() -> Options {
     Options { counter_interval: Duration::from_millis(20), ..options() }
 }
@@ -70,6 +80,7 @@ pub fn declared(id: &str, interfaces: &[&str], ranges: &[String]) -> Result<Decl
         interfaces: interfaces.iter().map(ToString::to_string).collect(),
         side: None,
         ranges: ranges.iter().map(|range| Ok(range.parse()?)).collect::<Result<_>>()?,
+        ..Declared::default()
     })
 }
 
@@ -94,7 +105,12 @@ impl Running {
         };
         let thread = thread::Builder::new().name("collector".to_owned()).spawn(work)?;
         let mut running = Self {
-            started: Started { interfaces: Vec::new(), missing: Vec::new(), tracer: Tracer::default() },
+            started: Started {
+                interfaces: Vec::new(),
+                missing: Vec::new(),
+                tracer: Tracer::default(),
+                inquirer: Inquirer::default(),
+            },
             recorder,
             said,
             gate,
@@ -173,5 +189,6 @@ fn run(
     }))?;
     let link = read()?.since(&before?);
     let Gated(recorder, _) = collector;
-    Ok(Finished { status, events: recorder.events(), link })
+    let cpu = Duration::try_from(clock_gettime(ClockId::ThreadCPUTime))?;
+    Ok(Finished { status, events: recorder.events(), link, cpu })
 }

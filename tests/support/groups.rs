@@ -30,6 +30,14 @@ impl Group {
         Ok(Self { path })
     }
 
+    /// Makes one by its path below the root. What lies above it has to be made before.
+    pub fn named(path: &str) -> Result<Self> {
+        privilege::check()?;
+        let path = root()?.join(path);
+        fs::create_dir(&path).with_context(|| format!("no group {}", path.display()))?;
+        Ok(Self { path })
+    }
+
     /// Its id: the inode of its directory.
     pub fn id(&self) -> Result<u64> {
         Ok(fs::metadata(&self.path)?.ino())

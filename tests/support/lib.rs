@@ -5,9 +5,10 @@
 //!   containers.
 //! - [`traffic`]: what goes over the wires, and what the kernel's sockets say of it; [`talk`]: questions and answers;
 //!   [`frames`]: frames made octet by octet; [`generated`]: frames by choice; [`second`]: a second reading of them.
-//! - [`collector`]: the daemon, running in a namespace, and what it [says](said) of itself, or [held] still; [`events`]: sums over what it reported; [`books`]: all that it
+//! - [`collector`]: the daemon, running in a namespace, and what it [says](said) of itself, or [held] still; [`events`]: sums over what it reported, and [`lives`] of units; [`books`]: all that it
 //!   has to report, to the last packet.
-//! - [`cgroups`]: cgroups of a test's own, and what is told of them.
+//! - [`cgroups`]: cgroups of a test's own, and what is told of them ([`follower`]).
+//! - [`engine`]: container engines, whose daemons are [`served`]; [`scratch`]: a directory of a test's own.
 //! - [`release`]: what the running kernel is too old for.
 //! - [`testrun`]: the programs, run on bytes; [`attached`]: the same on interfaces, and [`groups`], whose sockets they
 //!   meet there; [`filters`]: expressions for the packet filter.
@@ -23,20 +24,25 @@ pub mod books;
 pub mod cgroups;
 pub mod collector;
 pub mod command;
+pub mod engine;
 pub mod events;
 pub mod filters;
+pub mod follower;
 pub mod frames;
 pub mod generated;
 pub mod groups;
 pub mod held;
 pub mod lab;
+pub mod lives;
 pub mod measure;
 pub mod netns;
 pub mod privilege;
 pub mod program;
 pub mod release;
 pub mod said;
+pub mod scratch;
 pub mod second;
+pub mod served;
 pub mod site;
 pub mod talk;
 pub mod testrun;

@@ -58,6 +58,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// The one that has this name below `/run/netns`.
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_owned() }
+    }
+
     /// Its name below `/run/netns`.
     pub fn name(&self) -> &str {
         &self.name

@@ -62,6 +62,12 @@ impl Talk {
         }
     }
 
+    /// Datagrams that are answered with the same.
+    pub fn answered(source: SocketAddr, destination: SocketAddr, count: u64, size: usize) -> Self {
+        let all = datagrams(source.ip(), count, size);
+        Self { back: all, ..Self::one_way(source, destination, count, size) }
+    }
+
     /// The same where its addresses are translated.
     #[must_use]
     pub fn between(self, source: SocketAddr, destination: SocketAddr) -> Self {
@@ -113,8 +119,7 @@ pub fn ask(socket: &UdpSocket, count: u64, size: usize) -> Result<Talk> {
         let length = socket.recv(&mut answer).with_context(|| format!("{destination} does not answer"))?;
         ensure!(answer[..length] == vec![number as u8; size], "another answer: {:?}", &answer[..length]);
     }
-    let all = datagrams(source.ip(), count, size);
-    Ok(Talk { protocol: UDP, vlan: 0, source, destination, forth: all, back: all, begun: 1 })
+    Ok(Talk::answered(source, destination, count, size))
 }
 
 /// Both at once: 100 questions of 100 octets to where the host answers.
@@ -162,6 +167,11 @@ pub fn connect(
     listening: SocketAddr,
 ) -> Result<Connected> {
     let listener = server.within(|| TcpListener::bind(listening).with_context(|| listening.to_string()))?;
+    connect_to(client, from, to, listener)
+}
+
+/// The same, where somebody listens already.
+pub fn connect_to(client: &Place, from: IpAddr, to: SocketAddr, listener: TcpListener) -> Result<Connected> {
     let client = client.within(|| {
         let family = if from.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
@@ -253,6 +263,13 @@ pub fn transfer(
     connected.ask()?;
     let seen_as = connected.seen_as;
     Ok((connected.close()?, seen_as))
+}
+
+/// The same, where somebody listens already.
+pub fn transfer_to(client: &Place, from: IpAddr, to: SocketAddr, listener: TcpListener) -> Result<Talk> {
+    let mut connected = connect_to(client, from, to, listener)?;
+    connected.ask()?;
+    connected.close()
 }
 
 /// Sets the mark of all that a socket sends.

@@ -24,6 +24,6 @@ mod mock;
 use collector_user::{aggregate::booking::HostEnd, drain::decode::FlowId};
 
 /// For flows at an uplink, which have no end on this host beside their unit's.
-fn nobody(id: &FlowId) -> HostEnd {
+fn nobody(id: &FlowId, _: u16) -> HostEnd {
     panic!("asked for the host's end of {id:?}");
 }
