@@ -74,6 +74,8 @@ impl Vm {
             "programs::",
             "drops::what_nobody_listens_for",
             "xdp::a_declared_range",
+            "found::a_container_is_found",
+            "services::what_a_services",
             "stacked::",
             "offloaded::",
             "tunnels::",
