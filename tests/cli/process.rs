@@ -66,7 +66,9 @@ impl Wire {
     /// on this machine is no matter of a test.
     pub(crate) fn collector(&self, args: &[&str]) -> Command {
         let mut command = self.verb("run", args);
-        command.args(["--discover", "off"]);
+        if !args.contains(&"--discover") {
+            command.args(["--discover", "off"]);
+        }
         command
     }
 

@@ -119,7 +119,7 @@ fn who_else_uses_our_bits_is_said() -> Result<()> {
     wire.a.place.ip("rule add fwmark 0x1/0xff table 100")?;
     assert_eq!(said()?, [""; 0], "those are others");
     wire.a.place.ip("rule add fwmark 0xca6c table 101 priority 77")?;
-    wire.a.place.ip("link add cali12 type dummy")?;
+    wire.a.place.ip("link add cali12 type veth peer name c12")?;
     let said = said()?;
     assert_eq!(said.len(), 2, "{said:?}");
     assert!(

@@ -257,7 +257,9 @@ impl Engine {
         let name = unique("said");
         let pipe = self.scratch.text(&name);
         crate::command::run("mkfifo", &[&pipe])?;
-        let said = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&pipe)?;
+        // With an end to write to of our own, it has no end between two starts.
+        let said =
+            fs::OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&pipe)?;
         let volume = format!("{pipe}:/said");
         let options: Vec<_> = ["--volume", &volume].into_iter().chain(options.iter().copied()).collect();
         let mut serving = Serving { id: self.start(&options, SERVES, &[])?, said };
