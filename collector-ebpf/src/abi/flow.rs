@@ -343,10 +343,18 @@ pub struct Identity {
     /// [`HOST_END`](how::HOST_END) the host's end, of a loopback flow the remote one. 0 where there is none, or it was not
     /// asked for: programs that know no control groups leave that to user space.
     pub host_pu: u16,
+    /// The policy sets that [`verdict`](Self::verdict) was found under, of the unit and of the unit at the other end; 0
+    /// where that has none. Another set of a unit's by now makes the verdict stale.
+    pub sets: [u32; 2],
+    /// What the policies say of the flow: a [verdict](super::policy::verdict).
+    pub verdict: u32,
+    /// Who owns the socket at the local end: its user id and 1, so that 0 is nobody whose id is known.
+    pub user: u32,
 }
 
-layout!(Identity, 32, {
+layout!(Identity, 48, {
     first_ns: 0, fins: 8, generation: 16, swap: 20, pu: 24, how: 26, ended: 27, newcomer: 28, decided: 29, host_pu: 30,
+    sets: 32, verdict: 40, user: 44,
 });
 
 #[cfg(test)]

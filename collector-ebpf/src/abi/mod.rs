@@ -21,6 +21,7 @@ pub mod flow;
 pub mod layout;
 pub mod network;
 pub mod packet;
+pub mod policy;
 pub mod pu;
 pub mod report;
 pub mod trace;
@@ -29,10 +30,10 @@ pub mod xdp;
 use layout::Layout;
 
 /// The version of this contract. User space refuses an object that was built for another one.
-pub const VERSION: u32 = 11;
+pub const VERSION: u32 = 12;
 
 /// The layout of every type of the contract, in the order of the files.
-pub fn layouts() -> [&'static Layout; 30] {
+pub fn layouts() -> [&'static Layout; 34] {
     [
         &control::Control::LAYOUT,
         &control::Anchor::LAYOUT,
@@ -57,6 +58,10 @@ pub fn layouts() -> [&'static Layout; 30] {
         &flow::TableKey6::LAYOUT,
         &flow::TableCounts::LAYOUT,
         &flow::Identity::LAYOUT,
+        &policy::UnitPolicy::LAYOUT,
+        &policy::RemoteKey::LAYOUT,
+        &policy::ServiceKey::LAYOUT,
+        &policy::ClassesKey::LAYOUT,
         &packet::PacketRecord::LAYOUT,
         &pu::Role::LAYOUT,
         &pu::FreeUnit::LAYOUT,

@@ -300,6 +300,9 @@ fn begin<K: Key>(skb: Skb, packet: &Packet, attribution: Attribution) -> (u8, Be
     identity.newcomer = 1;
     identity.decided = u8::from(packet.is_leaving());
     identity.host_pu = attribution.host_pu;
+    identity.sets = [0; 2];
+    identity.verdict = 0;
+    identity.user = 0;
     match K::newcomers().insert(packet.key(), &*identity, u64::from(BPF_NOEXIST)) {
         Ok(()) => {}
         Err(EEXIST) => return (how, Begun::Lost),

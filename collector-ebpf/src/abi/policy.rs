@@ -1,0 +1,86 @@
+//! Policies as the programs see them: compiled to classes, looked up at a flow's first packet.
+//!
+//! User space gives each list of rules that some unit has in one direction a number, its *set*. What a set's rules do not
+//! tell apart is one *class*: of remote addresses, and of services (protocol and port). A flow costs at most four look-ups:
+//! the unit's set, the remote address's class in it, the service's class in it, and the verdict on both.
+//!
+//! The number of a set is never used for other rules as long as a flow may remember it: so a flow knows by its
+//! [`Identity::sets`](super::flow::Identity::sets) that its verdict is stale, and a reload needs no pause.
+
+use super::layout::layout;
+
+/// Index of what the remote end opened.
+pub const INCOMING: usize = 0;
+/// Index of what the local end opened.
+pub const OUTGOING: usize = 1;
+
+/// The policies of a unit: the entry of the array `POLICIES` at the unit's index. All zero where it has none.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnitPolicy {
+    /// The set of rules, by direction ([`INCOMING`], [`OUTGOING`]); 0 where the unit has no rules in it, so that everything
+    /// is accepted by default.
+    pub sets: [u32; 2],
+    /// What is done where no rule of the set matches: a [`verdict`](mod@verdict), by direction.
+    pub otherwise: [u32; 2],
+}
+
+layout!(UnitPolicy, 16, { sets: 0, otherwise: 8 });
+
+/// The data of a key of the longest-prefix trie `REMOTES`, whose values are classes (`u32`, from 1 on). A prefix's length
+/// counts the set's 32 bits, too. An address without an entry is of class 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RemoteKey {
+    /// The set, native byte order: it is looked up whole.
+    pub set: u32,
+    /// The address, IPv4 as `::ffff:a.b.c.d`.
+    pub address: [u8; 16],
+}
+
+layout!(RemoteKey, 20, { set: 0, address: 4 });
+
+/// The data of a key of the longest-prefix trie `SERVICES`, whose values are classes (`u32`, from 1 on). A prefix's length
+/// counts the set's 32 bits, too: 32 is every protocol, 48 every port of one. A service without an entry is of class 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ServiceKey {
+    /// The set, native byte order: it is looked up whole.
+    pub set: u32,
+    /// The IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub _pad: u8,
+    /// The port of the end that did not open the flow, network byte order; type and code of an ICMP message, in that order;
+    /// zero where the protocol has neither.
+    pub port: [u8; 2],
+}
+
+layout!(ServiceKey, 8, { set: 0, protocol: 4, _pad: 5, port: 6 });
+
+/// The key of the hash `VERDICTS`, whose values are [verdicts](mod@verdict). Without an entry, the unit's
+/// [`otherwise`](UnitPolicy::otherwise) is the verdict.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ClassesKey {
+    /// The set.
+    pub set: u32,
+    /// The remote address's class in it.
+    pub remote: u16,
+    /// The service's class in it.
+    pub service: u16,
+}
+
+layout!(ClassesKey, 8, { set: 0, remote: 4, service: 6 });
+
+/// What the policies say of a flow, in one number.
+pub mod verdict {
+    /// The number that user space knows action and policy ids by; 0 is "accepted, for no rule says anything".
+    pub const NUMBER: u32 = 0xFFFF;
+    /// It is rejected, and the packet is to be dropped: policies are enforced.
+    pub const DROP: u32 = 1 << 16;
+    /// It is rejected, whether that is enforced or not.
+    pub const REJECT: u32 = 1 << 17;
+    /// The flow began before anyone looked, so that its direction is a guess: it is accepted whatever the rules say.
+    pub const GUESSED: u32 = 1 << 18;
+}
