@@ -1,14 +1,13 @@
 //! How far the verifier has to look.
 
-use anyhow::Context as _;
-use collector_tests::{
-    Result, release,
-    testrun::{Datapath, Hook},
-};
+use anyhow::ensure;
+use collector_tests::{Result, filters, release, testrun::Datapath};
 use collector_user::kernel::settings::Settings;
 
 /// The first version that tells (`verified_insns`).
 const TELLS: (u32, u32) = (5, 16);
+/// Both at TC, that at XDP, and that at the drops' tracepoint.
+const PROGRAMS: usize = 4;
 
 /// `cargo xtask vm` compares the numbers with those of `data/verified.txt`.
 #[test]
@@ -19,12 +18,13 @@ fn the_verifier_says_how_many_instructions_it_looked_at() -> Result<()> {
         return Ok(());
     }
     // With all that the daemon may ask for.
-    let settings = Settings { cgroups: true, ..Settings::default() };
+    let filter = Some(filters::of("tcp port 443")?);
+    let settings = Settings { cgroups: true, xdp: true, filter, ..Settings::default() };
     let mut datapath = Datapath::load_without_lease(&settings)?;
-    for hook in Hook::BOTH {
-        let info = datapath.programs.classifier(hook.program())?.info()?;
-        let count = info.verified_instruction_count().context("the kernel does not tell")?;
-        println!("VERIFIED {} {count}", hook.program());
+    let verified = datapath.programs.verified();
+    ensure!(verified.len() == PROGRAMS, "not of every program: {verified:?}");
+    for (program, count) in verified {
+        println!("VERIFIED {program} {count}");
     }
     Ok(())
 }
