@@ -91,12 +91,28 @@ fn assert_dropped(finished: &Finished, unit: &str, reasons: &[&str], class: Drop
     }
 }
 
+/// Says what each drop was, as this kernel tells it: what a run of `cargo xtask vm` is read for.
+#[expect(clippy::print_stdout, reason = "the rows are for who runs the test")]
+fn told(finished: Finished) -> Finished {
+    for row in &finished.status.drops {
+        println!(
+            "DROPPED {} {:?} {} of {:?}, {}",
+            row.packets,
+            row.kernel_reason,
+            row.class.text(),
+            row.puid,
+            row.place
+        );
+    }
+    finished
+}
+
 /// Two hosts; the daemon counts on the first. What `cause` does there is dropped.
 pub(crate) fn caused(cause: impl FnOnce(&Wire) -> Result<()>) -> Result<Finished> {
     let wire = Wire::new()?;
     let collector = Running::start(&wire.a.place, options())?;
     cause(&wire)?;
-    collector.stop()
+    collector.stop().map(told)
 }
 
 #[test]
@@ -250,7 +266,7 @@ fn what_cannot_go_on() -> Result<()> {
     between.send(Packet { ttl: 1, ..on }, 11)?;
     between.send(Packet { size: 1200, ..on }, 22)?;
     between.send(between.packet(Ipv4Addr::new(203, 0, 113, 1)), 33)?;
-    let finished = collector.stop()?;
+    let finished = told(collector.stop()?);
     assert_balanced(&finished);
     if release::is_at_least((6, 12)) {
         assert_dropped(&finished, "forwarded", &["IP_INHDR"], DropClass::Malformed, 11);
@@ -296,7 +312,7 @@ fn whom_nobody_answers_for() -> Result<()> {
         between.place().within(|| Ok(TcpStream::connect_timeout(&(nobody, 9).into(), PATIENCE)))?;
     let unreachable = connected.is_err_and(|error| error.kind() == ErrorKind::HostUnreachable);
     ensure!(unreachable, "the host hears nothing of it");
-    let finished = collector.stop()?;
+    let finished = told(collector.stop()?);
     assert_balanced(&finished);
     let reasons = ["NEIGH_FAILED"];
     if release::is_at_least((5, 18)) {
@@ -365,7 +381,7 @@ fn what_finds_a_full_queue() -> Result<()> {
             is_full()?;
         }
         let said = send()? - before;
-        let finished = collector.stop()?;
+        let finished = told(collector.stop()?);
         assert!(said > 50, "the queue is short: {said}");
         assert_dropped(&finished, "host", &["QDISC_DROP", "QDISC_OVERLIMIT"], DropClass::Resource, said);
         let queues: Vec<_> =
