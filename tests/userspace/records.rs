@@ -103,6 +103,8 @@ fn counted(id: FlowId, received: u64, sent: u64, begun: u64) -> FlowDelta {
         tcp_flags: [0; 2],
         how: how::LOCAL_INITIATED,
         host_pu: 0,
+        verdict: 0,
+        rejected: [0; 2],
     }
 }
 

@@ -92,6 +92,7 @@ impl Scribe {
             tunnel,
             tunnel_id,
             vlan: if id.boundary < FIRST_BOUNDARY { id.boundary } else { 0 },
+            rejected_packets: flow.rejected.iter().sum(),
             dropped_packets: 0,
             kernel_reason: self.nothing.clone(),
             drop_place: self.nothing.clone(),

@@ -142,6 +142,7 @@ impl Daemon<'_> {
             unparsed: unparsed.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
             looped: kernel.looped,
             second_pass: kernel.second_pass,
+            rejected: kernel.rejected,
             table_full: kernel.table_full,
             rate_limited: kernel.rate_limited,
             reserve_failed: kernel.reserve_failed,

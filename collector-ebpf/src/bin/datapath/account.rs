@@ -28,16 +28,21 @@ use crate::{
 /// `PACKET_LOOPBACK` (`include/uapi/linux/if_packet.h`): a copy of own multicast or broadcast.
 const PACKET_LOOPBACK: u32 = 5;
 
-/// Counts one socket buffer.
+/// `TC_ACT_UNSPEC`, which is also TCX's `TCX_NEXT`: go on with the next program, or accept.
+pub(crate) const PASS_ON: i32 = -1;
+/// `TC_ACT_SHOT`, which is also TCX's `TCX_DROP`: no other program sees the packet.
+const DROP: i32 = 2;
+
+/// Counts one socket buffer; what becomes of it.
 #[inline(always)]
-pub(crate) fn run<const EGRESS: bool>(skb: Skb) {
-    let Some(control) = control() else { return };
+pub(crate) fn run<const EGRESS: bool>(skb: Skb) -> i32 {
+    let Some(control) = control() else { return PASS_ON };
     // SAFETY: no arguments, no memory.
     let now = unsafe { bpf_jiffies64() };
     // SAFETY: the entry is live; its ledger is this CPU's own.
     let word = unsafe {
         if now >= (&raw const (*control).lease).read_volatile() {
-            return;
+            return PASS_ON;
         }
         (*control).ledger.seen += 1;
         word(control)
@@ -46,7 +51,7 @@ pub(crate) fn run<const EGRESS: bool>(skb: Skb) {
     if !EGRESS && unsafe { (*skb).pkt_type } == PACKET_LOOPBACK {
         // It lost its Ethernet header on the way, and was counted when it was sent.
         looped();
-        return;
+        return PASS_ON;
     }
     // SAFETY: the kernel hands the program a live context.
     let role = role_of_index(unsafe { (*skb).ifindex });
@@ -65,9 +70,15 @@ pub(crate) fn run<const EGRESS: bool>(skb: Skb) {
         _ => Hot::Missed,
     };
     let outcome = match counted {
-        Hot::Counted(pu) => Outcome { pu, marked: pu, family: 0 },
-        _ if EGRESS => cold::egress(skb),
-        _ => cold::ingress(skb),
+        Hot::Counted(pu) => Outcome { pu, marked: pu, family: 0, dropped: false },
+        _ => {
+            let outcome = if EGRESS { cold::egress(skb) } else { cold::ingress(skb) };
+            if outcome.dropped {
+                // The drop program reports it.
+                return DROP;
+            }
+            outcome
+        }
     };
     // SAFETY: the entry is live. User space writes it by one aligned store; a volatile read is one load.
     if unsafe { (&raw const (*control).captured).read_volatile() } != 0 && outcome.pu != 0 {
@@ -75,6 +86,7 @@ pub(crate) fn run<const EGRESS: bool>(skb: Skb) {
     }
     // Last, so that a report shows the mark as it was found.
     mark(skb, outcome.marked);
+    PASS_ON
 }
 
 /// This CPU's entry of the control map.

@@ -1,0 +1,61 @@
+//! A packet that a policy rejects, and that is dropped: counted, and signed for the drop program to know it by.
+//!
+//! The flow never holds a slot while it is rejected, so each of its packets comes here and the steady state knows nothing
+//! of policies. What came in by an interface is counted as that counts it, in the flow and in its unit; what was about to
+//! leave never does, so it is counted as rejected and nothing else.
+
+use collector_ebpf::abi::packet::end;
+
+use crate::{
+    Skb, account, count, family::Key, identity::Who, packet::Wire, read::Packet, report, settings::SIGNATURE,
+    slot,
+};
+
+/// Counts the packet, and signs it. 0.
+#[inline(never)]
+pub(crate) fn count<K: Key>(skb: Skb, packet: &Packet, who: u64) -> u32 {
+    // It may have been accepted before in this epoch.
+    slot::leave::<K>(packet);
+    let wire = packet.wire(skb);
+    let in_flow =
+        !Who::unpack(who).refused && slot::into_table::<K>(packet, who, wire.packets, wire.bytes) != 0;
+    report::if_pressed(skb);
+    for_units(skb, packet, Who::unpack(who), wire, in_flow);
+    sign(skb, packet, Who::unpack(who));
+    0
+}
+
+#[inline(always)]
+fn for_units(skb: Skb, packet: &Packet, who: Who, wire: Wire, in_flow: bool) {
+    let direction = packet.direction();
+    let (pu, direction_there) =
+        if who.is_by_other() { (who.host_pu, 1 - direction) } else { (who.pu, direction) };
+    count::count_rejected(pu, direction_there, wire.packets);
+    if packet.is_leaving() {
+        if !who.refused {
+            count::ledger(|ledger| ledger.rejected += 1);
+        }
+        if let Some(control) = account::control() {
+            // The interface does not count it.
+            // SAFETY: the entry is live, and this CPU's own.
+            unsafe { account::cross::<true>(control, skb, &packet.role, -1) };
+        }
+    } else if !in_flow {
+        count::count_flowless(who.pu, direction, wire);
+    }
+}
+
+/// Writes to the buffer's control block, which nobody reads any more but the drop program, who has rejected it: what is
+/// dropped is told apart from what programs of others drop, and needs no second look for whose it is.
+#[inline(always)]
+fn sign(skb: Skb, packet: &Packet, who: Who) {
+    let signature = SIGNATURE.load();
+    let end = if packet.sent() { end::SOURCE } else { end::DESTINATION };
+    // SAFETY: the kernel hands the program a live context, whose control block it may write.
+    unsafe {
+        (*skb).cb[0] = signature as u32;
+        (*skb).cb[1] = (signature >> 32) as u32;
+        (*skb).cb[2] = u32::from(who.number()) | u32::from(who.pu) << 16;
+        (*skb).cb[3] = end.into();
+    }
+}
