@@ -414,6 +414,9 @@ impl Datapath {
             direction.bytes -= before.bytes;
             direction.skbs -= before.skbs;
         }
+        for (direction, before) in unit.rejected.iter_mut().zip(before.rejected) {
+            *direction -= before;
+        }
         unit.flows -= before.flows;
         unit.rate_limited -= before.rate_limited;
         unit.reserve_failed -= before.reserve_failed;

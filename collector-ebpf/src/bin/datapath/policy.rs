@@ -71,7 +71,7 @@ impl Units {
     /// The unit at the other end on this host; 0 where that lies elsewhere. Programs that do not ask for control groups know
     /// no more of it than that it is this host.
     #[inline(always)]
-    fn other(self, rest: Rest) -> u16 {
+    pub(crate) fn other(self, rest: Rest) -> u16 {
         if self.host_pu == 0 && (self.how & how::HOST_END != 0 || rest.boundary == LOOPBACK_BOUNDARY) {
             index::HOST
         } else {

@@ -7,8 +7,8 @@
 use collector_ebpf::abi::packet::end;
 
 use crate::{
-    Skb, account, count, family::Key, identity::Who, packet::Wire, read::Packet, report, settings::SIGNATURE,
-    slot,
+    Skb, account, count, family::Key, identity::Who, packet::Wire, policy::Units, read::Packet, report,
+    settings::SIGNATURE, slot,
 };
 
 /// Counts the packet, and signs it. 0.
@@ -20,17 +20,21 @@ pub(crate) fn count<K: Key>(skb: Skb, packet: &Packet, who: u64) -> u32 {
     let in_flow =
         !Who::unpack(who).refused && slot::into_table::<K>(packet, who, wire.packets, wire.bytes) != 0;
     report::if_pressed(skb);
-    for_units(skb, packet, Who::unpack(who), wire, in_flow);
+    for_units::<K>(skb, packet, Who::unpack(who), wire, in_flow);
     sign(skb, packet, Who::unpack(who));
     0
 }
 
 #[inline(always)]
-fn for_units(skb: Skb, packet: &Packet, who: Who, wire: Wire, in_flow: bool) {
+fn for_units<K: Key>(skb: Skb, packet: &Packet, who: Who, wire: Wire, in_flow: bool) {
     let direction = packet.direction();
-    let (pu, direction_there) =
-        if who.is_by_other() { (who.host_pu, 1 - direction) } else { (who.pu, direction) };
-    count::count_rejected(pu, direction_there, wire.packets);
+    let Who { pu, how, host_pu, .. } = who;
+    let (whose, direction_there) = if who.is_by_other() {
+        (Units { pu, how, host_pu }.other(packet.key::<K>().rest()), 1 - direction)
+    } else {
+        (pu, direction)
+    };
+    count::count_rejected(whose, direction_there, wire.packets);
     if packet.is_leaving() {
         if !who.refused {
             count::ledger(|ledger| ledger.rejected += 1);
@@ -41,7 +45,7 @@ fn for_units(skb: Skb, packet: &Packet, who: Who, wire: Wire, in_flow: bool) {
             unsafe { account::cross::<true>(control, skb, &packet.role, -1) };
         }
     } else if !in_flow {
-        count::count_flowless(who.pu, direction, wire);
+        count::count_flowless(pu, direction, wire);
     }
 }
 
