@@ -58,8 +58,8 @@ impl UnitPolicy {
     }
 }
 
-/// The data of a key of the longest-prefix trie `REMOTES`, whose values are classes (`u32`, from 1 on). A prefix's length
-/// counts the set's 32 bits, too. An address without an entry is of class 0.
+/// The data of a key of the longest-prefix trie `REMOTES`, whose values are classes (`u32`). A prefix's length counts the
+/// set's 32 bits, too. An address without an entry is of class 0; so may be all of IPv4 within a prefix of IPv6.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RemoteKey {

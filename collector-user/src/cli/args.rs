@@ -13,10 +13,11 @@ use crate::{
     collector::stash::Aggregate,
     config::{
         Attach, Config, Discover, Drops, IfaceGlob, Interval, LogFormat, Output, OutputConfig, Socket,
-        TraceConfig, Tunnels, UnitGlob, Xdp,
+        TraceConfig, Tunnels, Xdp,
     },
     host::pcap::Filter,
     kernel::settings::Transport,
+    pu::unit_glob::UnitGlob,
 };
 
 pub use capture::CaptureArgs;

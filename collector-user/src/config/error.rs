@@ -10,11 +10,11 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{GlobError, IntervalError, SocketError, UnitGlobError};
+use super::{GlobError, IntervalError, SocketError};
 use crate::{
     error::with_causes,
     host::pcap::FilterError,
-    pu::{cgroup_glob::CgroupGlobError, registry::TooMany, trace::NoSuchUnit},
+    pu::{cgroup_glob::CgroupGlobError, registry::TooMany, trace::NoSuchUnit, unit_glob::UnitGlobError},
 };
 
 /// A configuration file that does not serve.

@@ -14,7 +14,6 @@ mod pu;
 mod show;
 mod socket;
 mod trace;
-mod unit_glob;
 
 use std::{fs::File, io::Read as _, path::Path};
 
@@ -27,10 +26,12 @@ pub use pu::PuConfig;
 use serde::Deserialize;
 pub use socket::{Socket, SocketError};
 pub use trace::{TraceConfig, TraceError};
-pub use unit_glob::{UnitGlob, UnitGlobError};
 
 use crate::{
-    collector::stash::Aggregate, host::pcap::Filter, kernel::settings::Transport, pu::trace::DEFAULT_SNAPLEN,
+    collector::stash::Aggregate,
+    host::pcap::Filter,
+    kernel::settings::Transport,
+    pu::{trace::DEFAULT_SNAPLEN, unit_glob::UnitGlob},
     sink::queue::DEFAULT_CAPACITY,
 };
 

@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use super::{inquiry::Inquirer, trace::Tracer};
 use crate::{
     collector::capture::PacketCapture,
-    config::{Discover, IfaceGlob, UnitGlob},
+    config::{Discover, IfaceGlob},
     event::InterfaceStatus,
     host::links::HostError,
     kernel::{
@@ -17,6 +17,7 @@ use crate::{
     pu::{
         registry::{Declared, TooMany},
         trace::{DEFAULT_SNAPLEN, NoSuchUnit, Wish},
+        unit_glob::UnitGlob,
     },
 };
 /// What the daemon is asked to do.
