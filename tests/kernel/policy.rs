@@ -51,14 +51,14 @@ fn with(settings: &Settings, sets: [Option<Set>; 2]) -> Result<Datapath> {
 }
 
 fn give(datapath: &mut Datapath, unit: u16, sets: [Option<Set>; 2]) -> Result<()> {
-    let mut directions = [0; 2];
-    for (direction, set) in directions.iter_mut().zip(sets) {
+    let mut policy = UnitPolicy { otherwise: [dropped(OTHERWISE); 2], ..UnitPolicy::default() };
+    for (number, set) in policy.sets.iter_mut().zip(sets) {
         if let Some(set) = set {
-            *direction = UnitPolicy::direction(set.number(), dropped(OTHERWISE));
+            *number = set.number();
             datapath.controller.policies().write(&set.entries())?;
         }
     }
-    Ok(datapath.controller.policies().give(unit, UnitPolicy { directions })?)
+    Ok(datapath.controller.policies().give(unit, policy)?)
 }
 
 fn run(datapath: &mut Datapath, hook: Hook, frame: &[u8]) -> Result<i32> {
@@ -370,8 +370,8 @@ fn a_flow_beyond_the_budget_is_rejected_all_the_same() -> Result<()> {
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn what_is_only_said_to_be_rejected_passes() -> Result<()> {
     let mut datapath = Datapath::load(&Settings::default())?;
-    let directions = [UnitPolicy::direction(1, rejected(OTHERWISE)); 2];
-    datapath.controller.policies().give(UNIT, UnitPolicy { directions })?;
+    let policy = UnitPolicy { sets: [1; 2], otherwise: [rejected(OTHERWISE); 2] };
+    datapath.controller.policies().give(UNIT, policy)?;
     datapath.controller.hold_policies(1);
     for ends in [ENDS_4, ENDS_6] {
         assert_eq!(run(&mut datapath, Hook::Ingress, &ends.tcp(SYN, 0))?, PASS_ON);

@@ -26,22 +26,42 @@ pub const MOST_SERVICES: u32 = 1 << 18;
 /// Entries that the hash `VERDICTS` takes where nothing else is said before it is made.
 pub const MOST_VERDICTS: u32 = 1 << 20;
 
-/// The policies of a unit: the entry of the array `POLICIES` at the unit's index. All zero where it has none.
-#[repr(C, align(8))]
+/// The policies of a unit. All zero where it has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnitPolicy {
-    /// By direction ([`INCOMING`], [`OUTGOING`]), in one word so that no run can see the one without the other: the set of
-    /// rules in the lower half, and in the upper one what is done where no rule of the set matches, a
-    /// [`verdict`](mod@verdict). 0 where the unit has no rules in it, so that everything is accepted by default.
+    /// The set of rules, by direction ([`INCOMING`], [`OUTGOING`]); 0 where the unit has no rules in it, so that everything
+    /// is accepted by default.
+    pub sets: [u32; 2],
+    /// What is done where no rule of the set matches: a [`verdict`](mod@verdict), by direction.
+    pub otherwise: [u32; 2],
+}
+
+impl UnitPolicy {
+    /// As the programs have them.
+    pub const fn entry(&self) -> PolicyEntry {
+        let ([incoming, outgoing], [otherwise_incoming, otherwise_outgoing]) = (self.sets, self.otherwise);
+        PolicyEntry {
+            directions: [
+                PolicyEntry::direction(incoming, otherwise_incoming),
+                PolicyEntry::direction(outgoing, otherwise_outgoing),
+            ],
+        }
+    }
+}
+
+/// The policies of a unit: the entry of the array `POLICIES` at the unit's index.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PolicyEntry {
+    /// By direction, in one word so that no run can see the one without the other: the [set](UnitPolicy::sets) in the lower
+    /// half, and in the upper one [what is done otherwise](UnitPolicy::otherwise).
     pub directions: [u64; 2],
 }
 
-layout!(UnitPolicy, 16, { directions: 0 });
+layout!(PolicyEntry, 16, { directions: 0 });
 
-impl UnitPolicy {
-    /// The word of a set, and of what is done where none of its rules matches.
-    #[inline(always)]
-    pub const fn direction(set: u32, otherwise: u32) -> u64 {
+impl PolicyEntry {
+    const fn direction(set: u32, otherwise: u32) -> u64 {
         set as u64 | (otherwise as u64) << 32
     }
 

@@ -10,7 +10,9 @@ use aya::{
     Ebpf, Pod,
     maps::{MapData, lpm_trie::Key as Prefix},
 };
-use collector_ebpf::abi::policy::{ClassesKey, INCOMING, OUTGOING, RemoteKey, ServiceKey, UNITS, UnitPolicy};
+use collector_ebpf::abi::policy::{
+    ClassesKey, INCOMING, OUTGOING, PolicyEntry, RemoteKey, ServiceKey, UNITS, UnitPolicy,
+};
 
 use super::{
     batch,
@@ -35,7 +37,7 @@ pub struct Entries {
 
 /// Writes the maps of policies.
 pub struct Policies {
-    units: SharedArray<UnitPolicy>,
+    units: SharedArray<PolicyEntry>,
     remotes: MapData,
     services: MapData,
     verdicts: MapData,
@@ -93,7 +95,7 @@ impl Policies {
     ///
     /// [`KernelError::Missing`]: there is no unit with such an index.
     pub fn give(&mut self, unit: u16, policy: UnitPolicy) -> Result<(), KernelError> {
-        let UnitPolicy { directions: [incoming, outgoing] } = policy;
+        let PolicyEntry { directions: [incoming, outgoing] } = policy.entry();
         for (direction, word) in [(INCOMING, incoming), (OUTGOING, outgoing)] {
             let place = self.units.word(unit.into(), direction * size_of::<u64>());
             let missing = KernelError::Missing { what: "entry of the map", name: "POLICIES" };

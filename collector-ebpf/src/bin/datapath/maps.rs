@@ -16,7 +16,7 @@ use collector_ebpf::abi::{
     flow::{FlowKey4, FlowKey6, Identity, Slot4, Slot6, TableCounts, TableKey4, TableKey6},
     network,
     packet::PacketRecord,
-    policy::{self, ClassesKey, RemoteKey, ServiceKey, UnitPolicy},
+    policy::{self, ClassesKey, PolicyEntry, RemoteKey, ServiceKey},
     pu::{self, FreeUnit, Role},
     report::FlowEvent,
     trace::{self, Trace},
@@ -136,7 +136,7 @@ pub(crate) static CIDRS: LpmTrie<[u8; 16], u32, 16384> = LpmTrie::new();
 
 /// What policies each unit has. Written by user space through shared memory.
 #[btf_map]
-pub(crate) static POLICIES: Array<UnitPolicy, { policy::UNITS as usize }, MMAPABLE> = Array::new();
+pub(crate) static POLICIES: Array<PolicyEntry, { policy::UNITS as usize }, MMAPABLE> = Array::new();
 
 /// Remote addresses to classes, in each set of rules. Written by user space.
 #[btf_map]

@@ -11,7 +11,7 @@ use core::mem::offset_of;
 use aya_ebpf::{btf_maps::lpm_trie::Key as Prefix, helpers::bpf_ktime_get_boot_ns};
 use collector_ebpf::abi::{
     flow::{FlowKey4, FlowKey6, Identity, LOOPBACK_BOUNDARY, how, ports},
-    policy::{ClassesKey, INCOMING, OUTGOING, RemoteKey, ServiceKey, UnitPolicy, verdict},
+    policy::{ClassesKey, INCOMING, OUTGOING, PolicyEntry, RemoteKey, ServiceKey, verdict},
     pu::index,
 };
 
@@ -79,7 +79,7 @@ impl Units {
         }
     }
 
-    /// What both have now: [`directions`](UnitPolicy::directions), each in its own direction.
+    /// What both have now: [`directions`](PolicyEntry::directions), each in its own direction.
     #[inline(always)]
     fn policies(self, rest: Rest) -> [u64; 2] {
         let (direction, other) = (self.direction(), self.other(rest));
@@ -99,7 +99,7 @@ fn of_unit(unit: u16, direction: usize) -> u64 {
 
 #[inline(always)]
 const fn sets([own, other]: [u64; 2]) -> [u32; 2] {
-    [UnitPolicy::set(own), UnitPolicy::set(other)]
+    [PolicyEntry::set(own), PolicyEntry::set(other)]
 }
 
 /// What the policies say of a new flow; the sets that they have said it under are left in [`Question::sets`].
@@ -185,7 +185,7 @@ fn ask<K: Key>(packet: &Packet, units: Units, first_ns: u64) -> u32 {
     let service = service(rest, units.how & how::LOCAL_INITIATED != 0);
     // SAFETY: as above.
     let (own, has_own, other) = unsafe {
-        let has_own = UnitPolicy::set(own) != 0;
+        let has_own = PolicyEntry::set(own) != 0;
         write(asked, key.remote(), service);
         let own = look_up(asked, own);
         write(asked, key.local(), service);
@@ -272,7 +272,7 @@ const _: () = {
 /// The entry is this CPU's own, and was written.
 #[inline(never)]
 unsafe fn look_up(asked: *mut Asked, policy: u64) -> u32 {
-    let set = UnitPolicy::set(policy);
+    let set = PolicyEntry::set(policy);
     if set == 0 {
         return 0;
     }
@@ -287,6 +287,6 @@ unsafe fn look_up(asked: *mut Asked, policy: u64) -> u32 {
         let remote = REMOTES.get(remote).copied().unwrap_or(0);
         let service = SERVICES.get(service).copied().unwrap_or(0);
         (*question).classes = ClassesKey { set, remote: remote as u16, service: service as u16 };
-        VERDICTS.get(&(*question).classes).copied().unwrap_or(UnitPolicy::otherwise(policy))
+        VERDICTS.get(&(*question).classes).copied().unwrap_or(PolicyEntry::otherwise(policy))
     }
 }
