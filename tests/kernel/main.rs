@@ -22,6 +22,8 @@ mod both_ends;
 mod segments;
 // What policies say of a flow, on bytes: looked up, remembered, dropped, counted.
 mod policy;
+// The same over wires: what arrives, what is dropped, and what records say.
+mod enforced;
 // Single packets of the units that are traced: all of them, and nothing besides; or each loss by name.
 mod traced;
 // The same over wires, up to their reports.

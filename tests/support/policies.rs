@@ -1,11 +1,15 @@
 //! Sets of policy rules by hand, as the programs look them up: classes and what is said of them.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use collector_ebpf::abi::policy::{ClassesKey, RemoteKey, ServiceKey, verdict};
-use collector_user::kernel::{
-    control::mapped,
-    policies::{Entries, SET_BITS},
+use collector_user::{
+    kernel::{
+        control::mapped,
+        policies::{Entries, SET_BITS},
+    },
+    policy::rule::{Action, Observe, Policy, Ports, Remote, Rule, Selector, Service},
+    pu::trace::Directions,
 };
 use ipnet::IpNet;
 
@@ -75,4 +79,31 @@ impl Set {
     pub fn entries(self) -> Entries {
         self.entries
     }
+}
+
+/// A policy about one unit, or those that a pattern means, and about flows of a protocol to these ports; what it does is
+/// `accept` or not.
+pub fn policy(
+    id: &str,
+    units: &str,
+    directions: Directions,
+    (protocol, ports): (u8, std::ops::RangeInclusive<u16>),
+    (accept, observe): (bool, Observe),
+) -> Result<Policy> {
+    let service = Service {
+        protocol: Some(protocol),
+        ports: vec![Ports { first: *ports.start(), last: *ports.end() }],
+    };
+    Ok(Policy {
+        selector: Selector { units: vec![units.parse()?], ..Selector::default() },
+        directions,
+        rule: Arc::new(Rule {
+            id: id.into(),
+            remote: Remote::default(),
+            service,
+            action: if accept { Action::Accept { encrypt: false } } else { Action::Reject },
+            log: false,
+            observe,
+        }),
+    })
 }

@@ -280,6 +280,11 @@ impl Flows {
         self.known.values().flat_map(|flow| [flow.pu, flow.host_pu]).collect()
     }
 
+    /// The numbers of verdicts that flows are remembered with.
+    pub fn verdicts(&self) -> BTreeSet<u16> {
+        self.known.values().map(|flow| flow.verdict).collect()
+    }
+
     /// Whether a flow is remembered.
     pub fn knows(&self, id: &FlowId) -> bool {
         self.known.contains_key(id)

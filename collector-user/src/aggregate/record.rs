@@ -12,7 +12,8 @@ use crate::{
     aggregate::{booking::HostEnd, flows::Flow},
     clock::Moment,
     drain::decode::FlowId,
-    event::{ActionType, AttributedBy, EndPoint, EndPointType, FlowRecord, ServiceType, Text, Tunnel},
+    event::{AttributedBy, EndPoint, EndPointType, FlowRecord, ServiceType, Text, Tunnel, reason},
+    policy::verdicts::Verdicts,
     pu::registry::{Registry, Unit, is_named},
 };
 
@@ -21,6 +22,7 @@ use crate::{
 pub struct Scribe {
     nothing: Text,
     default: Text,
+    policy: Text,
     /// Names of interfaces, by the number that the programs count with.
     pub interfaces: BTreeMap<u16, Text>,
     /// Kinds and identifiers of networks inside of tunnels, by the number that stands for each in place of a boundary.
@@ -32,6 +34,7 @@ impl Default for Scribe {
         Self {
             nothing: "".into(),
             default: "default".into(),
+            policy: reason::POLICY_DROP.into(),
             interfaces: BTreeMap::new(),
             networks: BTreeMap::new(),
         }
@@ -41,12 +44,13 @@ impl Default for Scribe {
 impl Scribe {
     /// The record of what was counted for a flow since its last one.
     ///
-    /// `host_end` is the unit whose socket on this host is one end of the flow, where that is another than the flow's.
+    /// `verdicts` say what its verdict's number means; `host_end` is the unit whose socket on this host is one end of the flow, where that is another than the flow's.
     pub fn flow(
         &self,
         id: &FlowId,
         flow: &Flow,
         host_end: Option<HostEnd>,
+        verdicts: &Verdicts,
         units: &Registry,
         moment: &Moment,
     ) -> FlowRecord {
@@ -61,6 +65,9 @@ impl Scribe {
         let remote = EndPoint { ip: Some(id.remote), port: remote_port, ..other };
         let (source, destination, forth, back) =
             if flow.initiator.local { (local, remote, TX, RX) } else { (remote, local, RX, TX) };
+        let rejected_packets = flow.rejected.iter().sum();
+        // Of a number that nobody knows any more nothing is said.
+        let verdict = verdicts.get(flow.verdict).cloned().unwrap_or_default();
         let [received, sent] = flow.tcp_flags;
         let (tunnel, tunnel_id) =
             self.networks.get(&id.boundary).map_or((Tunnel::None, 0), |(kind, id)| (tunnel(*kind), *id));
@@ -70,14 +77,14 @@ impl Scribe {
             source: Some(source),
             destination: Some(destination),
             tags: unit.map_or_else(Arc::default, |unit| unit.tags.clone()),
-            drop_reason: self.nothing.clone(),
-            policy_id: self.default.clone(),
-            observed_policy_id: self.nothing.clone(),
+            drop_reason: if rejected_packets == 0 { self.nothing.clone() } else { self.policy.clone() },
+            policy_id: verdict.policy_id,
+            observed_policy_id: verdict.observed_policy_id,
             service_type: ServiceType::L3,
             service_id: self.nothing.clone(),
             count: flow.begun,
-            action: ActionType::ACCEPT,
-            observed_action: ActionType::default(),
+            action: verdict.action,
+            observed_action: verdict.observed_action,
             l4_protocol: id.protocol,
             packets: of(&flow.packets, forth),
             bytes: of(&flow.bytes, forth),
@@ -92,7 +99,7 @@ impl Scribe {
             tunnel,
             tunnel_id,
             vlan: if id.boundary < FIRST_BOUNDARY { id.boundary } else { 0 },
-            rejected_packets: flow.rejected.iter().sum(),
+            rejected_packets,
             dropped_packets: 0,
             kernel_reason: self.nothing.clone(),
             drop_place: self.nothing.clone(),

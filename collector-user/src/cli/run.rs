@@ -272,6 +272,9 @@ pub(super) fn options(config: &Config) -> Options {
         traces: config.trace.iter().map(|trace| trace.wish(config.sample)).collect(),
         snaplen: config.snaplen,
         capture: None,
+        policies: Vec::new(),
+        enforce: false,
+        guess_time: Options::default().guess_time,
         settings: Settings {
             slots_4: limits.flow_slots,
             slots_6: limits.flow_slots / 4,

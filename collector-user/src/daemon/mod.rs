@@ -16,6 +16,7 @@ mod missing;
 mod news;
 mod numbers;
 mod options;
+pub mod policies;
 mod reports;
 mod reserved;
 mod restore;
@@ -33,6 +34,7 @@ use std::{
     time::Duration,
 };
 
+use collector_ebpf::abi::policy;
 use futures_util::StreamExt as _;
 use tokio::{
     sync::oneshot,
@@ -73,6 +75,7 @@ use drops::Dropping;
 use inquiry::Inquiries;
 use interfaces::Watched;
 pub use options::{DaemonError, Options, Started};
+use policies::{Loads, Policies};
 use reports::Teller;
 use trace::{Tracing, Wishes};
 use workloads::{Cgroups, Whose, Workloads};
@@ -80,6 +83,9 @@ use xdp::AtXdp;
 
 /// What a kernel lacks whose softirqs can be preempted: a slot could see two packets at once.
 const WITHOUT_CACHES: &str = "the flow caches: this kernel is PREEMPT_RT, so each packet is counted in the shared table, which costs more";
+
+/// Pairs of classes that there is room for where there are policies.
+const MOST_VERDICTS: u32 = policy::MOST_VERDICTS;
 
 /// Between two looks for identities that nobody ages.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
@@ -138,11 +144,17 @@ pub async fn run(
     let (units, cgroups) = prepare(options, &netlink).await?;
     let (tracer, wishes) = trace::channel();
     let (inquirer, inquiries) = inquiry::channel();
+    let (policy_loader, loads) = policies::channel();
     let mut shutdown = std::pin::pin!(shutdown);
     let settings = Settings {
         xdp: options.xdp != kernel_xdp::Choice::Off,
         cgroups: cgroups.tree.is_some(),
         ..drops::reporting(options)
+    };
+    let settings = match options.policies.as_slice() {
+        [] => settings,
+        // What they may come to is not known before the units are.
+        _ => Settings { verdicts: settings.verdicts.max(MOST_VERDICTS), ..settings },
     };
     let loaded = tokio::select! {
         biased;
@@ -165,8 +177,9 @@ pub async fn run(
             return Err(error);
         }
     };
-    started(&Started { interfaces: daemon.interface_status(&BTreeMap::new()), missing, tracer, inquirer });
-    let result = daemon.serve(&mut shutdown, changes, wishes, inquiries).await;
+    let interfaces = daemon.interface_status(&BTreeMap::new());
+    started(&Started { interfaces, missing, tracer, inquirer, policy_loader });
+    let result = daemon.serve(&mut shutdown, changes, wishes, inquiries, loads).await;
     let finished = daemon.finish().await;
     result.and(finished)
 }
@@ -212,6 +225,7 @@ struct Daemon<'a> {
     drops: Option<Result<Drops, KernelError>>,
     dropping: Option<Dropping>,
     xdp: AtXdp,
+    policies: Policies,
 }
 
 impl<'a> Daemon<'a> {
@@ -290,6 +304,7 @@ impl<'a> Daemon<'a> {
             drops,
             dropping: None,
             xdp: AtXdp::new(xdp),
+            policies: Policies::default(),
         })
     }
 
@@ -303,12 +318,17 @@ impl<'a> Daemon<'a> {
         // Before the interfaces, so that each is known by what lies behind it.
         missing.extend(cgroups.missing);
         missing.extend(self.begin_workloads(cgroups.tree)?);
+        // Before the first packet; and for how long is told once all interfaces are attached to.
+        self.policies.begin(u64::MAX);
+        self.load_policies(&self.options.policies, self.options.enforce)?;
         // Before the first packet.
         for wish in &self.options.traces {
             self.trace(wish)?;
         }
         missing.extend(self.reconcile(true).await?);
         missing.extend(self.xdp_unloaded());
+        self.policies.begin(clock::boot().saturating_add(nanos(self.options.guess_time)));
+        self.follow_units()?;
         let queues = queues::list(&self.netlink.handle).await;
         let queues = queues.inspect_err(|error| {
             missing.push(format!(
@@ -330,6 +350,7 @@ impl<'a> Daemon<'a> {
         changes: impl futures_util::Stream<Item = Change> + Unpin,
         mut wishes: Wishes,
         mut inquiries: Inquiries,
+        mut loads: Loads,
     ) -> Result<(), DaemonError> {
         // One answer to a burst of messages: each answer lists everything.
         let mut changes = changes.ready_chunks(1024);
@@ -362,6 +383,7 @@ impl<'a> Daemon<'a> {
                 _ = sweep.tick() => {
                     is_swept = true;
                     self.sweep_identities()?;
+                    self.forget_verdicts();
                     self.rescan_cgroups().await?;
                     self.follow_their_addresses().await;
                     self.restore_all().await;
@@ -401,6 +423,14 @@ impl<'a> Daemon<'a> {
                 wish = wishes.next() => {
                     let done = self.trace(&wish.wish);
                     wish.answer(done);
+                }
+                asked = loads.next() => {
+                    let done = self.load_policies(&asked.policies, asked.is_enforced);
+                    // Each flow meets them at its next packet in another epoch.
+                    let drained = self.drain();
+                    drain.reset();
+                    asked.answer(done);
+                    drained?;
                 }
                 asked = inquiries.next() => {
                     self.drain()?;
@@ -456,8 +486,9 @@ impl<'a> Daemon<'a> {
         // Twice: a program that was running read the epoch before or after the first swap. And whatever fails, what was
         // drained is told.
         let drained = self.drain().and_then(|()| self.drain());
-        let Self { flows, scribe, units, moment, collector, options, watched, .. } = self;
-        let teller = Teller { scribe, units, moment, collector: *collector, options, watched };
+        let Self { flows, scribe, units, moment, collector, options, watched, policies, .. } = self;
+        let verdicts = &policies.sets.verdicts;
+        let teller = Teller { scribe, units, moment, collector: *collector, options, watched, verdicts };
         flows.cut_off(|id, known| teller.host_end(id, known), |id, flow| teller.tell(id, flow));
         let reported = self.report_counters();
         let ended = self.lives.end(&self.units);

@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use super::{inquiry::Inquirer, trace::Tracer};
+use super::{inquiry::Inquirer, policies::PolicyLoader, trace::Tracer};
 use crate::{
     collector::capture::PacketCapture,
     config::{Discover, IfaceGlob},
@@ -14,6 +14,7 @@ use crate::{
         settings::Settings,
         xdp,
     },
+    policy::{explosion::Explosion, rule::Policy},
     pu::{
         registry::{Declared, TooMany},
         trace::{DEFAULT_SNAPLEN, NoSuchUnit, Wish},
@@ -31,6 +32,13 @@ pub struct Options {
     pub discover: Discover,
     /// Of those found, which are left out: patterns of their ids.
     pub ignore: Vec<UnitGlob>,
+    /// What units may do, in the order in which it is searched; [`Started::policy_loader`] takes others later.
+    pub policies: Vec<Policy>,
+    /// Drop what they reject. Else that is only said.
+    pub enforce: bool,
+    /// For how long after its beginning the daemon does not believe that the first packet which it sees of a flow is the
+    /// first one that there was: a flow other than TCP that is met so is accepted whatever the policies say.
+    pub guess_time: Duration,
     /// Report flows that only pass through this host, too.
     pub forwarded: bool,
     /// Look inside of tunnels: what they carry is a flow as well.
@@ -66,6 +74,10 @@ impl Default for Options {
             units: Vec::new(),
             discover: Discover::default(),
             ignore: Vec::new(),
+            policies: Vec::new(),
+            enforce: false,
+            // As long as flows may be silent that are not TCP's before they are forgotten.
+            guess_time: Duration::from_mins(1),
             forwarded: false,
             inner: false,
             flow_interval: Duration::from_secs(5),
@@ -103,6 +115,9 @@ pub enum DaemonError {
     /// More units than can be counted.
     #[error(transparent)]
     Units(#[from] TooMany),
+    /// More policies than there is room for.
+    #[error(transparent)]
+    Policies(#[from] Explosion),
     /// A unit whose packets were asked for does not exist.
     #[error("trace: {0}")]
     Trace(#[from] NoSuchUnit),
@@ -133,7 +148,7 @@ pub enum DaemonError {
 impl DaemonError {
     /// Whether something was asked for that is not there, or that cannot be: whoever asks otherwise may be served.
     pub const fn is_usage(&self) -> bool {
-        matches!(self, Self::NoSuchInterface { .. } | Self::Units(_) | Self::Trace(_))
+        matches!(self, Self::NoSuchInterface { .. } | Self::Units(_) | Self::Policies(_) | Self::Trace(_))
     }
 }
 
@@ -148,4 +163,6 @@ pub struct Started {
     pub tracer: Tracer,
     /// Answers what is asked of it as long as it runs.
     pub inquirer: Inquirer,
+    /// Takes other policies as long as it runs.
+    pub policy_loader: PolicyLoader,
 }

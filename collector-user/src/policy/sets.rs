@@ -31,7 +31,7 @@ pub struct Change {
 }
 
 /// Which set each unit has. Units that have the same rules have the same set.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Sets {
     loaded: Loaded,
     /// The units that there are.
