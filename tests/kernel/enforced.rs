@@ -21,7 +21,7 @@ use collector_tests::{
     traffic::{ANSWERS, Host, PacketSocket, pin, sender, settle},
 };
 use collector_user::{
-    daemon::Options,
+    daemon::{Options, policies::Wanted},
     event::{ActionType, DropClass, Event, FlowRecord, PacketEvent, PacketReport},
     kernel::drops::DropLimits,
     policy::rule::{Observe, Policy},
@@ -50,7 +50,10 @@ fn strict(unit: &str) -> Result<Vec<Policy>> {
 
 /// What they reject is dropped, each reported, and the first packet that is seen is the first.
 fn enforcing(policies: Vec<Policy>) -> Options {
-    let mut options = Options { policies, enforce: true, guess_time: Duration::ZERO, ..options() };
+    let mut options = Options {
+        policies: Wanted { all: policies, enforce: true, guess_time: Duration::ZERO },
+        ..options()
+    };
     options.settings.drops =
         Some(DropLimits { per_second: 100_000, burst: 100_000, ..DropLimits::default() });
     options.settings.packets = 1 << 21;
@@ -177,6 +180,9 @@ fn what_is_rejected_does_not_arrive_and_is_counted_to_the_packet() -> Result<()>
     Ok(())
 }
 
+/// A name, rules (id, accept, observe), and what is said: what is done by whom, what is observed by whom.
+type Row<'a> = (&'a str, &'a [(&'a str, bool, Observe)], [(ActionType, &'a str); 2]);
+
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn without_enforcement_all_arrives_and_records_say_what_would_be() -> Result<()> {
@@ -184,7 +190,7 @@ fn without_enforcement_all_arrives_and_records_say_what_would_be() -> Result<()>
     const COUNT: u64 = 50;
     let (none, accepted, rejected) = (ActionType::NONE, ActionType::ACCEPT, ActionType::REJECT);
     // The original's table, row by row: what is matched, action and policy, what is observed and by whom.
-    let rows: [(&str, &[(&str, bool, Observe)], [(ActionType, &str); 2]); 8] = [
+    let rows: [Row<'_>; 8] = [
         ("accept", &[("a", true, Done)], [(accepted, "a"), (none, "")]),
         ("reject", &[("r", false, Done)], [(rejected, "r"), (none, "")]),
         (
@@ -223,11 +229,9 @@ fn without_enforcement_all_arrives_and_records_say_what_would_be() -> Result<()>
     for row in 0..rows.len() {
         sockets.push(sinks(&wire.a, port(row))?);
     }
-    let collector = Running::start_beside(
-        &wire.a.place,
-        Options { enforce: false, ..enforcing(policies) },
-        Some(&wire.a.dev),
-    )?;
+    let mut options = enforcing(policies);
+    options.policies.enforce = false;
+    let collector = Running::start_beside(&wire.a.place, options, Some(&wire.a.dev))?;
     for row in 0..rows.len() {
         for version in [4, 6] {
             send(&wire.b, SocketAddr::new(wire.a.address(version), port(row)), COUNT)?;
@@ -387,12 +391,14 @@ fn other_policies_hold_for_what_lives_once_they_are_loaded() -> Result<()> {
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn what_programs_of_others_drop_is_told_apart() -> Result<()> {
+    const OWN: u64 = 30;
+    const OTHERS: u64 = 20;
     if release::lacks("TCX", release::TCX) {
         return Ok(());
     }
-    const OWN: u64 = 30;
-    const OTHERS: u64 = 20;
     let wire = Wire::new()?;
+    // What nobody waits for is nobody's yet, and meets no rules.
+    let _sockets = [sinks(&wire.a, OPEN)?, sinks(&wire.a, CLOSED)?];
     // Ours goes before what hangs there.
     let _program = program::Dropping::at(&wire.a, Hook::TcIngress)?;
     let collector = Running::start(&wire.a.place, enforcing(strict("host")?))?;
@@ -457,7 +463,6 @@ fn a_container_has_rules_of_its_own_at_its_boundary() -> Result<()> {
     let of_web: Vec<_> = closed.iter().copied().filter(|it| &*it.context_id == "web").collect();
     assert_eq!(sum(&of_web, |it| it.rejected_packets), 3 * COUNT);
     assert_eq!(sum(&of_web, |it| it.packets), 2 * COUNT);
-    let _: Ipv4Addr = port.v4;
     Ok(())
 }
 
@@ -476,7 +481,7 @@ fn both_ends_of_loopback_have_a_say() -> Result<()> {
     for (directions, closed) in [(Directions::In, CLOSED), (Directions::Out, CLOSED + 1)] {
         let (id, all) = (directions.name(), 1..=u16::MAX);
         policies.push(policy(&format!("no-{id}"), "host", directions, (UDP, closed..=closed), REJECT)?);
-        policies.push(policy(&format!("{id}"), "host", directions, (UDP, all), ACCEPT)?);
+        policies.push(policy(id, "host", directions, (UDP, all), ACCEPT)?);
     }
     let options = Options { ifaces: vec!["lo".parse()?], ..enforcing(policies) };
     let collector = Running::start(place, options)?;

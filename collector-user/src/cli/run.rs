@@ -22,7 +22,7 @@ use crate::{
         stash::{self, Limits, Stash},
     },
     config::{Attach, Config, ConfigError, Drops, Interval, OutputConfig, Socket, Tunnels, Xdp},
-    daemon::{self, DaemonError, Options, Started},
+    daemon::{self, DaemonError, Options, Started, policies::Wanted},
     event::Status,
     kernel::{
         attach::{Choice, Mechanism},
@@ -272,9 +272,7 @@ pub(super) fn options(config: &Config) -> Options {
         traces: config.trace.iter().map(|trace| trace.wish(config.sample)).collect(),
         snaplen: config.snaplen,
         capture: None,
-        policies: Vec::new(),
-        enforce: false,
-        guess_time: Options::default().guess_time,
+        policies: Wanted { all: config.policy.clone(), enforce: config.enforce, ..Wanted::default() },
         settings: Settings {
             slots_4: limits.flow_slots,
             slots_6: limits.flow_slots / 4,

@@ -75,7 +75,7 @@ use drops::Dropping;
 use inquiry::Inquiries;
 use interfaces::Watched;
 pub use options::{DaemonError, Options, Started};
-use policies::{Loads, Policies};
+use policies::{Loads, Policies, Wanted};
 use reports::Teller;
 use trace::{Tracing, Wishes};
 use workloads::{Cgroups, Whose, Workloads};
@@ -151,7 +151,7 @@ pub async fn run(
         cgroups: cgroups.tree.is_some(),
         ..drops::reporting(options)
     };
-    let settings = match options.policies.as_slice() {
+    let settings = match options.policies.all.as_slice() {
         [] => settings,
         // What they may come to is not known before the units are.
         _ => Settings { verdicts: settings.verdicts.max(MOST_VERDICTS), ..settings },
@@ -162,7 +162,8 @@ pub async fn run(
         () = &mut shutdown => return Ok(Status::default()),
         loaded = load(settings) => loaded?,
     };
-    let mut daemon = Daemon::new(options, collector, netlink, units, loaded)?;
+    // What waits here shall be small.
+    let mut daemon = Box::new(Daemon::new(options, collector, netlink, units, loaded)?);
     let start = tokio::select! {
         start = daemon.start(cgroups) => start,
         // Attaching to many interfaces takes its time; what is attached already has counted.
@@ -320,14 +321,15 @@ impl<'a> Daemon<'a> {
         missing.extend(self.begin_workloads(cgroups.tree)?);
         // Before the first packet; and for how long is told once all interfaces are attached to.
         self.policies.begin(u64::MAX);
-        self.load_policies(&self.options.policies, self.options.enforce)?;
+        let Wanted { all, enforce, guess_time } = &self.options.policies;
+        self.load_policies(all, *enforce)?;
         // Before the first packet.
         for wish in &self.options.traces {
             self.trace(wish)?;
         }
         missing.extend(self.reconcile(true).await?);
         missing.extend(self.xdp_unloaded());
-        self.policies.begin(clock::boot().saturating_add(nanos(self.options.guess_time)));
+        self.policies.begin(clock::boot().saturating_add(nanos(*guess_time)));
         self.follow_units()?;
         let queues = queues::list(&self.netlink.handle).await;
         let queues = queues.inspect_err(|error| {

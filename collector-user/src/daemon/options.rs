@@ -2,7 +2,11 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use super::{inquiry::Inquirer, policies::PolicyLoader, trace::Tracer};
+use super::{
+    inquiry::Inquirer,
+    policies::{PolicyLoader, Wanted},
+    trace::Tracer,
+};
 use crate::{
     collector::capture::PacketCapture,
     config::{Discover, IfaceGlob},
@@ -14,7 +18,7 @@ use crate::{
         settings::Settings,
         xdp,
     },
-    policy::{explosion::Explosion, rule::Policy},
+    policy::explosion::Explosion,
     pu::{
         registry::{Declared, TooMany},
         trace::{DEFAULT_SNAPLEN, NoSuchUnit, Wish},
@@ -32,13 +36,8 @@ pub struct Options {
     pub discover: Discover,
     /// Of those found, which are left out: patterns of their ids.
     pub ignore: Vec<UnitGlob>,
-    /// What units may do, in the order in which it is searched; [`Started::policy_loader`] takes others later.
-    pub policies: Vec<Policy>,
-    /// Drop what they reject. Else that is only said.
-    pub enforce: bool,
-    /// For how long after its beginning the daemon does not believe that the first packet which it sees of a flow is the
-    /// first one that there was: a flow other than TCP that is met so is accepted whatever the policies say.
-    pub guess_time: Duration,
+    /// What units may do; [`Started::policy_loader`] takes other policies later.
+    pub policies: Wanted,
     /// Report flows that only pass through this host, too.
     pub forwarded: bool,
     /// Look inside of tunnels: what they carry is a flow as well.
@@ -74,10 +73,7 @@ impl Default for Options {
             units: Vec::new(),
             discover: Discover::default(),
             ignore: Vec::new(),
-            policies: Vec::new(),
-            enforce: false,
-            // As long as flows may be silent that are not TCP's before they are forgotten.
-            guess_time: Duration::from_mins(1),
+            policies: Wanted::default(),
             forwarded: false,
             inner: false,
             flow_interval: Duration::from_secs(5),

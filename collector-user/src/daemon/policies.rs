@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::pending,
     sync::Arc,
+    time::Duration,
 };
 
 use collector_ebpf::abi::policy::UnitPolicy;
@@ -27,6 +28,25 @@ const WAITING: usize = 4;
 
 /// For so long a verdict keeps its number after the last that was heard of it.
 const MEMORY_NS: u64 = 120_000_000_000;
+
+/// The policies of the start.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// All, in the order of the file.
+    pub all: Vec<Policy>,
+    /// Drop what they reject. Else that is only said.
+    pub enforce: bool,
+    /// For how long after its beginning the daemon does not believe that the first packet which it sees of a flow is the
+    /// first one that there was: a flow other than TCP that is met so is accepted whatever the policies say.
+    pub guess_time: Duration,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        // As long as flows may be silent that are not TCP's before they are forgotten.
+        Self { all: Vec::new(), enforce: false, guess_time: Duration::from_mins(1) }
+    }
+}
 
 /// Why policies were not loaded: those from before hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -69,16 +69,15 @@ pub(crate) fn run<const EGRESS: bool>(skb: Skb) -> i32 {
         }
         _ => Hot::Missed,
     };
-    let outcome = match counted {
-        Hot::Counted(pu) => Outcome { pu, marked: pu, family: 0, dropped: false },
-        _ => {
-            let outcome = if EGRESS { cold::egress(skb) } else { cold::ingress(skb) };
-            if outcome.dropped {
-                // The drop program reports it.
-                return DROP;
-            }
-            outcome
+    let outcome = if let Hot::Counted(pu) = counted {
+        Outcome { pu, marked: pu, family: 0, dropped: false }
+    } else {
+        let outcome = if EGRESS { cold::egress(skb) } else { cold::ingress(skb) };
+        if outcome.dropped {
+            // The drop program reports it.
+            return DROP;
         }
+        outcome
     };
     // SAFETY: the entry is live. User space writes it by one aligned store; a volatile read is one load.
     if unsafe { (&raw const (*control).captured).read_volatile() } != 0 && outcome.pu != 0 {

@@ -100,8 +100,8 @@ impl Who {
             refused: packed >> 31 & 1 != 0,
             host_pu: (packed >> 32) as u16,
             verdict: (packed >> 48) as u32
-                | (packed >> 29 & 1) as u32 * verdict::DROP
-                | (packed >> 30 & 1) as u32 * verdict::OTHER_END,
+                | ((packed >> 29 & 1) as u32 * verdict::DROP)
+                | ((packed >> 30 & 1) as u32 * verdict::OTHER_END),
         }
     }
 }

@@ -247,19 +247,20 @@ unsafe fn write(asked: *mut Asked, address: [u8; 16], (protocol, [one, two]): (u
     unsafe {
         let question = &raw mut (*asked).question;
         (*question).remote_bits = 8 * size_of::<RemoteKey>() as u32;
-        (&raw mut (*question).remote.address)
-            .cast::<[u64; 2]>()
-            .write(core::mem::transmute::<[u8; 16], [u64; 2]>(address));
+        let words = core::mem::transmute::<[u8; 16], [u64; 2]>(address);
+        question.cast::<u64>().add(ADDRESS / size_of::<u64>()).cast::<[u64; 2]>().write(words);
         (*question).service_bits = 8 * size_of::<ServiceKey>() as u32;
-        (&raw mut (*question).service.protocol)
-            .cast::<u32>()
-            .write(u32::from_ne_bytes([protocol, 0, one, two]));
+        let word = u32::from_ne_bytes([protocol, 0, one, two]);
+        question.cast::<u32>().add(PROTOCOL / size_of::<u32>()).write(word);
     }
 }
 
+/// Where the address lies, and where protocol and port do.
+const ADDRESS: usize = offset_of!(Question, remote) + offset_of!(RemoteKey, address);
+const PROTOCOL: usize = offset_of!(Question, service) + offset_of!(ServiceKey, protocol);
+
 const _: () = {
-    assert!((offset_of!(Question, remote) + offset_of!(RemoteKey, address)).is_multiple_of(8));
-    assert!((offset_of!(Question, service) + offset_of!(ServiceKey, protocol)).is_multiple_of(4));
+    assert!(ADDRESS.is_multiple_of(size_of::<u64>()) && PROTOCOL.is_multiple_of(size_of::<u32>()));
     // As a trie's key lies: packed.
     assert!(offset_of!(Question, remote) == size_of::<u32>());
     assert!(offset_of!(Question, service) == offset_of!(Question, service_bits) + size_of::<u32>());
