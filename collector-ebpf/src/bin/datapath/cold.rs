@@ -304,7 +304,15 @@ fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> Outcome {
         let who = forget_both(skb, identity::find::<K>(skb, packet));
         report::flow::<K>(skb, packet, who);
         if Who::unpack(who).is_dropped() {
-            reject::count::<K>(skb, packet, who);
+            // It may have been accepted before in this epoch. One after the other: nested, they need more stack than there is.
+            slot::leave::<K>(packet);
+            let in_flow = if Who::unpack(who).refused {
+                0
+            } else {
+                slot::into_table::<K>(packet, who, wire.packets, wire.bytes)
+            };
+            report::if_pressed(skb);
+            reject::count::<K>(skb, packet, who, in_flow);
             return Outcome::DROPPED;
         }
         let in_flow = match place {

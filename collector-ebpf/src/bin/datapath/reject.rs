@@ -7,20 +7,14 @@
 use collector_ebpf::abi::packet::end;
 
 use crate::{
-    Skb, account, count, family::Key, identity::Who, packet::Wire, policy::Units, read::Packet, report,
-    settings::SIGNATURE, slot,
+    Skb, account, count, family::Key, identity::Who, packet::Wire, policy::Units, read::Packet,
+    settings::SIGNATURE,
 };
 
-/// Counts the packet, and signs it. 0.
+/// Counts the packet for its units, and signs it; `in_flow` is not 0 where its flow has counted it. 0.
 #[inline(never)]
-pub(crate) fn count<K: Key>(skb: Skb, packet: &Packet, who: u64) -> u32 {
-    // It may have been accepted before in this epoch.
-    slot::leave::<K>(packet);
-    let wire = packet.wire(skb);
-    let in_flow =
-        !Who::unpack(who).refused && slot::into_table::<K>(packet, who, wire.packets, wire.bytes) != 0;
-    report::if_pressed(skb);
-    for_units::<K>(skb, packet, Who::unpack(who), wire, in_flow);
+pub(crate) fn count<K: Key>(skb: Skb, packet: &Packet, who: u64, in_flow: u32) -> u32 {
+    for_units::<K>(skb, packet, Who::unpack(who), packet.wire(skb), in_flow != 0);
     sign(skb, packet, Who::unpack(who));
     0
 }
