@@ -22,27 +22,22 @@ use crate::{
     maps::CONTROL,
     packet::wire,
     read::{read4, read6, role_of_index, unit_sent},
-    slot, trace,
+    reject, slot, trace,
 };
 
 /// `PACKET_LOOPBACK` (`include/uapi/linux/if_packet.h`): a copy of own multicast or broadcast.
 const PACKET_LOOPBACK: u32 = 5;
 
-/// `TC_ACT_UNSPEC`, which is also TCX's `TCX_NEXT`: go on with the next program, or accept.
-pub(crate) const PASS_ON: i32 = -1;
-/// `TC_ACT_SHOT`, which is also TCX's `TCX_DROP`: no other program sees the packet.
-const DROP: i32 = 2;
-
-/// Counts one socket buffer; what becomes of it.
+/// Counts one socket buffer. Returns where it is to pass on.
 #[inline(always)]
-pub(crate) fn run<const EGRESS: bool>(skb: Skb) -> i32 {
-    let Some(control) = control() else { return PASS_ON };
+pub(crate) fn run<const EGRESS: bool>(skb: Skb) {
+    let Some(control) = control() else { return };
     // SAFETY: no arguments, no memory.
     let now = unsafe { bpf_jiffies64() };
     // SAFETY: the entry is live; its ledger is this CPU's own.
     let word = unsafe {
         if now >= (&raw const (*control).lease).read_volatile() {
-            return PASS_ON;
+            return;
         }
         (*control).ledger.seen += 1;
         word(control)
@@ -51,7 +46,7 @@ pub(crate) fn run<const EGRESS: bool>(skb: Skb) -> i32 {
     if !EGRESS && unsafe { (*skb).pkt_type } == PACKET_LOOPBACK {
         // It lost its Ethernet header on the way, and was counted when it was sent.
         looped();
-        return PASS_ON;
+        return;
     }
     // SAFETY: the kernel hands the program a live context.
     let role = role_of_index(unsafe { (*skb).ifindex });
@@ -75,7 +70,7 @@ pub(crate) fn run<const EGRESS: bool>(skb: Skb) -> i32 {
         let outcome = if EGRESS { cold::egress(skb) } else { cold::ingress(skb) };
         if outcome.dropped {
             // The drop program reports it.
-            return DROP;
+            reject::end();
         }
         outcome
     };
@@ -85,7 +80,6 @@ pub(crate) fn run<const EGRESS: bool>(skb: Skb) -> i32 {
     }
     // Last, so that a report shows the mark as it was found.
     mark(skb, outcome.marked);
-    PASS_ON
 }
 
 /// This CPU's entry of the control map.

@@ -70,18 +70,21 @@ use aya_ebpf::{
 };
 use collector_ebpf::abi::bench;
 
-use account::PASS_ON;
+/// `TC_ACT_UNSPEC`, which is also TCX's `TCX_NEXT`: go on with the next program, or accept.
+const PASS_ON: i32 = -1;
 
 /// Counts what comes in by an interface.
 #[classifier]
 pub(crate) fn tc_ingress(ctx: TcContext) -> i32 {
-    account::run::<false>(ctx.skb.skb)
+    account::run::<false>(ctx.skb.skb);
+    PASS_ON
 }
 
 /// Counts what leaves by an interface, at the moment when it is handed to the queue.
 #[classifier]
 pub(crate) fn tc_egress(ctx: TcContext) -> i32 {
-    account::run::<true>(ctx.skb.skb)
+    account::run::<true>(ctx.skb.skb);
+    PASS_ON
 }
 
 /// Looks at a frame before there is a socket buffer, and tells `tc_ingress` what it has found. For frames in several buffers,
