@@ -272,6 +272,10 @@ pub(super) fn options(config: &Config) -> Options {
         traces: config.trace.iter().map(|trace| trace.wish(config.sample)).collect(),
         snaplen: config.snaplen,
         capture: None,
+        policies: config.policy.clone(),
+        networks: config.network.clone(),
+        enforce: config.enforce,
+        enforce_anyway: config.enforce_anyway,
         settings: Settings {
             slots_4: limits.flow_slots,
             slots_6: limits.flow_slots / 4,
