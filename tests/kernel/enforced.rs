@@ -21,10 +21,13 @@ use collector_tests::{
     traffic::{ANSWERS, Host, PacketSocket, pin, sender, settle},
 };
 use collector_user::{
-    daemon::{Options, policies::Wanted},
+    daemon::Options,
     event::{ActionType, DropClass, Event, FlowRecord, PacketEvent, PacketReport},
     kernel::drops::DropLimits,
-    policy::rule::{Observe, Policy},
+    policy::{
+        lockout::Enforcement,
+        rule::{Observe, Policy},
+    },
     pu::{
         registry::{Declared, Side},
         trace::Directions,
@@ -50,10 +53,8 @@ fn strict(unit: &str) -> Result<Vec<Policy>> {
 
 /// What they reject is dropped, each reported, and the first packet that is seen is the first.
 fn enforcing(policies: Vec<Policy>) -> Options {
-    let mut options = Options {
-        policies: Wanted { all: policies, enforce: true, guess_time: Duration::ZERO },
-        ..options()
-    };
+    let mut options =
+        Options { policies, enforcement: Enforcement::Anyway, guess_time: Duration::ZERO, ..options() };
     options.settings.drops =
         Some(DropLimits { per_second: 100_000, burst: 100_000, ..DropLimits::default() });
     options.settings.packets = 1 << 21;
@@ -230,7 +231,7 @@ fn without_enforcement_all_arrives_and_records_say_what_would_be() -> Result<()>
         sockets.push(sinks(&wire.a, port(row))?);
     }
     let mut options = enforcing(policies);
-    options.policies.enforce = false;
+    options.enforcement = Enforcement::Off;
     let collector = Running::start_beside(&wire.a.place, options, Some(&wire.a.dev))?;
     for row in 0..rows.len() {
         for version in [4, 6] {
@@ -346,7 +347,10 @@ fn other_policies_hold_for_what_lives_once_they_are_loaded() -> Result<()> {
     let drain_interval = collector_tests::collector::NEVER;
     let options = Options { drain_interval, ..enforcing(strict("host")?) };
     let collector = Running::start_beside(&wire.a.place, options, Some(&wire.a.dev))?;
-    let load = |policies, enforce| runtime.block_on(collector.started.policy_loader.load(policies, enforce));
+    let load = |policies, enforce| {
+        let enforcement = if enforce { Enforcement::Anyway } else { Enforcement::Off };
+        runtime.block_on(collector.started.policy_loader.load(policies, enforcement))
+    };
     let senders = [4, 6].map(|version| sender(&wire.b, version, 40_000));
     let [four, six] = senders;
     let senders = [four?, six?];

@@ -11,7 +11,7 @@ use anyhow::{Context as _, anyhow, bail};
 use collector_user::{
     collector::memory::Recorder,
     config::Discover,
-    daemon::{self, Options, Started, inquiry::Inquirer, policies::PolicyLoader, trace::Tracer},
+    daemon::{self, Options, Started, inquiry::Inquirer, policy_loader::PolicyLoader, trace::Tracer},
     event::{Event, Status},
     pu::registry::Declared,
 };

@@ -16,7 +16,8 @@ mod missing;
 mod news;
 mod numbers;
 mod options;
-pub mod policies;
+mod policies;
+pub mod policy_loader;
 mod reports;
 mod reserved;
 mod restore;
@@ -68,6 +69,7 @@ use crate::{
         settings::{Settings, Transport},
         xdp as kernel_xdp,
     },
+    policy::networks::Networks as ExternalNetworks,
     pu::{life::Lives as UnitLives, registry::Registry},
 };
 use cpus::Cpus;
@@ -75,7 +77,8 @@ use drops::Dropping;
 use inquiry::Inquiries;
 use interfaces::Watched;
 pub use options::{DaemonError, Options, Started};
-use policies::{Loads, Policies, Wanted};
+use policies::Policies;
+use policy_loader::Loads;
 use reports::Teller;
 use trace::{Tracing, Wishes};
 use workloads::{Cgroups, Whose, Workloads};
@@ -144,14 +147,14 @@ pub async fn run(
     let (units, cgroups) = prepare(options, &netlink).await?;
     let (tracer, wishes) = trace::channel();
     let (inquirer, inquiries) = inquiry::channel();
-    let (policy_loader, loads) = policies::channel();
+    let (policy_loader, loads) = policy_loader::channel();
     let mut shutdown = std::pin::pin!(shutdown);
     let settings = Settings {
         xdp: options.xdp != kernel_xdp::Choice::Off,
         cgroups: cgroups.tree.is_some(),
         ..drops::reporting(options)
     };
-    let settings = match options.policies.all.as_slice() {
+    let settings = match options.policies.as_slice() {
         [] => settings,
         // What they may come to is not known before the units are.
         _ => Settings { verdicts: settings.verdicts.max(MOST_VERDICTS), ..settings },
@@ -208,6 +211,7 @@ struct Daemon<'a> {
     /// Why the programs do not ask for the cgroups of sockets, where they were to.
     without_cgroups: Option<KernelError>,
     workloads: Workloads,
+    policies: Box<Policies>,
     scribe: Scribe,
     differences: Differences,
     watched: Watched,
@@ -226,7 +230,6 @@ struct Daemon<'a> {
     drops: Option<Result<Drops, KernelError>>,
     dropping: Option<Dropping>,
     xdp: AtXdp,
-    policies: Policies,
 }
 
 impl<'a> Daemon<'a> {
@@ -292,7 +295,8 @@ impl<'a> Daemon<'a> {
             cgroups,
             without_cgroups,
             workloads: Workloads::new(Namespaces::open()?),
-            scribe: Scribe::default(),
+            policies: Box::default(),
+            scribe: Scribe::new(ExternalNetworks::new(&options.networks)),
             differences: Differences::default(),
             watched: Watched::new(),
             hz,
@@ -305,7 +309,6 @@ impl<'a> Daemon<'a> {
             drops,
             dropping: None,
             xdp: AtXdp::new(xdp),
-            policies: Policies::default(),
         })
     }
 
@@ -319,18 +322,13 @@ impl<'a> Daemon<'a> {
         // Before the interfaces, so that each is known by what lies behind it.
         missing.extend(cgroups.missing);
         missing.extend(self.begin_workloads(cgroups.tree)?);
-        // Before the first packet; and for how long is told once all interfaces are attached to.
-        self.policies.begin(u64::MAX);
-        let Wanted { all, enforce, guess_time } = &self.options.policies;
-        self.load_policies(all, *enforce)?;
         // Before the first packet.
         for wish in &self.options.traces {
             self.trace(wish)?;
         }
         missing.extend(self.reconcile(true).await?);
+        missing.extend(self.begin_policies()?);
         missing.extend(self.xdp_unloaded());
-        self.policies.begin(clock::boot().saturating_add(nanos(*guess_time)));
-        self.follow_units()?;
         let queues = queues::list(&self.netlink.handle).await;
         let queues = queues.inspect_err(|error| {
             missing.push(format!(
@@ -385,7 +383,6 @@ impl<'a> Daemon<'a> {
                 _ = sweep.tick() => {
                     is_swept = true;
                     self.sweep_identities()?;
-                    self.forget_verdicts();
                     self.rescan_cgroups().await?;
                     self.follow_their_addresses().await;
                     self.restore_all().await;
@@ -427,7 +424,7 @@ impl<'a> Daemon<'a> {
                     wish.answer(done);
                 }
                 asked = loads.next() => {
-                    let done = self.load_policies(&asked.policies, asked.is_enforced);
+                    let done = self.load_policies(&asked.policies, asked.enforcement);
                     // Each flow meets them at its next packet in another epoch.
                     let drained = self.drain();
                     drain.reset();

@@ -2,11 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use super::{
-    inquiry::Inquirer,
-    policies::{PolicyLoader, Wanted},
-    trace::Tracer,
-};
+use super::{inquiry::Inquirer, policy_loader::PolicyLoader, trace::Tracer};
 use crate::{
     collector::capture::PacketCapture,
     config::{Discover, IfaceGlob},
@@ -18,7 +14,12 @@ use crate::{
         settings::Settings,
         xdp,
     },
-    policy::explosion::Explosion,
+    policy::{
+        explosion::Explosion,
+        lockout::{Enforcement, LockOut},
+        networks::ExternalNetwork,
+        rule::Policy,
+    },
     pu::{
         registry::{Declared, TooMany},
         trace::{DEFAULT_SNAPLEN, NoSuchUnit, Wish},
@@ -36,8 +37,6 @@ pub struct Options {
     pub discover: Discover,
     /// Of those found, which are left out: patterns of their ids.
     pub ignore: Vec<UnitGlob>,
-    /// What units may do; [`Started::policy_loader`] takes other policies later.
-    pub policies: Wanted,
     /// Report flows that only pass through this host, too.
     pub forwarded: bool,
     /// Look inside of tunnels: what they carry is a flow as well.
@@ -62,6 +61,15 @@ pub struct Options {
     pub snaplen: u16,
     /// Who gets these packets as they were seen, before the collector gets their reports.
     pub capture: Option<Arc<dyn PacketCapture>>,
+    /// What units may do; [`Started::policy_loader`] takes other policies later.
+    pub policies: Vec<Policy>,
+    /// Networks that have a name: ends of flows that are there, and no unit's, have it.
+    pub networks: Vec<Arc<ExternalNetwork>>,
+    /// Whether what the policies reject is dropped.
+    pub enforcement: Enforcement,
+    /// For how long after its beginning the daemon does not believe that the first packet which it sees of a flow is the
+    /// first one that there was: a flow other than TCP that is met so is accepted whatever the policies say.
+    pub guess_time: Duration,
     /// Sizes and budgets of the programs' maps.
     pub settings: Settings,
 }
@@ -73,7 +81,6 @@ impl Default for Options {
             units: Vec::new(),
             discover: Discover::default(),
             ignore: Vec::new(),
-            policies: Wanted::default(),
             forwarded: false,
             inner: false,
             flow_interval: Duration::from_secs(5),
@@ -86,6 +93,11 @@ impl Default for Options {
             traces: Vec::new(),
             snaplen: DEFAULT_SNAPLEN,
             capture: None,
+            policies: Vec::new(),
+            networks: Vec::new(),
+            enforcement: Enforcement::Off,
+            // As long as flows may be silent that are not TCP's before they are forgotten.
+            guess_time: Duration::from_mins(1),
             settings: Settings::default(),
         }
     }
@@ -111,9 +123,6 @@ pub enum DaemonError {
     /// More units than can be counted.
     #[error(transparent)]
     Units(#[from] TooMany),
-    /// More policies than there is room for.
-    #[error(transparent)]
-    Policies(#[from] Explosion),
     /// A unit whose packets were asked for does not exist.
     #[error("trace: {0}")]
     Trace(#[from] NoSuchUnit),
@@ -133,6 +142,12 @@ pub enum DaemonError {
         /// Why the last one failed.
         source: AttachError,
     },
+    /// The policies are too many.
+    #[error(transparent)]
+    Policies(#[from] Explosion),
+    /// The policies would cut off who is logged in.
+    #[error(transparent)]
+    LockOut(#[from] LockOut),
     /// There is no thread to load the programs.
     #[error("cannot load the programs")]
     Load(#[source] io::Error),
@@ -144,7 +159,14 @@ pub enum DaemonError {
 impl DaemonError {
     /// Whether something was asked for that is not there, or that cannot be: whoever asks otherwise may be served.
     pub const fn is_usage(&self) -> bool {
-        matches!(self, Self::NoSuchInterface { .. } | Self::Units(_) | Self::Policies(_) | Self::Trace(_))
+        matches!(
+            self,
+            Self::NoSuchInterface { .. }
+                | Self::Units(_)
+                | Self::Trace(_)
+                | Self::Policies(_)
+                | Self::LockOut(_)
+        )
     }
 }
 

@@ -27,10 +27,9 @@ impl Daemon<'_> {
         self.drain_packets();
         self.end_traces()?;
         let retired = self.controller.swap(&self.flow_maps)?;
-        self.policies.forget_retired(&mut self.controller);
+        self.remove_retired();
         // Whatever the retired epoch counted has its unit by now.
         self.refill_units()?;
-        self.follow_units()?;
         let drained = self.moment.boot_ns;
         // Whatever the retired epoch counted inside of tunnels has its network numbered by now.
         if let Some(numbers) = self.networks.news()? {

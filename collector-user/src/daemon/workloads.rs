@@ -257,7 +257,6 @@ impl Daemon<'_> {
         }
         self.book_cgroups(changes)?;
         self.refill_units()?;
-        self.follow_units()?;
         if self.watched.ends.are_open(&self.units) {
             self.answer_call(Whose::New).await;
         }
