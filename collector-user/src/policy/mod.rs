@@ -7,6 +7,7 @@
 //!   the same in three look-ups; [`explosion`]: why it may not.
 //! - [`verdicts`]: the numbers by which the programs know verdicts; `select`: which rules are about a unit;
 //!   [`sets`]: which compiled list each unit has, as units come and go and policies are loaded anew.
+//! - [`lockout`]: whether policies would cut off who writes them.
 //!
 //! Whatever the rules say, some traffic is not subject to them; the programs pass it before they look anything up: IPv6's
 //! neighbour discovery and multicast listener discovery (RFC 4890, sections 4.3 and 4.4, without which there is no IPv6
@@ -16,6 +17,7 @@ mod classes;
 pub mod compile;
 pub mod explosion;
 mod loaded;
+pub mod lockout;
 pub mod networks;
 pub mod protocol;
 mod remotes;
