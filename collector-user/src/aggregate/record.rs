@@ -1,6 +1,6 @@
 //! A flow as the record that collectors get: indexes become names, ticks become times.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use collector_ebpf::abi::{
     flow::{FIRST_BOUNDARY, RX, TX, how, ports},
@@ -13,6 +13,7 @@ use crate::{
     clock::Moment,
     drain::decode::FlowId,
     event::{ActionType, AttributedBy, EndPoint, EndPointType, FlowRecord, ServiceType, Text, Tunnel},
+    policy::networks::Networks,
     pu::registry::{Registry, Unit, is_named},
 };
 
@@ -25,6 +26,8 @@ pub struct Scribe {
     pub interfaces: BTreeMap<u16, Text>,
     /// Kinds and identifiers of networks inside of tunnels, by the number that stands for each in place of a boundary.
     pub networks: BTreeMap<u16, (u8, u32)>,
+    /// Networks outside of all units that have a name.
+    external: Networks,
 }
 
 impl Default for Scribe {
@@ -34,11 +37,17 @@ impl Default for Scribe {
             default: "default".into(),
             interfaces: BTreeMap::new(),
             networks: BTreeMap::new(),
+            external: Networks::default(),
         }
     }
 }
 
 impl Scribe {
+    /// One that knows these networks.
+    pub fn new(external: Networks) -> Self {
+        Self { external, ..Self::default() }
+    }
+
     /// The record of what was counted for a flow since its last one.
     ///
     /// `host_end` is the unit whose socket on this host is one end of the flow, where that is another than the flow's.
@@ -54,9 +63,9 @@ impl Scribe {
         let (local_port, remote_port) = shown_ports(id);
         let of_host =
             |remote: bool| host_end.filter(|end| end.is_remote == remote).map(|end| units.get(end.pu));
-        let own = of_host(false).map_or_else(|| self.own(unit), |unit| self.own(unit));
+        let own = self.own(of_host(false).unwrap_or(unit), id.local);
         let other =
-            of_host(true).map_or_else(|| self.other(units.of_address(id.remote)), |unit| self.own(unit));
+            of_host(true).map_or_else(|| self.other(units, id.remote), |unit| self.own(unit, id.remote));
         let local = EndPoint { ip: Some(id.local), port: local_port, ..own };
         let remote = EndPoint { ip: Some(id.remote), port: remote_port, ..other };
         let (source, destination, forth, back) =
@@ -103,20 +112,27 @@ impl Scribe {
     }
 
     /// The end that is the unit's. Who is only `forwarded` or `unknown` has no identity.
-    pub(super) fn own(&self, unit: Option<&Unit>) -> EndPoint {
+    pub(super) fn own(&self, unit: Option<&Unit>, address: IpAddr) -> EndPoint {
         match unit {
             Some(unit) if matches!(unit.index, index::HOST | index::OVERLAY) || is_named(unit.index) => {
-                EndPoint { id: unit.id.clone(), r#type: EndPointType::Pu, ..self.nobody() }
+                self.of_unit(unit)
             }
-            _ => self.other(None),
+            _ => self.outside(address),
         }
     }
 
-    pub(super) fn other(&self, unit: Option<&Unit>) -> EndPoint {
-        match unit {
-            Some(unit) => EndPoint { id: unit.id.clone(), r#type: EndPointType::Pu, ..self.nobody() },
-            None => EndPoint { id: self.default.clone(), ..self.nobody() },
-        }
+    /// The end that is elsewhere: another unit, if it has the address.
+    pub(super) fn other(&self, units: &Registry, address: IpAddr) -> EndPoint {
+        units.of_address(address).map_or_else(|| self.outside(address), |unit| self.of_unit(unit))
+    }
+
+    fn of_unit(&self, unit: &Unit) -> EndPoint {
+        EndPoint { id: unit.id.clone(), r#type: EndPointType::Pu, ..self.nobody() }
+    }
+
+    /// Who is no unit: a network that has a name, or nobody.
+    fn outside(&self, address: IpAddr) -> EndPoint {
+        EndPoint { id: self.external.of(address).unwrap_or(&self.default).clone(), ..self.nobody() }
     }
 
     fn nobody(&self) -> EndPoint {
