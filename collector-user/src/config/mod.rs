@@ -102,6 +102,8 @@ pub struct Config {
     pub pu: Vec<PuConfig>,
     /// Whether what the policies reject is dropped.
     pub enforce: bool,
+    /// Even where that cuts off somebody who is logged in. The command line alone says so.
+    pub enforce_anyway: bool,
     /// Networks that have a name.
     pub network: Vec<Arc<ExternalNetwork>>,
     /// What units may do, in the order in which it is searched.
@@ -280,6 +282,7 @@ impl Default for Config {
             trace: Vec::new(),
             pu: Vec::new(),
             enforce: false,
+            enforce_anyway: false,
             network: Vec::new(),
             policy: Vec::new(),
         }

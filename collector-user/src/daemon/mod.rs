@@ -16,6 +16,7 @@ mod missing;
 mod news;
 mod numbers;
 mod options;
+mod policies;
 mod reports;
 mod reserved;
 mod restore;
@@ -66,6 +67,7 @@ use crate::{
         settings::{Settings, Transport},
         xdp as kernel_xdp,
     },
+    policy::networks::Networks as ExternalNetworks,
     pu::{life::Lives as UnitLives, registry::Registry},
 };
 use cpus::Cpus;
@@ -73,6 +75,7 @@ use drops::Dropping;
 use inquiry::Inquiries;
 use interfaces::Watched;
 pub use options::{DaemonError, Options, Started};
+use policies::Policies;
 use reports::Teller;
 use trace::{Tracing, Wishes};
 use workloads::{Cgroups, Whose, Workloads};
@@ -194,6 +197,7 @@ struct Daemon<'a> {
     /// Why the programs do not ask for the cgroups of sockets, where they were to.
     without_cgroups: Option<KernelError>,
     workloads: Workloads,
+    policies: Box<Policies>,
     scribe: Scribe,
     differences: Differences,
     watched: Watched,
@@ -277,7 +281,8 @@ impl<'a> Daemon<'a> {
             cgroups,
             without_cgroups,
             workloads: Workloads::new(Namespaces::open()?),
-            scribe: Scribe::default(),
+            policies: Box::default(),
+            scribe: Scribe::new(ExternalNetworks::new(&options.networks)),
             differences: Differences::default(),
             watched: Watched::new(),
             hz,
@@ -308,6 +313,7 @@ impl<'a> Daemon<'a> {
             self.trace(wish)?;
         }
         missing.extend(self.reconcile(true).await?);
+        missing.extend(self.begin_policies()?);
         missing.extend(self.xdp_unloaded());
         let queues = queues::list(&self.netlink.handle).await;
         let queues = queues.inspect_err(|error| {

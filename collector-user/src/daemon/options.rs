@@ -14,6 +14,12 @@ use crate::{
         settings::Settings,
         xdp,
     },
+    policy::{
+        explosion::Explosion,
+        lockout::{Enforcement, LockOut},
+        networks::ExternalNetwork,
+        rule::Policy,
+    },
     pu::{
         registry::{Declared, TooMany},
         trace::{DEFAULT_SNAPLEN, NoSuchUnit, Wish},
@@ -55,6 +61,12 @@ pub struct Options {
     pub snaplen: u16,
     /// Who gets these packets as they were seen, before the collector gets their reports.
     pub capture: Option<Arc<dyn PacketCapture>>,
+    /// What units may do.
+    pub policies: Vec<Policy>,
+    /// Networks that have a name: ends of flows that are there, and no unit's, have it.
+    pub networks: Vec<Arc<ExternalNetwork>>,
+    /// Whether what the policies reject is dropped.
+    pub enforcement: Enforcement,
     /// Sizes and budgets of the programs' maps.
     pub settings: Settings,
 }
@@ -78,6 +90,9 @@ impl Default for Options {
             traces: Vec::new(),
             snaplen: DEFAULT_SNAPLEN,
             capture: None,
+            policies: Vec::new(),
+            networks: Vec::new(),
+            enforcement: Enforcement::Off,
             settings: Settings::default(),
         }
     }
@@ -122,6 +137,12 @@ pub enum DaemonError {
         /// Why the last one failed.
         source: AttachError,
     },
+    /// The policies are too many.
+    #[error(transparent)]
+    Policies(#[from] Explosion),
+    /// The policies would cut off who is logged in.
+    #[error(transparent)]
+    LockOut(#[from] LockOut),
     /// There is no thread to load the programs.
     #[error("cannot load the programs")]
     Load(#[source] io::Error),
@@ -133,7 +154,14 @@ pub enum DaemonError {
 impl DaemonError {
     /// Whether something was asked for that is not there, or that cannot be: whoever asks otherwise may be served.
     pub const fn is_usage(&self) -> bool {
-        matches!(self, Self::NoSuchInterface { .. } | Self::Units(_) | Self::Trace(_))
+        matches!(
+            self,
+            Self::NoSuchInterface { .. }
+                | Self::Units(_)
+                | Self::Trace(_)
+                | Self::Policies(_)
+                | Self::LockOut(_)
+        )
     }
 }
 

@@ -55,6 +55,10 @@ impl Loaded {
         }
     }
 
+    pub(super) const fn is_empty(&self) -> bool {
+        self.policies.is_empty()
+    }
+
     /// The rules that a unit has, by direction.
     pub(super) fn lists(&self, unit: &Subject) -> [List; 2] {
         let mut lists = [Vec::new(), Vec::new()];

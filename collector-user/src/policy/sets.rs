@@ -68,13 +68,17 @@ impl Sets {
         self.change(Some(loaded), units, Vec::new(), now)
     }
 
-    /// Takes in a unit that is there from `now` on, or that is another than before.
+    /// Takes in a unit that is there from `now` on.
     ///
     /// # Errors
     ///
-    /// [`Explosion`]; everything is as it was.
+    /// [`Explosion`]. The unit is known all the same, and goes without policies until they are loaded anew.
     pub fn put(&mut self, unit: Subject, now: u64) -> Result<Change, Explosion> {
-        self.change(None, vec![unit], Vec::new(), now)
+        let known = unit.clone();
+        self.change(None, vec![unit], Vec::new(), now).inspect_err(|_| {
+            // One that was there keeps what it had.
+            self.units.entry(known.index).or_insert_with(|| (known, UnitPolicy::default()));
+        })
     }
 
     /// A unit is forgotten at `now`. Its entry becomes all zero.
@@ -108,6 +112,16 @@ impl Sets {
     /// All units that there are, with what each has.
     pub fn units(&self) -> impl Iterator<Item = (&Subject, UnitPolicy)> {
         self.units.values().map(|(subject, policy)| (subject, *policy))
+    }
+
+    /// Whether a unit of this index was put that has this id.
+    pub fn knows(&self, index: u16, id: &str) -> bool {
+        self.units.get(&index).is_some_and(|(unit, _)| &*unit.id == id)
+    }
+
+    /// There is no policy: no unit has any set.
+    pub fn is_idle(&self) -> bool {
+        self.loaded.is_empty()
     }
 
     /// Whether what is rejected is dropped.
