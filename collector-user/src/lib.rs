@@ -9,6 +9,7 @@
 //! - [`kernel`]: loads and attaches the eBPF programs, and talks to their maps.
 //! - [`drain`]: takes out what the programs counted and reported.
 //! - [`pu`]: processing units, and what an interface or a cgroup is to them.
+//! - [`policy`]: what processing units may do.
 //! - [`aggregate`]: flows over their life, counters between two reports, records.
 //! - [`sink`]: outputs, each behind a bounded queue of its own.
 //! - [`config`]: the configuration file.
@@ -28,6 +29,7 @@ pub mod error;
 pub mod event;
 pub mod host;
 pub mod kernel;
+pub mod policy;
 pub mod pu;
 pub mod selftest;
 pub mod sink;

@@ -20,6 +20,10 @@ mod socket_cgroup;
 mod both_ends;
 // How many packets and octets of the wire a super-packet stands for.
 mod segments;
+// What policies say of a flow, on bytes: looked up, remembered, dropped, counted.
+mod policy;
+// The same over wires: what arrives, what is dropped, and what records say.
+mod enforced;
 // Single packets of the units that are traced: all of them, and nothing besides; or each loss by name.
 mod traced;
 // The same over wires, up to their reports.

@@ -36,6 +36,7 @@ pub mod lab;
 pub mod lives;
 pub mod measure;
 pub mod netns;
+pub mod policies;
 pub mod privilege;
 pub mod program;
 pub mod release;

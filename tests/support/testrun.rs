@@ -414,6 +414,9 @@ impl Datapath {
             direction.bytes -= before.bytes;
             direction.skbs -= before.skbs;
         }
+        for (direction, before) in unit.rejected.iter_mut().zip(before.rejected) {
+            *direction -= before;
+        }
         unit.flows -= before.flows;
         unit.rate_limited -= before.rate_limited;
         unit.reserve_failed -= before.reserve_failed;
@@ -428,6 +431,7 @@ impl Datapath {
             seen,
             looped,
             second_pass,
+            rejected,
             table_full,
             rate_limited,
             reserve_failed,
@@ -448,6 +452,7 @@ impl Datapath {
         ledger.seen -= seen;
         ledger.looped -= looped;
         ledger.second_pass -= second_pass;
+        ledger.rejected -= rejected;
         ledger.table_full -= table_full;
         ledger.rate_limited -= rate_limited;
         ledger.reserve_failed -= reserve_failed;
@@ -504,6 +509,7 @@ const UNITS: [u16; 5] = [index::HOST, index::FORWARDED, index::UNKNOWN, index::O
 pub fn explained_without_flow(ledger: &Ledger) -> u64 {
     ledger.looped
         + ledger.second_pass
+        + ledger.rejected
         + ledger.table_full
         + ledger.rate_limited
         + ledger.unparsed.iter().sum::<u64>()

@@ -107,6 +107,8 @@ fn no_order_of_events_loses_a_packet_or_tells_one_twice() {
                         tcp_flags,
                         how: how::LOCAL_INITIATED | provisional,
                         host_pu: 0,
+                        verdict: 0,
+                        rejected: [0; 2],
                     };
                     history.push(format!("{now}: add {delta:?}"));
                     counted.add(delta.packets, delta.bytes, delta.begun);

@@ -20,6 +20,8 @@ mod filter;
 mod schema;
 // The mock behind the library's feature, as a user's test has it.
 mod mock;
+// Who is logged in by SSH, whom a policy could cut off.
+mod ssh;
 
 use collector_user::{aggregate::booking::HostEnd, drain::decode::FlowId};
 

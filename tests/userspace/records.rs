@@ -13,6 +13,7 @@ use collector_user::{
     clock::Moment,
     drain::decode::{FlowDelta, FlowId, FlowNews},
     event::{Ended, FlowRecord, InitiatorBy, ResetBy},
+    policy::verdicts::Verdicts,
     pu::registry::Registry,
 };
 
@@ -71,7 +72,7 @@ impl Desk {
 fn record(id: &FlowId, flow: &collector_user::aggregate::flows::Flow) -> FlowRecord {
     let registry = Registry::new(&[]).unwrap();
     let moment = Moment { jiffies: 0, boot_ns: 0, wall_ns: 1_000 * SECOND as i64, hz: 250 };
-    Scribe::default().flow(id, flow, None, &registry, &moment)
+    Scribe::default().flow(id, flow, None, &Verdicts::default(), &registry, &moment)
 }
 
 fn id(protocol: u8) -> FlowId {
@@ -103,6 +104,8 @@ fn counted(id: FlowId, received: u64, sent: u64, begun: u64) -> FlowDelta {
         tcp_flags: [0; 2],
         how: how::LOCAL_INITIATED,
         host_pu: 0,
+        verdict: 0,
+        rejected: [0; 2],
     }
 }
 

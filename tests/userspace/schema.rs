@@ -138,6 +138,7 @@ fn flow() -> FlowRecord {
         vlan: 4094,
         tunnel: Tunnel::Geneve,
         tunnel_id: u32::MAX,
+        rejected_packets: u64::MAX,
         dropped_packets: u64::MAX,
         kernel_reason: "NETFILTER_DROP".into(),
         drop_place: "nft_do_chain+0x1".into(),

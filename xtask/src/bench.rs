@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: times the way of events out of the collector, then the programs by running them in the kernel.
+//! `cargo xtask bench`: times the way of events out of the collector and the loading of policies, then the programs by running them in the kernel.
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _, process::Command};
 
@@ -9,7 +9,7 @@ use crate::{artifact, build, error::Error, privilege, process, workspace::Worksp
 /// Arguments of `cargo xtask bench`.
 #[derive(Args)]
 pub(crate) struct Bench {
-    /// Arguments of both benchmarks: `--rounds N`, `--only PART`, one of events, hot, flows, first, filter, traced, xdp, harm
+    /// Arguments of both benchmarks: `--rounds N`, `--only PART`, one of events, policies, hot, flows, first, filter, traced, xdp, harm
     #[arg(last = true, value_name = "ARGS")]
     args: Vec<OsString>,
 }

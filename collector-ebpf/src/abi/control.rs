@@ -35,16 +35,20 @@ pub struct Control {
     pub events_read: u64,
     /// How many entries of its part of `FREE_UNITS` this CPU's programs have used up: written by them only.
     pub units_taken: u64,
+    /// 0 as long as no unit has a policy. Else the time from which on the programs have looked for long enough to believe
+    /// that a flow's first packet is the first one that they see: `CLOCK_BOOTTIME` in nanoseconds, at least 1. Who opened a
+    /// flow which began before, and by no better evidence than its first packet, is a guess.
+    pub policies_from: u64,
     #[doc(hidden)]
-    pub _pad: [u64; 3],
+    pub _pad: u64,
     #[doc(hidden)]
     pub _pad_2: [u64; 32],
 }
 
 // A power of two spares the programs a multiplication.
 layout!(Control, 1024, {
-    word: 0, lease: 8, first_slot_4: 16, first_slot_6: 24, captured: 32, ledger: 40, crossed: 304, xdp: 560, events_read: 728,
-    units_taken: 736, _pad: 744, _pad_2: 768,
+    word: 0, lease: 8, first_slot_4: 16, first_slot_6: 24, captured: 32, ledger: 40, crossed: 312, xdp: 568, events_read: 736,
+    units_taken: 744, policies_from: 752, _pad: 760, _pad_2: 768,
 });
 
 /// Uplinks of which it is counted what crossed them, and one entry for all other interfaces. A power of two.

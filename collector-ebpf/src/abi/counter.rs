@@ -46,11 +46,15 @@ pub struct PuCounters {
     pub left_out: u32,
     #[doc(hidden)]
     pub _pad: u32,
+    /// Wire packets that the unit's own policies rejected and the programs dropped, by direction as the unit sees it. Those
+    /// that came in by their interface are in the counts of what crossed the unit's boundary, too; those that were about to
+    /// leave by it never did.
+    pub rejected: [u64; 2],
 }
 
-layout!(PuCounters, 160, {
+layout!(PuCounters, 176, {
     flowless: 0, local: 48, flows: 96, rate_limited: 104, budget: 112, refilled: 116, reserve_failed: 120, waiting: 128,
-    left_out: 152, _pad: 156,
+    left_out: 152, _pad: 156, rejected: 160,
 });
 
 /// A budget of new flows, in 1,024ths: a tick may bring less than one.
@@ -215,8 +219,8 @@ impl Unparsed {
 
 /// What became of every socket buffer that a CPU's programs were run on, and of every record they wrote.
 ///
-/// `seen = looped + second_pass + the sum of unparsed + table_full + rate_limited + the buffers of all drained flows`, at
-/// any quiet moment: the last term is counted by user space, apart from these.
+/// `seen = looped + second_pass + the sum of unparsed + table_full + rate_limited + rejected + the buffers of all drained
+/// flows`, at any quiet moment: the last term is counted by user space, apart from these.
 ///
 /// Of the packets that are traced, `traced = filtered + sampled + output_failed + those written`.
 #[repr(C)]
@@ -262,14 +266,17 @@ pub struct Ledger {
     pub output_failed: u64,
     /// Flows of control groups that nobody knew and for which no index was left: they are the host's until somebody knows.
     pub units_exhausted: u64,
+    /// Buffers that a policy rejected as they were about to leave by an interface, which therefore does not count them: nor
+    /// do flows and units as sent. (What a policy rejects as it comes in is counted, as the interface has it.)
+    pub rejected: u64,
     /// Buffers not parsed, by reason ([`Unparsed`]).
     pub unparsed: [u64; UNPARSED_REASONS],
 }
 
-layout!(Ledger, 264, {
+layout!(Ledger, 272, {
     seen: 0, looped: 8, second_pass: 16, table_full: 24, rate_limited: 32, reserve_failed: 40, reported: 48,
     identity_full: 56, no_role: 64, orphan_fragments: 72, inner_seen: 80, inner_unparsed: 88, inner_lost: 96, traced: 104,
-    filtered: 112, sampled: 120, output_failed: 128, units_exhausted: 136, unparsed: 144,
+    filtered: 112, sampled: 120, output_failed: 128, units_exhausted: 136, rejected: 144, unparsed: 152,
 });
 
 /// How far a CPU has filled a table in the current epoch.

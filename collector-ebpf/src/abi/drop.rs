@@ -18,11 +18,11 @@ pub struct DropKey {
     pub reason: u32,
     /// The processing unit; [`ELSEWHERE`] for other network namespaces.
     pub pu: u16,
-    #[doc(hidden)]
-    pub _pad: u16,
+    /// 1 where it was this collector's own program at TC that dropped, for a policy; 0 where it was anybody else.
+    pub by_policy: u16,
 }
 
-layout!(DropKey, 16, { place: 0, reason: 8, pu: 12, _pad: 14 });
+layout!(DropKey, 16, { place: 0, reason: 8, pu: 12, by_policy: 14 });
 
 /// In place of a processing unit: the packet was dropped in another network namespace, and nobody declares its addresses.
 pub const ELSEWHERE: u16 = 0;

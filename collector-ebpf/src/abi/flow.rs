@@ -149,6 +149,19 @@ impl SlotCounts {
     pub const fn set_host_pu(&mut self, pu: u16) {
         self.amounts[RX].bytes = self.amounts[RX].octets() | (pu as u64) << SlotAmounts::OCTET_BITS;
     }
+
+    /// The [number](super::policy::verdict::NUMBER) of the verdict that the packets passed by: the upper bits of what was
+    /// sent.
+    #[inline(always)]
+    pub const fn verdict(&self) -> u16 {
+        (self.amounts[TX].bytes >> SlotAmounts::OCTET_BITS) as u16
+    }
+
+    /// Writes that number.
+    #[inline(always)]
+    pub const fn set_verdict(&mut self, number: u16) {
+        self.amounts[TX].bytes = self.amounts[TX].octets() | (number as u64) << SlotAmounts::OCTET_BITS;
+    }
 }
 
 /// A slot whose packet count has reached this is flushed before the next packet.
@@ -260,15 +273,17 @@ pub const fn host_pu_of(rest: u16) -> u16 {
 pub struct TableKey4 {
     /// The flow.
     pub flow: FlowKey4,
-    /// The CPU whose cache gave the counts up.
-    pub cpu: u32,
+    /// The CPU whose cache gave the counts up. The kernel has at most 8,192 of them (`NR_CPUS`).
+    pub cpu: u16,
+    /// The [number](super::policy::verdict::NUMBER) of the verdict that the packets passed by, or were rejected by.
+    pub verdict: u16,
     /// Index of the processing unit that the packets were counted for: a flow may change its unit.
     pub pu: u16,
     /// What [`rest_of`] says: counts of which that differs are not added up.
     pub rest: u16,
 }
 
-layout!(TableKey4, 24, { flow: 0, cpu: 16, pu: 20, rest: 22 });
+layout!(TableKey4, 24, { flow: 0, cpu: 16, verdict: 18, pu: 20, rest: 22 });
 
 /// The key of the table behind the IPv6 caches; fields as in [`TableKey4`].
 #[repr(C, align(8))]
@@ -277,14 +292,16 @@ pub struct TableKey6 {
     /// The flow.
     pub flow: FlowKey6,
     /// The CPU whose cache gave the counts up.
-    pub cpu: u32,
+    pub cpu: u16,
+    /// The number of the verdict, as in [`TableKey4`].
+    pub verdict: u16,
     /// Index of the processing unit that the packets were counted for.
     pub pu: u16,
     /// What [`rest_of`] says: counts of which that differs are not added up.
     pub rest: u16,
 }
 
-layout!(TableKey6, 48, { flow: 0, cpu: 40, pu: 44, rest: 46 });
+layout!(TableKey6, 48, { flow: 0, cpu: 40, verdict: 42, pu: 44, rest: 46 });
 
 /// What a table counts for a flow and a CPU in one epoch.
 #[repr(C)]
@@ -310,10 +327,14 @@ pub struct TableCounts {
     pub how: u8,
     /// Zero.
     pub _pad: [u8; 3],
+    /// Wire packets that a policy rejected and the programs dropped, by direction: of these the ones that came in by the
+    /// interface are among [`packets`](Self::packets), too.
+    pub rejected: [u64; 2],
 }
 
-layout!(TableCounts, 72, {
+layout!(TableCounts, 88, {
     bytes: 0, packets: 16, skbs: 32, begun: 48, first: 56, last: 60, interface: 64, tcp_flags: 66, how: 68, _pad: 69,
+    rejected: 72,
 });
 
 /// Who a flow belongs to and how it began: lives as long as the flow, is read at a cache miss.
@@ -424,6 +445,8 @@ mod tests {
         );
         counts.set_host_pu(1);
         assert_eq!((counts.host_pu(), counts.amounts[RX].octets()), (1, most));
+        counts.set_verdict(u16::MAX);
+        assert_eq!((counts.verdict(), counts.host_pu(), counts.amounts[TX].octets()), (u16::MAX, 1, 7));
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub fn layouts() -> [&'static Layout; 34] {
         &flow::TableKey6::LAYOUT,
         &flow::TableCounts::LAYOUT,
         &flow::Identity::LAYOUT,
-        &policy::UnitPolicy::LAYOUT,
+        &policy::PolicyEntry::LAYOUT,
         &policy::RemoteKey::LAYOUT,
         &policy::ServiceKey::LAYOUT,
         &policy::ClassesKey::LAYOUT,

@@ -76,14 +76,15 @@ pub struct PacketRecord {
     pub end: u8,
     /// Of a drop: 1 where the packet filter, if there is one, has been asked.
     pub filtered: u8,
-    #[doc(hidden)]
-    pub _pad: [u8; 2],
+    /// Of a drop: the [number](super::policy::verdict::NUMBER) of the verdict by which this collector's own program at TC has
+    /// dropped it; 0 where it was anybody else.
+    pub policy: u16,
 }
 
 layout!(PacketRecord, 64, {
     boot_ns: 0, place: 8, ifindex: 16, mark: 20, reason: 24, suppressed: 28, length: 32, captured: 36, packets: 40,
     namespace: 44, cpu: 48, pu: 52, vlan_tci: 54, vlan_protocol: 56, event: 58, link: 59, end: 60, filtered: 61,
-    _pad: 62,
+    policy: 62,
 });
 
 impl PacketRecord {
@@ -107,6 +108,6 @@ impl PacketRecord {
         link: 0,
         end: 0,
         filtered: 0,
-        _pad: [0; 2],
+        policy: 0,
     };
 }

@@ -7,15 +7,26 @@
 //! The number of a set is never used for other rules as long as a flow may remember it: so a flow knows by its
 //! [`Identity::sets`](super::flow::Identity::sets) that its verdict is stale, and a reload needs no pause.
 
-use super::layout::layout;
+use super::{
+    counter::{PU_CHUNKS, PUS_PER_CHUNK},
+    layout::layout,
+};
 
 /// Index of what the remote end opened.
 pub const INCOMING: usize = 0;
 /// Index of what the local end opened.
 pub const OUTGOING: usize = 1;
 
-/// The policies of a unit: the entry of the array `POLICIES` at the unit's index. All zero where it has none.
-#[repr(C, align(8))]
+/// Entries of the array `POLICIES`: one for each unit that there can be.
+pub const UNITS: u32 = PU_CHUNKS * PUS_PER_CHUNK;
+/// Entries that the trie `REMOTES` takes.
+pub const MOST_REMOTES: u32 = 1 << 18;
+/// Entries that the trie `SERVICES` takes.
+pub const MOST_SERVICES: u32 = 1 << 18;
+/// Entries that the hash `VERDICTS` takes where nothing else is said before it is made.
+pub const MOST_VERDICTS: u32 = 1 << 20;
+
+/// The policies of a unit. All zero where it has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnitPolicy {
     /// The set of rules, by direction ([`INCOMING`], [`OUTGOING`]); 0 where the unit has no rules in it, so that everything
@@ -25,10 +36,50 @@ pub struct UnitPolicy {
     pub otherwise: [u32; 2],
 }
 
-layout!(UnitPolicy, 16, { sets: 0, otherwise: 8 });
+impl UnitPolicy {
+    /// As the programs have them.
+    pub const fn entry(&self) -> PolicyEntry {
+        let ([incoming, outgoing], [otherwise_incoming, otherwise_outgoing]) = (self.sets, self.otherwise);
+        PolicyEntry {
+            directions: [
+                PolicyEntry::direction(incoming, otherwise_incoming),
+                PolicyEntry::direction(outgoing, otherwise_outgoing),
+            ],
+        }
+    }
+}
 
-/// The data of a key of the longest-prefix trie `REMOTES`, whose values are classes (`u32`, from 1 on). A prefix's length
-/// counts the set's 32 bits, too. An address without an entry is of class 0.
+/// The policies of a unit: the entry of the array `POLICIES` at the unit's index.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PolicyEntry {
+    /// By direction, in one word so that no run can see the one without the other: the [set](UnitPolicy::sets) in the lower
+    /// half, and in the upper one [what is done otherwise](UnitPolicy::otherwise).
+    pub directions: [u64; 2],
+}
+
+layout!(PolicyEntry, 16, { directions: 0 });
+
+impl PolicyEntry {
+    const fn direction(set: u32, otherwise: u32) -> u64 {
+        set as u64 | (otherwise as u64) << 32
+    }
+
+    /// The set in a direction's word; 0 for none.
+    #[inline(always)]
+    pub const fn set(direction: u64) -> u32 {
+        direction as u32
+    }
+
+    /// What is done where none of its rules matches.
+    #[inline(always)]
+    pub const fn otherwise(direction: u64) -> u32 {
+        (direction >> 32) as u32
+    }
+}
+
+/// The data of a key of the longest-prefix trie `REMOTES`, whose values are classes (`u32`). A prefix's length counts the
+/// set's 32 bits, too. An address without an entry is of class 0; so may be all of IPv4 within a prefix of IPv6.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RemoteKey {
@@ -51,8 +102,8 @@ pub struct ServiceKey {
     pub protocol: u8,
     /// Zero.
     pub _pad: u8,
-    /// The port of the end that did not open the flow, network byte order; type and code of an ICMP message, in that order;
-    /// zero where the protocol has neither.
+    /// The port of the end that did not open the flow, network byte order; type and code of an ICMP message, in that order,
+    /// of an echo those of its request; zero where the protocol has neither.
     pub port: [u8; 2],
 }
 
@@ -75,7 +126,8 @@ layout!(ClassesKey, 8, { set: 0, remote: 4, service: 6 });
 
 /// What the policies say of a flow, in one number.
 pub mod verdict {
-    /// The number that user space knows action and policy ids by; 0 is "accepted, for no rule says anything".
+    /// The number that user space knows action and policy ids by; 0 is "accepted, for no rule says anything", so that what
+    /// is rejected has another.
     pub const NUMBER: u32 = 0xFFFF;
     /// It is rejected, and the packet is to be dropped: policies are enforced.
     pub const DROP: u32 = 1 << 16;
@@ -83,4 +135,6 @@ pub mod verdict {
     pub const REJECT: u32 = 1 << 17;
     /// The flow began before anyone looked, so that its direction is a guess: it is accepted whatever the rules say.
     pub const GUESSED: u32 = 1 << 18;
+    /// It is that of the unit at the flow's other end on this host.
+    pub const OTHER_END: u32 = 1 << 19;
 }

@@ -158,6 +158,8 @@ mod tests {
             tcp_flags: [0; 2],
             how,
             host_pu: 0,
+            verdict: 0,
+            rejected: [0; 2],
         }
     }
 

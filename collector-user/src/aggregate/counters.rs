@@ -14,8 +14,8 @@ use crate::{
 ///
 /// What crossed the unit's boundary comes first; `local` is what its sockets exchanged on this host, with a container or
 /// by loopback, without crossing an uplink. What the kernel dropped is among what it crossed before, or it never came so far;
-/// its packets are divided by class.
-const UNIT: [&str; 29] = [
+/// its packets are divided by class. `rejected` are those that the unit's own policies rejected and that were dropped for it.
+const UNIT: [&str; 31] = [
     "rx_packets",
     "rx_bytes",
     "tx_packets",
@@ -45,10 +45,12 @@ const UNIT: [&str; 29] = [
     "dropped_route",
     "dropped_not_for_us",
     "dropped_end_of_life",
+    "rejected_rx_packets",
+    "rejected_tx_packets",
 ];
 
 /// The names of the datapath's own counters that come before the unparsed frames by reason.
-const DATAPATH: [&str; 10] = [
+const DATAPATH: [&str; 11] = [
     "seen",
     "looped",
     "second_pass",
@@ -59,6 +61,7 @@ const DATAPATH: [&str; 10] = [
     "identity_full",
     "no_role",
     "orphan_fragments",
+    "rejected",
 ];
 
 /// What has been counted by an index up to now.
@@ -159,6 +162,7 @@ impl Differences {
             now.identity_full,
             now.no_role,
             now.orphan_fragments,
+            now.rejected,
         ];
         let now: Vec<u64> = rows.into_iter().chain(now.unparsed).collect();
         let before = std::mem::replace(&mut self.datapath, now);
@@ -189,6 +193,7 @@ fn row(counted: &Counted) -> Row {
     let [rx_flowless, tx_flowless] = now.flowless;
     let [unknown, policy, no_socket, malformed, resource, route, not_for_us, end_of_life] = dropped.classes;
     let [local_rx, local_tx] = sum(&now.local, &credit.local);
+    let [rejected_rx, rejected_tx] = now.rejected;
     [
         rx.packets,
         rx.bytes,
@@ -219,6 +224,8 @@ fn row(counted: &Counted) -> Row {
         route,
         not_for_us,
         end_of_life,
+        rejected_rx,
+        rejected_tx,
     ]
 }
 
@@ -353,7 +360,7 @@ mod tests {
         let mut differences = Differences::default();
         let report =
             differences.datapath(&Ledger { seen: 3, unparsed: [1; UNPARSED_REASONS], ..Ledger::default() });
-        assert_eq!((report.counters.len(), &*report.context_id), (10 + UNPARSED_REASONS, ""));
-        assert_eq!((&*report.counters[12].name, report.counters[12].value), ("unparsed_arp", 1));
+        assert_eq!((report.counters.len(), &*report.context_id), (11 + UNPARSED_REASONS, ""));
+        assert_eq!((&*report.counters[13].name, report.counters[13].value), ("unparsed_arp", 1));
     }
 }

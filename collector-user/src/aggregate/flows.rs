@@ -48,6 +48,10 @@ pub struct Flow {
     pub bytes: [u64; 2],
     /// Socket buffers since the last record.
     pub skbs: [u64; 2],
+    /// The number of the verdict that they passed by, or were rejected by.
+    pub verdict: u16,
+    /// Wire packets since the last record that a policy rejected and the programs dropped.
+    pub rejected: [u64; 2],
     /// Connections begun since the last record.
     pub begun: u64,
     /// TCP flags over its life, combined, by direction.
@@ -85,6 +89,8 @@ impl Flow {
             packets: [0; 2],
             bytes: [0; 2],
             skbs: [0; 2],
+            verdict: 0,
+            rejected: [0; 2],
             begun: 0,
             tcp_flags: [0; 2],
             first,
@@ -102,7 +108,7 @@ impl Flow {
 
     /// Something was counted that no record holds yet.
     fn pending(&self) -> bool {
-        self.begun != 0 || self.packets != [0; 2]
+        self.begun != 0 || self.packets != [0; 2] || self.rejected != [0; 2]
     }
 
     fn add(&mut self, delta: &FlowDelta, first: u64, last: u64, host_end: &impl Fn(&FlowId, u16) -> HostEnd) {
@@ -110,12 +116,14 @@ impl Flow {
             add(&mut self.packets, &delta.packets, direction);
             add(&mut self.bytes, &delta.bytes, direction);
             add(&mut self.skbs, &delta.skbs, direction);
+            add(&mut self.rejected, &delta.rejected, direction);
             if let (Some(into), Some(from)) =
                 (self.tcp_flags.get_mut(direction), delta.tcp_flags.get(direction))
             {
                 *into |= from;
             }
         }
+        self.verdict = delta.verdict;
         self.begun += delta.begun;
         if !self.first_is_exact {
             self.first = self.first.min(first);
@@ -147,6 +155,11 @@ impl Flow {
     /// another owner.
     fn changes_hands(&self, delta: &FlowDelta) -> bool {
         (self.how | delta.how) & how::PROVISIONAL == 0 && self.pu != delta.pu
+    }
+
+    /// What is drained met other policies than what came before: the configuration has changed, or its unit is known now.
+    fn changes_verdict(&self, delta: &FlowDelta) -> bool {
+        self.verdict != delta.verdict
     }
 
     /// What is drained was exchanged with another unit of this host than what came before.
@@ -189,6 +202,7 @@ impl Flow {
         self.packets = [0; 2];
         self.bytes = [0; 2];
         self.skbs = [0; 2];
+        self.rejected = [0; 2];
         self.begun = 0;
     }
 
@@ -266,6 +280,11 @@ impl Flows {
         self.known.values().flat_map(|flow| [flow.pu, flow.host_pu]).collect()
     }
 
+    /// The numbers of verdicts that flows are remembered with.
+    pub fn verdicts(&self) -> BTreeSet<u16> {
+        self.known.values().map(|flow| flow.verdict).collect()
+    }
+
     /// Whether a flow is remembered.
     pub fn knows(&self, id: &FlowId) -> bool {
         self.known.contains_key(id)
@@ -335,7 +354,7 @@ impl Flows {
             }
             *flow = new();
         }
-        if flow.changes_hands(delta) && flow.pending() {
+        if (flow.changes_hands(delta) || flow.changes_verdict(delta)) && flow.pending() {
             // The counters have given it to the unit of before.
             flow.book(&delta.id, &mut self.credits, &host_end);
             // Its end, if it had one, is told once, with what comes now.

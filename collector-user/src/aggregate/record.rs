@@ -1,6 +1,6 @@
 //! A flow as the record that collectors get: indexes become names, ticks become times.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use collector_ebpf::abi::{
     flow::{FIRST_BOUNDARY, RX, TX, how, ports},
@@ -12,7 +12,8 @@ use crate::{
     aggregate::{booking::HostEnd, flows::Flow},
     clock::Moment,
     drain::decode::FlowId,
-    event::{ActionType, AttributedBy, EndPoint, EndPointType, FlowRecord, ServiceType, Text, Tunnel},
+    event::{AttributedBy, EndPoint, EndPointType, FlowRecord, ServiceType, Text, Tunnel, reason},
+    policy::{networks::Networks, verdicts::Verdicts},
     pu::registry::{Registry, Unit, is_named},
 };
 
@@ -21,10 +22,13 @@ use crate::{
 pub struct Scribe {
     nothing: Text,
     default: Text,
+    policy: Text,
     /// Names of interfaces, by the number that the programs count with.
     pub interfaces: BTreeMap<u16, Text>,
     /// Kinds and identifiers of networks inside of tunnels, by the number that stands for each in place of a boundary.
     pub networks: BTreeMap<u16, (u8, u32)>,
+    /// Networks outside of all units that have a name.
+    external: Networks,
 }
 
 impl Default for Scribe {
@@ -32,21 +36,30 @@ impl Default for Scribe {
         Self {
             nothing: "".into(),
             default: "default".into(),
+            policy: reason::POLICY_DROP.into(),
             interfaces: BTreeMap::new(),
             networks: BTreeMap::new(),
+            external: Networks::default(),
         }
     }
 }
 
 impl Scribe {
+    /// One that knows these networks.
+    pub fn new(external: Networks) -> Self {
+        Self { external, ..Self::default() }
+    }
+
     /// The record of what was counted for a flow since its last one.
     ///
-    /// `host_end` is the unit whose socket on this host is one end of the flow, where that is another than the flow's.
+    /// `verdicts` say what its verdict's number means; `host_end` is the unit whose socket on this host is one end of the flow,
+    /// where that is another than the flow's.
     pub fn flow(
         &self,
         id: &FlowId,
         flow: &Flow,
         host_end: Option<HostEnd>,
+        verdicts: &Verdicts,
         units: &Registry,
         moment: &Moment,
     ) -> FlowRecord {
@@ -54,13 +67,16 @@ impl Scribe {
         let (local_port, remote_port) = shown_ports(id);
         let of_host =
             |remote: bool| host_end.filter(|end| end.is_remote == remote).map(|end| units.get(end.pu));
-        let own = of_host(false).map_or_else(|| self.own(unit), |unit| self.own(unit));
+        let own = self.own(of_host(false).unwrap_or(unit), id.local);
         let other =
-            of_host(true).map_or_else(|| self.other(units.of_address(id.remote)), |unit| self.own(unit));
+            of_host(true).map_or_else(|| self.other(units, id.remote), |unit| self.own(unit, id.remote));
         let local = EndPoint { ip: Some(id.local), port: local_port, ..own };
         let remote = EndPoint { ip: Some(id.remote), port: remote_port, ..other };
         let (source, destination, forth, back) =
             if flow.initiator.local { (local, remote, TX, RX) } else { (remote, local, RX, TX) };
+        let rejected_packets = flow.rejected.iter().sum();
+        // Of a number that nobody knows any more nothing is said.
+        let verdict = verdicts.get(flow.verdict).cloned().unwrap_or_default();
         let [received, sent] = flow.tcp_flags;
         let (tunnel, tunnel_id) =
             self.networks.get(&id.boundary).map_or((Tunnel::None, 0), |(kind, id)| (tunnel(*kind), *id));
@@ -70,14 +86,14 @@ impl Scribe {
             source: Some(source),
             destination: Some(destination),
             tags: unit.map_or_else(Arc::default, |unit| unit.tags.clone()),
-            drop_reason: self.nothing.clone(),
-            policy_id: self.default.clone(),
-            observed_policy_id: self.nothing.clone(),
+            drop_reason: if rejected_packets == 0 { self.nothing.clone() } else { self.policy.clone() },
+            policy_id: verdict.policy_id,
+            observed_policy_id: verdict.observed_policy_id,
             service_type: ServiceType::L3,
             service_id: self.nothing.clone(),
             count: flow.begun,
-            action: ActionType::ACCEPT,
-            observed_action: ActionType::default(),
+            action: verdict.action,
+            observed_action: verdict.observed_action,
             l4_protocol: id.protocol,
             packets: of(&flow.packets, forth),
             bytes: of(&flow.bytes, forth),
@@ -92,6 +108,7 @@ impl Scribe {
             tunnel,
             tunnel_id,
             vlan: if id.boundary < FIRST_BOUNDARY { id.boundary } else { 0 },
+            rejected_packets,
             dropped_packets: 0,
             kernel_reason: self.nothing.clone(),
             drop_place: self.nothing.clone(),
@@ -103,20 +120,27 @@ impl Scribe {
     }
 
     /// The end that is the unit's. Who is only `forwarded` or `unknown` has no identity.
-    pub(super) fn own(&self, unit: Option<&Unit>) -> EndPoint {
+    pub(super) fn own(&self, unit: Option<&Unit>, address: IpAddr) -> EndPoint {
         match unit {
             Some(unit) if matches!(unit.index, index::HOST | index::OVERLAY) || is_named(unit.index) => {
-                EndPoint { id: unit.id.clone(), r#type: EndPointType::Pu, ..self.nobody() }
+                self.of_unit(unit)
             }
-            _ => self.other(None),
+            _ => self.outside(address),
         }
     }
 
-    pub(super) fn other(&self, unit: Option<&Unit>) -> EndPoint {
-        match unit {
-            Some(unit) => EndPoint { id: unit.id.clone(), r#type: EndPointType::Pu, ..self.nobody() },
-            None => EndPoint { id: self.default.clone(), ..self.nobody() },
-        }
+    /// The end that is elsewhere: another unit, if it has the address.
+    pub(super) fn other(&self, units: &Registry, address: IpAddr) -> EndPoint {
+        units.of_address(address).map_or_else(|| self.outside(address), |unit| self.of_unit(unit))
+    }
+
+    fn of_unit(&self, unit: &Unit) -> EndPoint {
+        EndPoint { id: unit.id.clone(), r#type: EndPointType::Pu, ..self.nobody() }
+    }
+
+    /// Who is no unit: a network that has a name, or nobody.
+    fn outside(&self, address: IpAddr) -> EndPoint {
+        EndPoint { id: self.external.of(address).unwrap_or(&self.default).clone(), ..self.nobody() }
     }
 
     fn nobody(&self) -> EndPoint {

@@ -13,10 +13,11 @@ use crate::{
     collector::stash::Aggregate,
     config::{
         Attach, Config, Discover, Drops, IfaceGlob, Interval, LogFormat, Output, OutputConfig, Socket,
-        TraceConfig, Tunnels, UnitGlob, Xdp,
+        TraceConfig, Tunnels, Xdp,
     },
     host::pcap::Filter,
     kernel::settings::Transport,
+    pu::unit_glob::UnitGlob,
 };
 
 pub use capture::CaptureArgs;
@@ -195,6 +196,13 @@ pub struct RunArgs {
     #[arg(long, value_name = "HOW")]
     pub transport: Option<Transport>,
 
+    /// Enforce the policies even where that cuts off somebody who is logged in by SSH.
+    ///
+    /// Where the configuration says enforce = true and a policy would reject a connection to an SSH server of this host that
+    /// there is now, the collector does not start without this.
+    #[arg(long)]
+    pub enforce_anyway: bool,
+
     /// Write the collector's own log, on standard error, for people or for programs. [default: text]
     #[arg(long, value_name = "FORM")]
     pub log_format: Option<LogFormat>,
@@ -208,8 +216,8 @@ pub struct RunArgs {
 
 impl RunArgs {
     /// Puts what was said over `config`. `--iface`, `--ignore`, `--output` and `--trace` replace the file's
-    /// lists; `--forwarded` can
-    /// only switch on; `--sample` is for all traces.
+    /// lists; `--forwarded` and
+    /// `--enforce-anyway` can only switch on; `--sample` is for all traces.
     pub fn apply(&self, config: &mut Config) {
         if !self.iface.is_empty() {
             config.iface.clone_from(&self.iface);
@@ -219,6 +227,7 @@ impl RunArgs {
             config.ignore.clone_from(&self.ignore);
         }
         config.forwarded |= self.forwarded;
+        config.enforce_anyway |= self.enforce_anyway;
         if let Some(filter) = &self.filter {
             config.filter = Some(filter.clone());
         }
@@ -285,7 +294,7 @@ mod tests {
             run("--config c.toml --iface eth0 --iface veth* --forwarded --output json --duration 10s \
              --flow-interval 2s --counter-interval 250ms --attach clsact --xdp auto --log-format json \
              --aggregate service --tunnels inner --trace web:in:10s --trace * --snaplen 128 --sample 7 \
-             --transport perf --discover off --ignore *.scope --socket none")
+             --transport perf --discover off --ignore *.scope --socket none --enforce-anyway")
             .unwrap();
         assert_eq!(args.config.as_deref(), Some(std::path::Path::new("c.toml")));
         let mut config = Config {
@@ -299,7 +308,7 @@ mod tests {
         assert_eq!((config.snaplen, config.sample), (128, 7));
         assert_eq!(config.iface.iter().map(ToString::to_string).collect::<Vec<_>>(), ["eth0", "veth*"]);
         assert_eq!((config.discover, config.ignore.len()), (Discover::Off, 1));
-        assert!(config.forwarded);
+        assert!(config.forwarded && config.enforce_anyway && !config.enforce);
         assert_eq!(config.socket, Socket::None);
         assert_eq!(config.tunnels, Tunnels::Inner);
         assert_eq!(config.outputs, [OutputConfig::stdout(Output::Json, config.queue)]);

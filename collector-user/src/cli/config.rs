@@ -108,7 +108,12 @@ fn summary(config: &Config) -> String {
         summary = format!("{summary}; traces: {}", traces.join(", "));
     }
     let units = config.pu.len();
-    format!("{summary}; processing units declared: {units}")
+    summary = format!("{summary}; processing units declared: {units}");
+    match (config.policy.len(), config.enforce) {
+        (0, _) => summary,
+        (policies, true) => format!("{summary}; policies: {policies}, enforced"),
+        (policies, false) => format!("{summary}; policies: {policies}, not enforced"),
+    }
 }
 
 #[cfg(test)]
@@ -127,6 +132,13 @@ mod tests {
             summary(&config),
             "good; outputs: json to /f; interfaces: eth0, veth*; traces: web:both; processing units declared: 1"
         );
+        let policy = "[[policy]]\nid = \"p\"\npu = [\"*\"]\ndirection = \"in\"\naction = \"accept\"\n";
+        for (enforce, want) in
+            [("", "; policies: 1, not enforced"), ("enforce = true\n", "; policies: 1, enforced")]
+        {
+            let with = Config::parse(&format!("{enforce}{policy}"), Path::new("c.toml")).unwrap();
+            assert!(summary(&with).ends_with(want), "{}", summary(&with));
+        }
         assert_eq!(lacking(&config, &BTreeMap::new()).as_deref(), Some("eth0"));
         let link = Link { name: "eth0".to_owned(), ..Link::default() };
         assert_eq!(lacking(&config, &BTreeMap::from([(1, link)])), None);

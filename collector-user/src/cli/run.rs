@@ -30,6 +30,7 @@ use crate::{
         settings::Settings,
         xdp,
     },
+    policy::lockout::Enforcement,
     pu::registry::Declared,
     sink::SinkError,
 };
@@ -272,6 +273,14 @@ pub(super) fn options(config: &Config) -> Options {
         traces: config.trace.iter().map(|trace| trace.wish(config.sample)).collect(),
         snaplen: config.snaplen,
         capture: None,
+        policies: config.policy.clone(),
+        networks: config.network.clone(),
+        enforcement: match (config.enforce, config.enforce_anyway) {
+            (false, _) => Enforcement::Off,
+            (true, false) => Enforcement::On,
+            (true, true) => Enforcement::Anyway,
+        },
+        guess_time: Options::default().guess_time,
         settings: Settings {
             slots_4: limits.flow_slots,
             slots_6: limits.flow_slots / 4,

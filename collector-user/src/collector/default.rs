@@ -55,6 +55,7 @@ impl EventCollector for DefaultCollector {
             reply_bytes = record.reply_bytes,
             first_seen = %record.first_seen,
             last_seen = %record.last_seen,
+            rejected_packets = record.rejected_packets,
             dropped_packets = record.dropped_packets,
             kernel_reason = &*record.kernel_reason,
             drop_place = &*record.drop_place,

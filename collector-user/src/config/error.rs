@@ -2,19 +2,17 @@
 
 use std::{
     fmt, io,
-    net::IpAddr,
     ops::Range,
     path::{Path, PathBuf},
     str::Utf8Error,
 };
 
-use ipnet::{IpNet, Ipv4Net};
-
-use super::{GlobError, IntervalError, SocketError, UnitGlobError};
+use super::{CidrError, GlobError, IntervalError, NetworkFault, PolicyFault, SocketError};
 use crate::{
     error::with_causes,
     host::pcap::FilterError,
-    pu::{cgroup_glob::CgroupGlobError, registry::TooMany, trace::NoSuchUnit},
+    policy::explosion::Explosion,
+    pu::{cgroup_glob::CgroupGlobError, registry::TooMany, trace::NoSuchUnit, unit_glob::UnitGlobError},
 };
 
 /// A configuration file that does not serve.
@@ -288,53 +286,12 @@ pub enum Fault {
         name: String,
     },
     /// A network is none.
-    #[error(
-        "processing unit {id:?}: {given:?} is no network: expected an address, `/` and a length, as in 10.1.0.0/16 \
-         or fd00:1::/32"
-    )]
+    #[error("processing unit {id:?}: {source}")]
     Cidr {
         /// The unit.
         id: String,
-        /// What was given.
-        given: String,
-    },
-    /// A network of IPv4 addresses in the form that IPv6 sockets have for them.
-    #[error(
-        "processing unit {id:?}: no packet has an address of {given}, which is how IPv6 sockets write IPv4 ones: {}",
-        meant.map_or_else(|| "write the IPv4 network".to_owned(), |network| format!("write {network}"))
-    )]
-    Mapped {
-        /// The unit.
-        id: String,
-        /// What was given.
-        given: IpNet,
-        /// The IPv4 network, where it is one.
-        meant: Option<Ipv4Net>,
-    },
-    /// An address stands where a network should.
-    #[error("processing unit {id:?}: {address} is an address, not a network: write {only} for it alone")]
-    Address {
-        /// The unit.
-        id: String,
-        /// The address.
-        address: IpAddr,
-        /// The network that holds nothing else.
-        only: IpNet,
-    },
-    /// A network has bits behind its length.
-    #[error(
-        "processing unit {id:?}: {given} has bits beyond its length: write {network} for the network, or {only} for \
-         the one address"
-    )]
-    HostBits {
-        /// The unit.
-        id: String,
-        /// What was given.
-        given: IpNet,
-        /// The network that holds it.
-        network: IpNet,
-        /// The network of the address alone.
-        only: IpNet,
+        /// What is wrong with it.
+        source: CidrError,
     },
     /// Two units claim the same.
     #[error("processing unit {id:?} claims {matcher}, as does {other:?}: expected each in one unit only")]
@@ -345,6 +302,28 @@ pub enum Fault {
         other: String,
         /// The interface or network.
         matcher: String,
+    },
+    /// A network that has a name is wrong.
+    #[error("network {id:?}: {source}")]
+    Network {
+        /// Its id.
+        id: String,
+        /// What is wrong with it.
+        source: NetworkFault,
+    },
+    /// A policy is wrong.
+    #[error("policy {id:?}: {source}")]
+    Policy {
+        /// Its id.
+        id: String,
+        /// What is wrong with it.
+        source: Box<PolicyFault>,
+    },
+    /// The policies are too many.
+    #[error("{source}")]
+    Explosion {
+        /// For what.
+        source: Explosion,
     },
     /// A tag has no key.
     #[error("processing unit {id:?}: the tag {tag:?} lacks a key or a `=`: expected key=value")]

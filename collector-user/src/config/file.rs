@@ -9,7 +9,9 @@ use super::{
     Attach, Config, Discover, Drops, Interval, LogFormat, Tunnels, Xdp,
     error::{Fault, Wrong},
     limits::{self, RawLimits},
+    network::{self, RawNetwork},
     output::{self, OutputConfig, RawOutputs},
+    policy::{self, RawPolicy},
     pu::{self, RawPu},
     trace::{self, RawTrace},
 };
@@ -46,6 +48,9 @@ struct Raw {
     sample: Option<Spanned<u32>>,
     trace: Vec<RawTrace>,
     pu: Vec<RawPu>,
+    enforce: bool,
+    network: Vec<RawNetwork>,
+    policy: Vec<RawPolicy>,
 }
 
 /// A length of time, as it is written.
@@ -127,6 +132,9 @@ pub(super) fn read(text: &str) -> Result<Config, Wrong> {
     }
     config.pu = pu::check(raw.pu, text)?;
     config.trace = trace::check(raw.trace, &config.pu)?;
+    config.enforce = raw.enforce;
+    config.network = network::check(raw.network, text)?;
+    config.policy = policy::check(raw.policy, &config.network, &config.pu, text)?;
     Ok(config)
 }
 

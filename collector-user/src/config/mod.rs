@@ -4,33 +4,41 @@
 //! wrong; [`Config::to_toml`] is the way back. The parts: [`OutputConfig`] (where events go), [`PuConfig`] (a declared
 //! processing unit), [`TraceConfig`] (whose packets are reported), [`Limits`], [`IfaceGlob`], [`Interval`], [`Socket`]. [`EXAMPLE`] is a file with every key.
 
+mod cidr;
 mod error;
 mod file;
 mod glob;
 mod interval;
 mod limits;
+mod network;
 mod output;
+mod policy;
 mod pu;
 mod show;
 mod socket;
 mod trace;
-mod unit_glob;
 
-use std::{fs::File, io::Read as _, path::Path};
+use std::{fs::File, io::Read as _, path::Path, sync::Arc};
 
+pub use cidr::CidrError;
 pub use error::{ConfigError, Fault, Place};
 pub use glob::{GlobError, IfaceGlob};
 pub use interval::{Interval, IntervalError};
 pub use limits::Limits;
+pub use network::NetworkFault;
 pub use output::{Destination, Form, Output, OutputConfig};
+pub use policy::PolicyFault;
 pub use pu::PuConfig;
 use serde::Deserialize;
 pub use socket::{Socket, SocketError};
 pub use trace::{TraceConfig, TraceError};
-pub use unit_glob::{UnitGlob, UnitGlobError};
 
 use crate::{
-    collector::stash::Aggregate, host::pcap::Filter, kernel::settings::Transport, pu::trace::DEFAULT_SNAPLEN,
+    collector::stash::Aggregate,
+    host::pcap::Filter,
+    kernel::settings::Transport,
+    policy::{networks::ExternalNetwork, rule::Policy},
+    pu::{trace::DEFAULT_SNAPLEN, unit_glob::UnitGlob},
     sink::queue::DEFAULT_CAPACITY,
 };
 
@@ -92,6 +100,14 @@ pub struct Config {
     pub trace: Vec<TraceConfig>,
     /// The processing units that are declared.
     pub pu: Vec<PuConfig>,
+    /// Whether what the policies reject is dropped.
+    pub enforce: bool,
+    /// Even where that cuts off somebody who is logged in. The command line alone says so.
+    pub enforce_anyway: bool,
+    /// Networks that have a name.
+    pub network: Vec<Arc<ExternalNetwork>>,
+    /// What units may do, in the order in which it is searched.
+    pub policy: Vec<Policy>,
 }
 
 /// The form of the collector's own log on standard error.
@@ -265,6 +281,10 @@ impl Default for Config {
             sample: 1,
             trace: Vec::new(),
             pu: Vec::new(),
+            enforce: false,
+            enforce_anyway: false,
+            network: Vec::new(),
+            policy: Vec::new(),
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Processing units that the configuration declares.
 
-use std::{collections::HashMap, net::IpAddr, ops::Range, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::error::{Fault, Wrong, line_of};
+use super::{
+    cidr,
+    error::{Fault, Wrong, line_of},
+};
 use crate::{
     event::{TagStore, Text},
     pu::{
@@ -234,29 +237,6 @@ impl Unit {
     }
 
     fn network(&self, given: String) -> Result<IpNet, Fault> {
-        let id = || self.id.clone();
-        if let Ok(address) = given.parse::<IpAddr>() {
-            let address = address.to_canonical();
-            return Err(Fault::Address { id: id(), address, only: address.into() });
-        }
-        let Ok(network) = given.parse::<IpNet>() else { return Err(Fault::Cidr { id: id(), given }) };
-        if let IpAddr::V4(address) = network.addr().to_canonical()
-            && network.addr().is_ipv6()
-        {
-            // No packet has such an address: it stands for an IPv4 one on sockets only (RFC 4038, section 4.2).
-            let length = network.prefix_len().checked_sub(96);
-            let meant = length.and_then(|length| Ipv4Net::new(address, length).ok());
-            return Err(Fault::Mapped { id: id(), given: network, meant: meant.map(|it| it.trunc()) });
-        }
-        if network.trunc() == network {
-            Ok(network)
-        } else {
-            Err(Fault::HostBits {
-                id: id(),
-                given: network,
-                network: network.trunc(),
-                only: network.addr().into(),
-            })
-        }
+        cidr::parse(given).map_err(|source| Fault::Cidr { id: self.id.clone(), source })
     }
 }

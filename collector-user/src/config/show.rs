@@ -5,7 +5,14 @@ use std::fmt::{self, Display, Write as _};
 use toml::Value;
 
 use super::{Config, OutputConfig, PuConfig, Socket, TraceConfig, trace};
-use crate::{collector::filter::Kind, pu::registry::Side};
+use crate::{
+    collector::filter::Kind,
+    policy::{
+        protocol,
+        rule::{Action, Policy, Ports, Rule},
+    },
+    pu::registry::Side,
+};
 
 impl Config {
     /// A file that says all of this, defaults too: [`parse`](Self::parse) makes the same of it.
@@ -49,6 +56,7 @@ impl Config {
             Socket::Usual => writeln!(out, "# socket: {}, INODE being its network namespace's", self.socket)?,
             place => writeln!(out, "socket = {}", quoted(place))?,
         }
+        writeln!(out, "enforce = {}", self.enforce)?;
         writeln!(out, "\n[limits]")?;
         for (key, value, _) in self.limits.each() {
             writeln!(out, "{key} = {value}")?;
@@ -61,6 +69,13 @@ impl Config {
         }
         for unit in &self.pu {
             write_unit(unit, out)?;
+        }
+        for network in &self.network {
+            writeln!(out, "\n[[network]]\nid = {}", quoted(&network.id))?;
+            writeln!(out, "cidr = {}", list(&network.cidr))?;
+        }
+        for policy in &self.policy {
+            write_policy(policy, out)?;
         }
         Ok(())
     }
@@ -103,6 +118,65 @@ fn write_unit(unit: &PuConfig, out: &mut String) -> fmt::Result {
     writeln!(out, "cidr = {}", list(&unit.cidr))?;
     writeln!(out, "cgroup = {}", list(&unit.cgroup))?;
     writeln!(out, "netns = {}", list(&unit.netns))
+}
+
+fn write_policy(policy: &Policy, out: &mut String) -> fmt::Result {
+    let Policy { selector, directions, rule } = policy;
+    writeln!(out, "\n[[policy]]")?;
+    writeln!(out, "id = {}", quoted(&rule.id))?;
+    if selector.units.is_empty() {
+        writeln!(out, "# pu: any")?;
+    } else {
+        writeln!(out, "pu = {}", list(&selector.units))?;
+    }
+    match &selector.namespace {
+        Some(namespace) => writeln!(out, "namespace = {}", quoted(namespace))?,
+        None => writeln!(out, "# namespace: any")?,
+    }
+    writeln!(out, "tags = {}", list(&selector.tags))?;
+    writeln!(out, "direction = {}", quoted(directions.name()))?;
+    if rule.remote.is_everywhere() {
+        writeln!(out, "# cidr, network: everywhere")?;
+    }
+    if !rule.remote.cidr.is_empty() {
+        writeln!(out, "cidr = {}", list(&rule.remote.cidr))?;
+    }
+    if !rule.remote.networks.is_empty() {
+        writeln!(out, "network = {}", list(rule.remote.networks.iter().map(|network| &network.id)))?;
+    }
+    let Some(number) = rule.service.protocol else {
+        writeln!(out, "# protocol: any")?;
+        return write_action(rule, out);
+    };
+    writeln!(out, "protocol = {}", quoted(protocol::name(number)))?;
+    match rule.service.ports.as_slice() {
+        [] if protocol::has_types(number) => writeln!(out, "# icmp-type: all")?,
+        [] => writeln!(out, "# port: all")?,
+        types if protocol::has_types(number) => {
+            let names = types.iter().filter_map(|messages| protocol::messages_name(number, *messages));
+            writeln!(out, "icmp-type = {}", list(names))?;
+        }
+        ports => writeln!(out, "port = {}", Value::Array(ports.iter().copied().map(port).collect()))?,
+    }
+    write_action(rule, out)
+}
+
+fn port(ports: Ports) -> Value {
+    match ports {
+        Ports { first, last } if first == last => Value::Integer(first.into()),
+        Ports { first, last } => Value::String(format!("{first}-{last}")),
+    }
+}
+
+fn write_action(rule: &Rule, out: &mut String) -> fmt::Result {
+    let action = match rule.action {
+        Action::Accept { .. } => "accept",
+        Action::Reject => "reject",
+    };
+    writeln!(out, "action = {}", quoted(action))?;
+    writeln!(out, "encrypt = {}", rule.action == Action::Accept { encrypt: true })?;
+    writeln!(out, "log = {}", rule.log)?;
+    writeln!(out, "observe = {}", quoted(rule.observe.name()))
 }
 
 fn quoted(value: impl Display) -> Value {

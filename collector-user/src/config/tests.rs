@@ -1,5 +1,7 @@
 //! Whole files, right and wrong.
 
+mod policies;
+
 use std::path::Path;
 
 use super::{
@@ -267,13 +269,20 @@ fn what_is_shown_is_the_same_configuration() {
                 [[trace]]\npu = \"c\"\ndirection = \"out\"\nfor = \"1m\"\nsample = 9\n[[trace]]\npu = \"all\"\n\
                 [[pu]]\nid = \"a\\tb\"\ncidr = [\"10.0.0.0/8\"]\ntags = [\"k=v\"]\n\
                 [[pu]]\nid = \"c\"\nnamespace = \"/n\"\ninterface = [\"x\"]\nside = \"behind\"\n";
+    let full = &format!("enforce = true\n{full}{}", policies::ALL);
     for text in ["", full, EXAMPLE] {
         let config = parse(text).unwrap();
         let shown = config.to_toml();
         assert_eq!(parse(&shown).unwrap_or_else(|error| panic!("{error} in {shown}")), config);
         // Nothing is left to a default; the duration has none.
         for key in keys("") {
-            assert!(shown.contains(&key) || (key == "pu" && config.pu.is_empty()), "{key} in {shown}");
+            let is_empty = match key.as_str() {
+                "pu" => config.pu.is_empty(),
+                "network" => config.network.is_empty(),
+                "policy" => config.policy.is_empty(),
+                _ => false,
+            };
+            assert!(shown.contains(&key) || is_empty, "{key} in {shown}");
         }
     }
     assert!(parse("").unwrap().to_toml().contains("mark-mask = 0xfffc0000\n"));
@@ -320,6 +329,7 @@ fn the_example_has_every_key_and_is_right_with_and_without_its_comments() {
     let text = uncommented.join("\n");
     let config = parse(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
     assert_eq!((config.outputs.len(), config.pu.len(), config.trace.len()), (3, 1, 1));
+    assert_eq!((config.network.len(), config.policy.len()), (1, 2));
     let mut sections: Vec<(&str, Vec<&str>)> = vec![("", Vec::new())];
     for line in uncommented {
         match line.strip_prefix('[') {
@@ -337,6 +347,7 @@ fn the_example_has_every_key_and_is_right_with_and_without_its_comments() {
         ("output", "[[output]]\ntype = \"log\""),
         ("pu", "[[pu]]\nid = \"a\""),
         ("trace", "[[trace]]\npu = \"host\""),
+        ("policy", "[[policy]]\nid = \"a\""),
     ] {
         let keys = keys(head);
         assert!(keys.len() >= 3, "{keys:?}");

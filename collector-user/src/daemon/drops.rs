@@ -175,7 +175,8 @@ impl Daemon<'_> {
     /// the programs know the functions only of the modules that there were when they were loaded.
     pub(super) fn describe_drop(&mut self, record: &PacketRecord, report: &mut PacketReport) -> bool {
         let Some(dropping) = &mut self.dropping else { return true };
-        let Cause { reason, place, meaning } = dropping.names.cause(record.reason, record.place);
+        let Cause { reason, place, meaning } =
+            dropping.names.cause(record.reason, record.place, record.policy != 0);
         if meaning.class.is_benign() && !self.options.benign_drops {
             dropping.folded += 1;
             return false;
@@ -186,7 +187,10 @@ impl Daemon<'_> {
         report.drop_reason = meaning.word.into();
         report.advice = meaning.advice.into();
         report.suppressed = dropping.held_back_since(record);
-        dropping.rejected.add(record, report);
+        if record.policy == 0 {
+            // Of what a policy rejects, the flow's own record tells.
+            dropping.rejected.add(record, report);
+        }
         true
     }
 

@@ -16,6 +16,8 @@ mod missing;
 mod news;
 mod numbers;
 mod options;
+mod policies;
+pub mod policy_loader;
 mod reports;
 mod reserved;
 mod restore;
@@ -33,6 +35,7 @@ use std::{
     time::Duration,
 };
 
+use collector_ebpf::abi::policy;
 use futures_util::StreamExt as _;
 use tokio::{
     sync::oneshot,
@@ -66,6 +69,7 @@ use crate::{
         settings::{Settings, Transport},
         xdp as kernel_xdp,
     },
+    policy::networks::Networks as ExternalNetworks,
     pu::{life::Lives as UnitLives, registry::Registry},
 };
 use cpus::Cpus;
@@ -73,6 +77,8 @@ use drops::Dropping;
 use inquiry::Inquiries;
 use interfaces::Watched;
 pub use options::{DaemonError, Options, Started};
+use policies::Policies;
+use policy_loader::Loads;
 use reports::Teller;
 use trace::{Tracing, Wishes};
 use workloads::{Cgroups, Whose, Workloads};
@@ -80,6 +86,9 @@ use xdp::AtXdp;
 
 /// What a kernel lacks whose softirqs can be preempted: a slot could see two packets at once.
 const WITHOUT_CACHES: &str = "the flow caches: this kernel is PREEMPT_RT, so each packet is counted in the shared table, which costs more";
+
+/// Pairs of classes that there is room for where there are policies.
+const MOST_VERDICTS: u32 = policy::MOST_VERDICTS;
 
 /// Between two looks for identities that nobody ages.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
@@ -138,11 +147,17 @@ pub async fn run(
     let (units, cgroups) = prepare(options, &netlink).await?;
     let (tracer, wishes) = trace::channel();
     let (inquirer, inquiries) = inquiry::channel();
+    let (policy_loader, loads) = policy_loader::channel();
     let mut shutdown = std::pin::pin!(shutdown);
     let settings = Settings {
         xdp: options.xdp != kernel_xdp::Choice::Off,
         cgroups: cgroups.tree.is_some(),
         ..drops::reporting(options)
+    };
+    let settings = match options.policies.as_slice() {
+        [] => settings,
+        // What they may come to is not known before the units are.
+        _ => Settings { verdicts: settings.verdicts.max(MOST_VERDICTS), ..settings },
     };
     let loaded = tokio::select! {
         biased;
@@ -150,7 +165,8 @@ pub async fn run(
         () = &mut shutdown => return Ok(Status::default()),
         loaded = load(settings) => loaded?,
     };
-    let mut daemon = Daemon::new(options, collector, netlink, units, loaded)?;
+    // What waits here shall be small.
+    let mut daemon = Box::new(Daemon::new(options, collector, netlink, units, loaded)?);
     let start = tokio::select! {
         start = daemon.start(cgroups) => start,
         // Attaching to many interfaces takes its time; what is attached already has counted.
@@ -165,8 +181,9 @@ pub async fn run(
             return Err(error);
         }
     };
-    started(&Started { interfaces: daemon.interface_status(&BTreeMap::new()), missing, tracer, inquirer });
-    let result = daemon.serve(&mut shutdown, changes, wishes, inquiries).await;
+    let interfaces = daemon.interface_status(&BTreeMap::new());
+    started(&Started { interfaces, missing, tracer, inquirer, policy_loader });
+    let result = daemon.serve(&mut shutdown, changes, wishes, inquiries, loads).await;
     let finished = daemon.finish().await;
     result.and(finished)
 }
@@ -194,6 +211,7 @@ struct Daemon<'a> {
     /// Why the programs do not ask for the cgroups of sockets, where they were to.
     without_cgroups: Option<KernelError>,
     workloads: Workloads,
+    policies: Box<Policies>,
     scribe: Scribe,
     differences: Differences,
     watched: Watched,
@@ -277,7 +295,8 @@ impl<'a> Daemon<'a> {
             cgroups,
             without_cgroups,
             workloads: Workloads::new(Namespaces::open()?),
-            scribe: Scribe::default(),
+            policies: Box::default(),
+            scribe: Scribe::new(ExternalNetworks::new(&options.networks)),
             differences: Differences::default(),
             watched: Watched::new(),
             hz,
@@ -308,6 +327,7 @@ impl<'a> Daemon<'a> {
             self.trace(wish)?;
         }
         missing.extend(self.reconcile(true).await?);
+        missing.extend(self.begin_policies()?);
         missing.extend(self.xdp_unloaded());
         let queues = queues::list(&self.netlink.handle).await;
         let queues = queues.inspect_err(|error| {
@@ -330,6 +350,7 @@ impl<'a> Daemon<'a> {
         changes: impl futures_util::Stream<Item = Change> + Unpin,
         mut wishes: Wishes,
         mut inquiries: Inquiries,
+        mut loads: Loads,
     ) -> Result<(), DaemonError> {
         // One answer to a burst of messages: each answer lists everything.
         let mut changes = changes.ready_chunks(1024);
@@ -402,6 +423,14 @@ impl<'a> Daemon<'a> {
                     let done = self.trace(&wish.wish);
                     wish.answer(done);
                 }
+                asked = loads.next() => {
+                    let done = self.load_policies(&asked.policies, asked.enforcement);
+                    // Each flow meets them at its next packet in another epoch.
+                    let drained = self.drain();
+                    drain.reset();
+                    asked.answer(done);
+                    drained?;
+                }
                 asked = inquiries.next() => {
                     self.drain()?;
                     drain.reset();
@@ -456,8 +485,9 @@ impl<'a> Daemon<'a> {
         // Twice: a program that was running read the epoch before or after the first swap. And whatever fails, what was
         // drained is told.
         let drained = self.drain().and_then(|()| self.drain());
-        let Self { flows, scribe, units, moment, collector, options, watched, .. } = self;
-        let teller = Teller { scribe, units, moment, collector: *collector, options, watched };
+        let Self { flows, scribe, units, moment, collector, options, watched, policies, .. } = self;
+        let verdicts = &policies.sets.verdicts;
+        let teller = Teller { scribe, units, moment, collector: *collector, options, watched, verdicts };
         flows.cut_off(|id, known| teller.host_end(id, known), |id, flow| teller.tell(id, flow));
         let reported = self.report_counters();
         let ended = self.lives.end(&self.units);

@@ -2,10 +2,10 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use super::{inquiry::Inquirer, trace::Tracer};
+use super::{inquiry::Inquirer, policy_loader::PolicyLoader, trace::Tracer};
 use crate::{
     collector::capture::PacketCapture,
-    config::{Discover, IfaceGlob, UnitGlob},
+    config::{Discover, IfaceGlob},
     event::InterfaceStatus,
     host::links::HostError,
     kernel::{
@@ -14,9 +14,16 @@ use crate::{
         settings::Settings,
         xdp,
     },
+    policy::{
+        explosion::Explosion,
+        lockout::{Enforcement, LockOut},
+        networks::ExternalNetwork,
+        rule::Policy,
+    },
     pu::{
         registry::{Declared, TooMany},
         trace::{DEFAULT_SNAPLEN, NoSuchUnit, Wish},
+        unit_glob::UnitGlob,
     },
 };
 /// What the daemon is asked to do.
@@ -54,6 +61,15 @@ pub struct Options {
     pub snaplen: u16,
     /// Who gets these packets as they were seen, before the collector gets their reports.
     pub capture: Option<Arc<dyn PacketCapture>>,
+    /// What units may do; [`Started::policy_loader`] takes other policies later.
+    pub policies: Vec<Policy>,
+    /// Networks that have a name: ends of flows that are there, and no unit's, have it.
+    pub networks: Vec<Arc<ExternalNetwork>>,
+    /// Whether what the policies reject is dropped.
+    pub enforcement: Enforcement,
+    /// For how long after its beginning the daemon does not believe that the first packet which it sees of a flow is the
+    /// first one that there was: a flow other than TCP that is met so is accepted whatever the policies say.
+    pub guess_time: Duration,
     /// Sizes and budgets of the programs' maps.
     pub settings: Settings,
 }
@@ -77,6 +93,11 @@ impl Default for Options {
             traces: Vec::new(),
             snaplen: DEFAULT_SNAPLEN,
             capture: None,
+            policies: Vec::new(),
+            networks: Vec::new(),
+            enforcement: Enforcement::Off,
+            // As long as flows may be silent that are not TCP's before they are forgotten.
+            guess_time: Duration::from_mins(1),
             settings: Settings::default(),
         }
     }
@@ -121,6 +142,12 @@ pub enum DaemonError {
         /// Why the last one failed.
         source: AttachError,
     },
+    /// The policies are too many.
+    #[error(transparent)]
+    Policies(#[from] Explosion),
+    /// The policies would cut off who is logged in.
+    #[error(transparent)]
+    LockOut(#[from] LockOut),
     /// There is no thread to load the programs.
     #[error("cannot load the programs")]
     Load(#[source] io::Error),
@@ -132,7 +159,14 @@ pub enum DaemonError {
 impl DaemonError {
     /// Whether something was asked for that is not there, or that cannot be: whoever asks otherwise may be served.
     pub const fn is_usage(&self) -> bool {
-        matches!(self, Self::NoSuchInterface { .. } | Self::Units(_) | Self::Trace(_))
+        matches!(
+            self,
+            Self::NoSuchInterface { .. }
+                | Self::Units(_)
+                | Self::Trace(_)
+                | Self::Policies(_)
+                | Self::LockOut(_)
+        )
     }
 }
 
@@ -147,4 +181,6 @@ pub struct Started {
     pub tracer: Tracer,
     /// Answers what is asked of it as long as it runs.
     pub inquirer: Inquirer,
+    /// Takes other policies as long as it runs.
+    pub policy_loader: PolicyLoader,
 }

@@ -16,6 +16,7 @@ use crate::{
     collector::EventCollector,
     drain::decode::FlowId,
     event::Ledger,
+    policy::verdicts::Verdicts,
     pu::registry::Registry,
 };
 
@@ -26,6 +27,7 @@ impl Daemon<'_> {
         self.drain_packets();
         self.end_traces()?;
         let retired = self.controller.swap(&self.flow_maps)?;
+        self.remove_retired();
         // Whatever the retired epoch counted has its unit by now.
         self.refill_units()?;
         let drained = self.moment.boot_ns;
@@ -41,8 +43,10 @@ impl Daemon<'_> {
         for news in &before {
             self.learn(news);
         }
-        let Self { flow_maps, flows, scribe, units, moment, collector, options, watched, .. } = self;
-        let teller = Teller { scribe, units, moment, collector: *collector, options, watched };
+        let Self { flow_maps, flows, scribe, units, moment, collector, options, watched, policies, .. } =
+            self;
+        let verdicts = &policies.sets.verdicts;
+        let teller = Teller { scribe, units, moment, collector: *collector, options, watched, verdicts };
         let (host_end, emit) =
             (|id: &_, known| teller.host_end(id, known), |id: &_, flow: &_| teller.tell(id, flow));
         let result = flow_maps.drain(retired, |delta| {
@@ -142,6 +146,7 @@ impl Daemon<'_> {
             unparsed: unparsed.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
             looped: kernel.looped,
             second_pass: kernel.second_pass,
+            rejected: kernel.rejected,
             table_full: kernel.table_full,
             rate_limited: kernel.rate_limited,
             reserve_failed: kernel.reserve_failed,
@@ -188,6 +193,7 @@ pub(super) struct Teller<'a> {
     pub(super) collector: &'a dyn EventCollector,
     pub(super) options: &'a Options,
     pub(super) watched: &'a Watched,
+    pub(super) verdicts: &'a Verdicts,
 }
 
 impl Teller<'_> {
@@ -210,7 +216,8 @@ impl Teller<'_> {
                 (id.boundary == LOOPBACK_BOUNDARY && flow.host_pu != 0)
                     .then_some(HostEnd { pu: flow.host_pu, is_remote: true })
             };
-            self.collector.collect_flow_event(&self.scribe.flow(id, flow, host_end, self.units, self.moment));
+            let Self { scribe, units, moment, verdicts, .. } = self;
+            self.collector.collect_flow_event(&scribe.flow(id, flow, host_end, verdicts, units, moment));
         }
     }
 }

@@ -24,7 +24,10 @@ impl Daemon<'_> {
 
     /// Learns which cgroups the programs have given an index to, and gives them others.
     pub(super) fn refill_units(&mut self) -> Result<(), DaemonError> {
-        let Self { cgroups: Some(cgroups), units, counters, .. } = self else { return Ok(()) };
+        let Self { cgroups: Some(cgroups), units, counters, .. } = self else {
+            self.follow_policies();
+            return Ok(());
+        };
         let next = || {
             let index = units.reserve(index::HOST)?;
             counters.ensure(index).ok().map(|()| index)
@@ -43,6 +46,7 @@ impl Daemon<'_> {
         if self.units.take_reused() {
             self.controller.next_generation();
         }
+        self.follow_policies();
         Ok(())
     }
 
@@ -56,7 +60,7 @@ impl Daemon<'_> {
         });
         let cgroups = self.workloads.are_too_many.clone();
         let late = self.workloads.tree.as_ref().map(Tree::missing).unwrap_or_default();
-        ends.into_iter().chain(cgroups).chain(late).collect()
+        ends.into_iter().chain(cgroups).chain(self.policies.beyond_room()).chain(late).collect()
     }
 
     /// Tells the programs whose a cgroup is.
@@ -115,6 +119,8 @@ impl Daemon<'_> {
             self.units.release(reserved, now);
             self.forget_cgroup(cgroup);
         }
+        self.follow_policies();
+        self.forget_verdicts(before);
         Ok(())
     }
 }

@@ -117,6 +117,11 @@ pub struct FlowDelta {
     /// [`HOST_END`](collector_ebpf::abi::flow::how::HOST_END) the host's end, of a loopback flow the remote one. 0 where the
     /// programs know no control groups.
     pub host_pu: u16,
+    /// The number of the verdict that its packets passed by, or were rejected by.
+    pub verdict: u16,
+    /// Wire packets that a policy rejected and the programs dropped. Those of them that came in by the interface are among
+    /// [`packets`](Self::packets), too.
+    pub rejected: [u64; 2],
 }
 
 impl FlowDelta {
@@ -135,11 +140,14 @@ impl FlowDelta {
             tcp_flags: counts.tcp_flags,
             how: counts.how,
             host_pu: counts.host_pu(),
+            verdict: counts.verdict(),
+            // Who is rejected has no slot.
+            rejected: [0; 2],
         }
     }
 
-    /// What a table entry holds; the units stand in its key.
-    pub fn of_table(id: FlowId, pu: u16, rest: u16, counts: &TableCounts) -> Self {
+    /// What a table entry holds; the units and the verdict stand in its key.
+    pub fn of_table(id: FlowId, pu: u16, rest: u16, verdict: u16, counts: &TableCounts) -> Self {
         Self {
             id,
             bytes: counts.bytes,
@@ -153,6 +161,8 @@ impl FlowDelta {
             tcp_flags: counts.tcp_flags,
             how: counts.how,
             host_pu: host_pu_of(rest),
+            verdict,
+            rejected: counts.rejected,
         }
     }
 }

@@ -40,13 +40,13 @@ impl FlowMaps {
         let failed = |map| move |source: io::Error| KernelError::Call { map, action: "drained", source };
         if let Some(table) = self.tables_4.get(epoch) {
             batch::take_all(table.fd(), |key: &TableKey4, counts: &TableCounts| {
-                take(&FlowDelta::of_table(FlowId::from(&key.flow), key.pu, key.rest, counts));
+                take(&FlowDelta::of_table(FlowId::from(&key.flow), key.pu, key.rest, key.verdict, counts));
             })
             .map_err(failed("TABLES4"))?;
         }
         if let Some(table) = self.tables_6.get(epoch) {
             batch::take_all(table.fd(), |key: &TableKey6, counts: &TableCounts| {
-                take(&FlowDelta::of_table(FlowId::from(&key.flow), key.pu, key.rest, counts));
+                take(&FlowDelta::of_table(FlowId::from(&key.flow), key.pu, key.rest, key.verdict, counts));
             })
             .map_err(failed("TABLES6"))?;
         }

@@ -72,6 +72,10 @@ pub struct FlowRecord {
     pub tunnel: Tunnel,
     /// Which of the tunnel's networks: VXLAN's or GENEVE's identifier, GRE's key; 0 without.
     pub tunnel_id: u32,
+    /// Wire packets of it, both ways, that a policy rejected and that were dropped for it. Those that came in by the
+    /// interface are in the amounts above as well; those that were about to leave by it never did, and are not.
+    #[serde(default)]
+    pub rejected_packets: u64,
     /// Wire packets of it that the kernel dropped and that were reported one by one. A record that has any holds nothing
     /// else: the flow's packets, these among them as far as they came so far, stand in its other records.
     pub dropped_packets: u64,
@@ -150,6 +154,7 @@ mod tests {
             vlan: 4094,
             tunnel: Tunnel::Vxlan,
             tunnel_id: 0xFF_FFFF,
+            rejected_packets: 7,
             dropped_packets: 6,
             kernel_reason: "NETFILTER_DROP".into(),
             drop_place: "nft_do_chain+0x46f".into(),

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// The ledger: counts since the collector started, that only grow.
 ///
-/// Packets: `seen` = `flows` + `looped` + `second_pass` + `table_full` + `rate_limited` + all of `unparsed`, in socket
-/// buffers. Packets that are traced: `traced` = `filtered` + `sampled` + `output_failed` + `packets` + `packets_lost`, in
+/// Packets: `seen` = `flows` + `looped` + `second_pass` + `table_full` + `rate_limited` + `rejected` + all of `unparsed`, in
+/// socket buffers. Packets that are traced: `traced` = `filtered` + `sampled` + `output_failed` + `packets` + `packets_lost`, in
 /// socket buffers of `seen`. Drops: `drops_seen` = `drops_counted` + `drops_no_packet` + `drops_table_full`; of
 /// `drops_counted`, `drops_of_units` = `drop_reports` + `drop_reports_folded` + `drop_reports_filtered` +
 /// `drop_reports_held_back` + `drop_reports_failed`. Records of a sink: those it was handed = its `delivered` + its `queue_full` + its
@@ -30,6 +30,9 @@ pub struct Ledger {
     pub table_full: u64,
     /// Those of new flows beyond the budget of their unit: in its totals, in no flow.
     pub rate_limited: u64,
+    /// Those that a policy rejected as they were about to leave: counted as rejected in their flow and their unit, and not as
+    /// sent. What a policy rejects as it comes in is in `flows`.
+    pub rejected: u64,
     /// Records of events that found no room in the ring, or in the buffer of their CPU.
     pub reserve_failed: u64,
     /// Socket buffers that were counted and whose unit is traced.
@@ -141,7 +144,8 @@ impl Ledger {
     /// The socket buffers whose fate is known; equals `seen` at a quiet moment.
     pub fn explained(&self) -> u64 {
         let unparsed: u64 = self.unparsed.values().sum();
-        self.flows + self.looped + self.second_pass + self.table_full + self.rate_limited + unparsed
+        let elsewhere = self.looped + self.second_pass + self.table_full + self.rate_limited;
+        self.flows + elsewhere + self.rejected + unparsed
     }
 
     /// The packets that were traced of which the fate is known; equals `traced`.
@@ -217,12 +221,13 @@ mod tests {
             table_full: 7,
             rate_limited: 8,
             second_pass: 9,
+            rejected: 10,
             no_role: 100,
             orphan_fragments: 100,
             identity_full: 100,
             ..Ledger::default()
         };
-        assert_eq!(ledger.explained(), 34);
+        assert_eq!(ledger.explained(), 44);
     }
 
     #[test]

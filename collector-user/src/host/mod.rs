@@ -9,6 +9,7 @@ pub mod namespaces;
 pub mod pcap;
 pub mod queues;
 pub mod rules;
+pub mod ssh;
 pub mod symbols;
 pub mod uevents;
 pub mod watch;

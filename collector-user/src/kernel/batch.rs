@@ -27,9 +27,27 @@ struct Batch {
     flags: u64,
 }
 
+/// `bpf_attr` of the commands on single entries.
+#[repr(C)]
+#[derive(Default)]
+struct Single {
+    map_fd: u32,
+    _pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+const UPDATE_ONE: libc::c_long = 2;
+const DELETE_ONE: libc::c_long = 3;
 const LOOKUP: libc::c_long = 24;
 const LOOKUP_AND_DELETE: libc::c_long = 25;
+const UPDATE: libc::c_long = 26;
 const DELETE: libc::c_long = 27;
+
+/// `ENOTSUPP` (include/linux/errno.h), which the kernel says where a kind of map has no batches: a longest-prefix trie before
+/// Linux 5.13.
+const NO_BATCHES: i32 = 524;
 
 /// Entries asked for at once. The kernel answers in whole buckets, so a call asks for more when one does not fit.
 const ENTRIES: usize = 4096;
@@ -83,6 +101,70 @@ pub fn remove<K: Pod>(map: impl AsFd, keys: &[K]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Puts entries into a map, in the place of those with the same keys; in batches where the map has them.
+///
+/// # Errors
+///
+/// What the kernel says, and how many entries stand there by then.
+///
+/// # Minimum kernel version
+///
+/// 5.6.
+pub fn insert<K: Pod, V: Pod>(map: impl AsFd, entries: &[(K, V)]) -> Result<(), (usize, io::Error)> {
+    let (keys, values): (Vec<K>, Vec<V>) = entries.iter().copied().unzip();
+    let mut done = 0;
+    // A trie's batch stops where the scheduler is due, and says how far it came.
+    while let (Some(keys), Some(values)) = (keys.get(done..), values.get(done..))
+        && !keys.is_empty()
+    {
+        let mut batch = Batch {
+            keys: keys.as_ptr() as u64,
+            values: values.as_ptr() as u64,
+            count: keys.len() as u32,
+            ..Batch::default()
+        };
+        match call(&map, UPDATE, &mut batch) {
+            Ok(()) => done += (batch.count as usize).max(1),
+            Err(error) if error.raw_os_error() == Some(NO_BATCHES) => break,
+            Err(error) => return Err((done + batch.count as usize, error)),
+        }
+    }
+    for (key, value) in keys.iter().zip(&values).skip(done) {
+        one(&map, UPDATE_ONE, key, Some(value)).map_err(|error| (done, error))?;
+        done += 1;
+    }
+    Ok(())
+}
+
+/// Removes keys from a map of any kind, one by one. A key that is not there (any more) is passed over.
+///
+/// # Errors
+///
+/// What the kernel says of the first that cannot be removed; the others are removed all the same.
+pub fn remove_each<'a, K: Pod>(map: impl AsFd, keys: impl IntoIterator<Item = &'a K>) -> io::Result<()> {
+    let mut result = Ok(());
+    for key in keys {
+        match one::<K, ()>(&map, DELETE_ONE, key, None) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => result = result.and(Err(error)),
+            _ => {}
+        }
+    }
+    result
+}
+
+fn one<K: Pod, V>(map: &impl AsFd, command: libc::c_long, key: &K, value: Option<&V>) -> io::Result<()> {
+    let single = Single {
+        map_fd: map.as_fd().as_raw_fd() as u32,
+        key: std::ptr::from_ref(key) as u64,
+        value: value.map_or(0, |value| std::ptr::from_ref(value) as u64),
+        ..Single::default()
+    };
+    // SAFETY: the attribute is as large as it says, and the key and the value that it names are those of the map.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(&single), size_of::<Single>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn walk<K: Pod, V: Pod>(

@@ -18,6 +18,7 @@ use crate::{
     kernel::{
         error::KernelError,
         object::{ControlMaps, FlowMaps, fill_filter},
+        policies::Policies,
     },
 };
 
@@ -192,6 +193,24 @@ impl Controller {
     pub fn capture(&self, octets: u32) {
         let octets = octets.min(MOST_CAPTURED);
         self.store(std::mem::offset_of!(Control, captured), octets.into());
+    }
+
+    /// What writes policies. They hold once [`hold_policies`](Self::hold_policies) was called.
+    pub fn policies(&mut self) -> &mut Policies {
+        &mut self.maps.policies
+    }
+
+    /// Has the programs look at policies from now on. Flows that they met before the time `known_from`, on the boot clock in
+    /// nanoseconds, and of which they know no better who opened them than who sent the first packet, are accepted: the first
+    /// packet that was seen may not have been the first. That time should lie as far behind the programs' beginning as such
+    /// flows may be silent.
+    pub fn hold_policies(&self, known_from: u64) {
+        self.store(std::mem::offset_of!(Control, policies_from), known_from.max(1));
+    }
+
+    /// Has them look at none: no unit has any. All flows are accepted.
+    pub fn lift_policies(&self) {
+        self.store(std::mem::offset_of!(Control, policies_from), 0);
     }
 
     fn publish(&self) {

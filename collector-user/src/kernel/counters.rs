@@ -33,6 +33,11 @@ impl CounterMaps {
                         add(into, from);
                     }
                 }
+                if let (Some(into), Some(from)) =
+                    (sum.rejected.get_mut(direction), cpu.rejected.get(direction))
+                {
+                    *into += from;
+                }
             }
             sum.flows += cpu.flows;
             sum.rate_limited += cpu.rate_limited;
@@ -120,6 +125,7 @@ impl Ledgers {
                 sampled,
                 output_failed,
                 units_exhausted,
+                rejected,
                 unparsed,
             } = cpu.ledger;
             sum.seen += seen;
@@ -140,6 +146,7 @@ impl Ledgers {
             sum.sampled += sampled;
             sum.output_failed += output_failed;
             sum.units_exhausted += units_exhausted;
+            sum.rejected += rejected;
             for (into, from) in sum.unparsed.iter_mut().zip(unparsed) {
                 *into += from;
             }

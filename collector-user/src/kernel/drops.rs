@@ -79,6 +79,10 @@ impl Shape {
         if let Ok(field) = btf.field("sk_buff", &["vlan_present"]) {
             places.extend([("SKB_VLAN_PRESENT", field.offset), ("SKB_VLAN_PRESENT_BIT", 1 << field.bit)]);
         }
+        // What our own programs at TC sign there; where that cannot be told, they are not told apart from those of others.
+        if let (Ok(block), Ok(data)) = (btf.field("sk_buff", &["cb"]), btf.field("qdisc_skb_cb", &["data"])) {
+            places.push(("SKB_CB", block.offset + data.offset));
+        }
         let arguments = btf.arguments(DROPS)?;
         if arguments.first().is_none_or(|first| first != "sk_buff") {
             return Err(BtfError::Missing {

@@ -107,6 +107,18 @@ pub enum KernelError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// A set of policy rules does not go into a map.
+    #[error("the map {map} takes {written} of the {entries} entries of a set of policies")]
+    Policy {
+        /// Its name.
+        map: &'static str,
+        /// Entries that it has taken, and that were removed again.
+        written: usize,
+        /// Entries of the set.
+        entries: usize,
+        /// The kernel's answer: `E2BIG` or `ENOSPC` where there is no room.
+        source: io::Error,
+    },
     /// There is no buffer for what a CPU reports.
     #[error("cannot make the buffer for what is seen on CPU {cpu}")]
     Buffer {

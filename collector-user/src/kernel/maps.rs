@@ -14,7 +14,11 @@ use super::{error::KernelError, memory::SharedArray, perf::PerfMap};
 /// Takes a map out whose entries are read and written in other ways than one by one.
 pub(super) fn data(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, KernelError> {
     match take(ebpf, name)? {
-        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::ArrayOfMaps(data) => Ok(data),
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LpmTrie(data)
+        | Map::LruHashMap(data)
+        | Map::ArrayOfMaps(data) => Ok(data),
         _ => Err(KernelError::Missing { what: "map of the kind expected", name }),
     }
 }

@@ -8,6 +8,7 @@
 //! - [`filters`]: the clsact filters on an interface: leftovers of a killed collector, and room for ours.
 //! - [`xdp`]: puts the program at XDP on interfaces.
 //! - [`control`]: the only writer of what the programs obey: epoch, generation, lease, roles, addresses, ranges.
+//! - [`policies`]: the only writer of policies.
 //! - [`cgroups`]: which unit a socket's control group is, and indexes for groups that nobody knows.
 //! - [`counters`]: reads the cumulative counters of processing units, and the ledger.
 //! - [`drops`]: the program that counts what the kernel drops; [`btf`] and [`reasons`] say what that kernel is like,
@@ -34,6 +35,7 @@ pub mod memory;
 pub mod networks;
 pub mod object;
 pub mod perf;
+pub mod policies;
 pub mod programs;
 pub mod reasons;
 pub mod requirements;

@@ -29,6 +29,7 @@ use crate::{
         maps::{data, mapped, outer, shared, tables, typed},
         memory::SharedArray,
         networks::Networks,
+        policies::Policies,
         programs::{EGRESS, INGRESS, Programs, classifier, load_anchor, load_classifiers},
         requirements::{
             check_kernel, check_object, check_privileges, is_preempt_rt, kernel_version, ticks_per_second,
@@ -107,6 +108,8 @@ pub struct ControlMaps {
     pub traced: HashMap<MapData, u32, Trace>,
     /// The programs of the packet filter.
     pub filters: Array<MapData, filter::Program>,
+    /// What each unit's policies are.
+    pub policies: Policies,
     /// The outer map of the IPv4 tables: writing it waits for every program that runs.
     pub tables_4: ArrayOfMaps<MapData>,
 }
@@ -172,6 +175,8 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let (mark_mask, mark_shift) = (settings.mark_mask, settings.mark_mask.trailing_zeros() & 31);
     // Three quarters of a table, shared fairly: a CPU alone asks for a drain too early, never too late.
     let high_water = |entries: u32| (entries / 4 * 3 / online.len().max(1) as u32).max(1);
+    // 0 would be no signature.
+    let signature = random()? | 1;
     let (high_water_4, high_water_6) = (high_water(settings.table_4), high_water(settings.table_6));
 
     let prepared = settings.drops.as_ref().map(Prepared::new);
@@ -197,9 +202,11 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         .override_global("MARK_MASK", &mark_mask, true)
         .override_global("MARK_SHIFT", &mark_shift, true)
         .override_global("FILTERED", &filtered, true)
+        .override_global("SIGNATURE", &signature, true)
         .override_global("HIGH_WATER_4", &high_water_4, true)
         .override_global("HIGH_WATER_6", &high_water_6, true)
         .map_max_entries("CONTROL", possible)
+        .map_max_entries("VERDICTS", settings.verdicts.max(1))
         .map_max_entries("CACHE4", entries_4)
         .map_max_entries("CACHE6", entries_6)
         .map_max_entries("NEW4", settings.identities_4 / 2)
@@ -320,6 +327,7 @@ impl ControlMaps {
             cidrs: typed(ebpf, "CIDRS")?,
             traced: typed(ebpf, "TRACED")?,
             filters: filters(ebpf, settings.filter.as_ref())?,
+            policies: Policies::take(ebpf)?,
             tables_4,
         })
     }

@@ -82,6 +82,8 @@ pub struct Settings {
     pub slots_on: Option<Vec<u32>>,
     /// Count and report what the kernel drops, within these limits.
     pub drops: Option<DropLimits>,
+    /// Pairs of classes that the policies of all units may say something of.
+    pub verdicts: u32,
     /// Load the program at XDP, too. The daemon decides by its own option.
     pub xdp: bool,
     /// The single packets that are wanted; all where there is no filter.
@@ -112,6 +114,8 @@ impl Default for Settings {
             cgroups: false,
             slots_on: None,
             drops: Some(DropLimits::default()),
+            // The kernel keeps 16 octets for each from the start.
+            verdicts: 1 << 16,
             xdp: false,
             filter: None,
             reference_programs: false,

@@ -7,4 +7,5 @@ pub mod mark;
 pub mod registry;
 pub mod role;
 pub mod trace;
+pub mod unit_glob;
 pub mod workload;

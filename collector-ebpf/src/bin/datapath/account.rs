@@ -22,13 +22,13 @@ use crate::{
     maps::CONTROL,
     packet::wire,
     read::{read4, read6, role_of_index, unit_sent},
-    slot, trace,
+    reject, slot, trace,
 };
 
 /// `PACKET_LOOPBACK` (`include/uapi/linux/if_packet.h`): a copy of own multicast or broadcast.
 const PACKET_LOOPBACK: u32 = 5;
 
-/// Counts one socket buffer.
+/// Counts one socket buffer. Returns where it is to pass on.
 #[inline(always)]
 pub(crate) fn run<const EGRESS: bool>(skb: Skb) {
     let Some(control) = control() else { return };
@@ -64,10 +64,15 @@ pub(crate) fn run<const EGRESS: bool>(skb: Skb) {
         }
         _ => Hot::Missed,
     };
-    let outcome = match counted {
-        Hot::Counted(pu) => Outcome { pu, marked: pu, family: 0 },
-        _ if EGRESS => cold::egress(skb),
-        _ => cold::ingress(skb),
+    let outcome = if let Hot::Counted(pu) = counted {
+        Outcome { pu, marked: pu, family: 0, dropped: false }
+    } else {
+        let outcome = if EGRESS { cold::egress(skb) } else { cold::ingress(skb) };
+        if outcome.dropped {
+            // The drop program reports it.
+            reject::end();
+        }
+        outcome
     };
     // SAFETY: the entry is live. User space writes it by one aligned store; a volatile read is one load.
     if unsafe { (&raw const (*control).captured).read_volatile() } != 0 && outcome.pu != 0 {

@@ -20,7 +20,7 @@ use crate::{
     inner,
     packet::{forget_both, opaque, wire},
     read::{self, Packet},
-    report,
+    reject, report,
     settings::BY_CGROUP,
     slot,
 };
@@ -35,10 +35,15 @@ pub(crate) struct Outcome {
     /// What is left to do: count it in its flow, which is of that family, or, once that is done, what is inside of it (any
     /// number but 0).
     pub(crate) family: u32,
+    /// A policy rejects it, and it is to be dropped: nothing is left to do.
+    pub(crate) dropped: bool,
 }
 
 impl Outcome {
-    const NOTHING: Self = Self { pu: 0, marked: 0, family: 0 };
+    const NOTHING: Self = Self { pu: 0, marked: 0, family: 0, dropped: false };
+    pub(crate) const DROPPED: Self = Self { dropped: true, ..Self::NOTHING };
+
+    const DROPPED_AT: u32 = 63;
 
     const fn left(family: u32) -> Self {
         Self { family, ..Self::NOTHING }
@@ -51,12 +56,20 @@ impl Outcome {
     /// A subprogram returns one register.
     #[inline(always)]
     const fn pack(self) -> u64 {
-        self.pu as u64 | (self.marked as u64) << 16 | (self.family as u64) << 32
+        self.pu as u64
+            | (self.marked as u64) << 16
+            | (self.family as u64) << 32
+            | (self.dropped as u64) << Self::DROPPED_AT
     }
 
     #[inline(always)]
     const fn unpack(packed: u64) -> Self {
-        Self { pu: packed as u16, marked: (packed >> 16) as u16, family: (packed >> 32) as u32 }
+        Self {
+            pu: packed as u16,
+            marked: (packed >> 16) as u16,
+            family: (packed >> 32) as u32 & 0xFF,
+            dropped: packed >> Self::DROPPED_AT != 0,
+        }
     }
 }
 
@@ -144,8 +157,10 @@ pub(crate) extern "C" fn cold_egress(skb: Skb) -> u64 {
 fn run<const EGRESS: bool>(skb: Skb) -> Outcome {
     // Read anew: the steady state has counted nothing for this packet, so this is where its run begins.
     let Some(control) = account::control() else { return Outcome::NOTHING };
-    // SAFETY: the entry is live; the helper has no arguments.
-    let (word, now) = unsafe { (account::word(control), bpf_jiffies64()) };
+    // SAFETY: the entry is live; the helper has no arguments. User space writes it by one aligned store.
+    let (word, now, policies_from) = unsafe {
+        (account::word(control), bpf_jiffies64(), (&raw const (*control).policies_from).read_volatile())
+    };
     let Some(role) = read::role_of(skb) else { return Outcome::NOTHING };
     if EGRESS && account::may_be_second_pass(skb, role) && read::is_from_ifb(skb) {
         count::ledger(|ledger| ledger.second_pass += 1);
@@ -155,7 +170,7 @@ fn run<const EGRESS: bool>(skb: Skb) -> Outcome {
         return Outcome::NOTHING;
     }
     let Some(packet) = Packet::of_run() else { return Outcome::NOTHING };
-    packet.begin::<EGRESS>(role, word, now);
+    packet.begin::<EGRESS>(role, word, now, policies_from);
     let failed = read::read_packet(skb);
     if let Some(reason) = Unparsed::ALL.get((failed as usize).wrapping_sub(1)) {
         unparsed::<EGRESS>(skb, role, *reason);
@@ -288,6 +303,18 @@ fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> Outcome {
     } else {
         let who = forget_both(skb, identity::find::<K>(skb, packet));
         report::flow::<K>(skb, packet, who);
+        if Who::unpack(who).is_dropped() {
+            // It may have been accepted before in this epoch. One after the other: nested, they need more stack than there is.
+            slot::leave::<K>(packet);
+            let in_flow = if Who::unpack(who).refused {
+                0
+            } else {
+                slot::into_table::<K>(packet, who, wire.packets, wire.bytes)
+            };
+            report::if_pressed(skb);
+            reject::count::<K>(skb, packet, who, in_flow);
+            return Outcome::DROPPED;
+        }
         let in_flow = match place {
             _ if Who::unpack(who).refused => false,
             Some(place) => slot::take::<K>(place.key, packet, who) != 0,
@@ -317,5 +344,5 @@ fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> Outcome {
         }
         units.pu()
     };
-    Outcome { pu: counted_for, marked: units.pu(), family: packet.carries.into() }
+    Outcome { pu: counted_for, marked: units.pu(), family: packet.carries.into(), dropped: false }
 }

@@ -72,6 +72,15 @@ pub(crate) fn count_local(pu: u16, direction: usize, wire: Wire) {
     unsafe { count(&raw mut (*unit).local[direction], wire) };
 }
 
+/// Counts packets that a policy of the unit rejected.
+#[inline(always)]
+#[expect(clippy::indexing_slicing, reason = "a direction is RX or TX; a panic would be refused at load")]
+pub(crate) fn count_rejected(pu: u16, direction: usize, packets: u32) {
+    let Some(unit) = unit(pu) else { return };
+    // SAFETY: this CPU's own entry.
+    unsafe { (*unit).rejected[direction & 1] += u64::from(packets) };
+}
+
 /// Adds a packet.
 ///
 /// # Safety

@@ -69,9 +69,11 @@ pub(crate) fn run(ctx: &BtfTracePointContext) {
     };
     // An argument that this kernel's tracepoint lacks may not even be looked at.
     let reason: u32 = if DROP_REASONS.load() != 0 { ctx.arg(2) } else { 0 };
-    let whose = unit(&dropped);
+    let own = shape::signed(skb);
+    let whose = if own == 0 { unit(&dropped).into() } else { own };
     let pu = whose as u16;
-    let Some(is_folded) = count(&DropKey { place, reason, pu, _pad: 0 }, &dropped) else {
+    let by_policy = u16::from(own != 0);
+    let Some(is_folded) = count(&DropKey { place, reason, pu, by_policy }, &dropped) else {
         ledger(|ledger| &raw mut ledger.table_full);
         return;
     };
@@ -87,7 +89,7 @@ pub(crate) fn run(ctx: &BtfTracePointContext) {
     if wanted == wanted::NO {
         ledger(|ledger| &raw mut ledger.filtered);
     } else if may_report(pu) != 0 {
-        report(ctx, &dropped, place, reason, whose | wanted << FILTERED_AT);
+        report(ctx, &dropped, place, reason, whose | u64::from(wanted) << FILTERED_AT);
     }
 }
 
@@ -186,7 +188,7 @@ fn count(key: &DropKey, dropped: &Dropped) -> Option<bool> {
 /// Makes the row of the key, unless another CPU makes it first. 0.
 #[inline(never)]
 fn add_row(key: &DropKey) -> u32 {
-    let folded = folded::is_folded(key.reason, key.place);
+    let folded = if key.by_policy != 0 { 0 } else { folded::is_folded(key.reason, key.place) };
     let row = DropCounts { more: 0, skbs: 0, bytes: 0, folded, _pad: 0 };
     let _ = DROPS.insert(key, &row, u64::from(BPF_NOEXIST));
     0
@@ -222,7 +224,7 @@ const FILTERED_AT: u32 = 24;
 /// What lies in front of where the kernel has come to is copied here. Where more is wanted than there is room for, the
 /// kernel adds the rest, from wherever it lies.
 #[inline(never)]
-fn report(ctx: &BtfTracePointContext, dropped: &Dropped, place: u64, reason: u32, whose: u32) -> u32 {
+fn report(ctx: &BtfTracePointContext, dropped: &Dropped, place: u64, reason: u32, whose: u64) -> u32 {
     let pu = whose as u16;
     let mut report = MaybeUninit::<Report>::uninit();
     // Word by word: for a value LLVM calls a function, whose stack there is no room for before Linux 6.13.
@@ -276,6 +278,7 @@ fn report(ctx: &BtfTracePointContext, dropped: &Dropped, place: u64, reason: u32
     record.link = if captured == 0 { link::NONE } else { dropped.link };
     record.end = (whose >> 16) as u8;
     record.filtered = (whose >> FILTERED_AT) as u8;
+    record.policy = (whose >> shape::POLICY_AT) as u16;
     let size = size_of::<PacketRecord>() + copied;
     // SAFETY: the kernel's context and its buffer.
     let error = unsafe {

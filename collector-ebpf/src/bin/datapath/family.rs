@@ -191,7 +191,7 @@ impl Key for FlowKey4 {
 
     #[inline(always)]
     fn table_entry(&self, at: &Place) -> Option<*mut TableCounts> {
-        let key = TableKey4 { flow: *self, cpu: at.cpu, pu: at.pu, rest: at.rest };
+        let key = TableKey4 { flow: *self, cpu: at.cpu, verdict: at.verdict, pu: at.pu, rest: at.rest };
         let table = TABLES4.get(Control::epoch(at.word))?.hash();
         entry(table, &key, at, &Filling { word: at.word, table: 0, high_water: HIGH_WATER_4.load() })
     }
@@ -307,7 +307,7 @@ impl Key for FlowKey6 {
 
     #[inline(always)]
     fn table_entry(&self, at: &Place) -> Option<*mut TableCounts> {
-        let key = TableKey6 { flow: *self, cpu: at.cpu, pu: at.pu, rest: at.rest };
+        let key = TableKey6 { flow: *self, cpu: at.cpu, verdict: at.verdict, pu: at.pu, rest: at.rest };
         let table = TABLES6.get(Control::epoch(at.word))?.hash();
         entry(table, &key, at, &Filling { word: at.word, table: 1, high_water: HIGH_WATER_6.load() })
     }

@@ -9,6 +9,7 @@ use collector_ebpf::{
         control::Control,
         counter::{Budget, ONE_FLOW},
         flow::{Identity, how},
+        policy::verdict,
         pu::{index, role},
         report::kind,
     },
@@ -22,6 +23,7 @@ use crate::{
     family::Key,
     maps::ASKED,
     packet::forget_both,
+    policy::{self, Units},
     quote,
     read::Packet,
     report,
@@ -41,6 +43,8 @@ pub(crate) struct Who {
     pub(crate) event: u8,
     /// The unit at the other end on this host, as in an identity.
     pub(crate) host_pu: u16,
+    /// What the policies say of it: a [`verdict`].
+    pub(crate) verdict: u32,
 }
 
 impl Who {
@@ -50,8 +54,34 @@ impl Who {
         u64::from(self.pu)
             | u64::from(self.how) << 16
             | u64::from(self.event) << 24
+            | u64::from(self.has(verdict::DROP)) << 29
+            | u64::from(self.has(verdict::OTHER_END)) << 30
             | u64::from(self.refused) << 31
             | u64::from(self.host_pu) << 32
+            | u64::from(self.verdict & verdict::NUMBER) << 48
+    }
+
+    #[inline(always)]
+    const fn has(self, bit: u32) -> bool {
+        self.verdict & bit != 0
+    }
+
+    /// A policy rejects the packet, and it is to be dropped.
+    #[inline(always)]
+    pub(crate) const fn is_dropped(self) -> bool {
+        self.has(verdict::DROP)
+    }
+
+    /// That is a policy of the unit at the other end.
+    #[inline(always)]
+    pub(crate) const fn is_by_other(self) -> bool {
+        self.has(verdict::OTHER_END)
+    }
+
+    /// The number of its verdict.
+    #[inline(always)]
+    pub(crate) const fn number(self) -> u16 {
+        (self.verdict & verdict::NUMBER) as u16
     }
 
     /// A connection began with this packet.
@@ -66,9 +96,12 @@ impl Who {
         Self {
             pu: packed as u16,
             how: (packed >> 16) as u8,
-            event: (packed >> 24) as u8 & 0x7F,
+            event: (packed >> 24) as u8 & 0x1F,
             refused: packed >> 31 & 1 != 0,
             host_pu: (packed >> 32) as u16,
+            verdict: (packed >> 48) as u32
+                | ((packed >> 29 & 1) as u32 * verdict::DROP)
+                | ((packed >> 30 & 1) as u32 * verdict::OTHER_END),
         }
     }
 }
@@ -79,15 +112,17 @@ pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u64 {
     let mut identity = known::<K>(packet);
     // Asked in one place: what follows from each place would be verified by itself.
     let mut attribution = quote::unit::<K>(packet);
-    if attribution == 0 && (packet.quotes != 0 || asks(packet, identity)) {
+    if attribution == 0 && (packet.quotes == quote::TELLS_UNIT || asks(packet, identity)) {
         attribution = classify::classify::<K>(skb);
     }
     let attribution = forget_both(skb, attribution);
     let mut is_news = attribution != 0;
     if identity.is_null() {
         let attribution = Attribution::unpack(attribution);
-        let (how, begun) = begin::<K>(skb, packet, attribution);
-        let mut who = Who { pu: attribution.pu, how, refused: false, event: 0, host_pu: attribution.host_pu };
+        let (how, verdict, begun) = begin::<K>(skb, packet, attribution);
+        let verdict = but_for_errors::<K>(packet, verdict);
+        let (pu, host_pu) = (attribution.pu, attribution.host_pu);
+        let mut who = Who { pu, how, refused: false, event: 0, host_pu, verdict };
         match begun {
             Begun::Refused => who.refused = true,
             Begun::Kept => who.event = kind::START,
@@ -112,9 +147,16 @@ pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u64 {
         if (*identity).newcomer != 0 {
             settle_down::<K>(packet, identity);
         }
+        let verdict = but_for_errors::<K>(packet, policy::of_known::<K>(packet, identity));
         let Identity { pu, how, host_pu, .. } = *identity;
-        Who { pu, how, refused: false, event, host_pu }.pack()
+        Who { pu, how, refused: false, event, host_pu, verdict }.pack()
     }
+}
+
+/// The verdict on the flow as it holds for this packet: an error about a flow that was not rejected passes.
+#[inline(always)]
+fn but_for_errors<K: Key>(packet: &Packet, verdict: u32) -> u32 {
+    if verdict & verdict::REJECT != 0 && quote::is_of_accepted::<K>(packet) != 0 { 0 } else { verdict }
 }
 
 /// Writes down who the flow belongs to: an [`Attribution`] in one number. 0.
@@ -236,6 +278,8 @@ unsafe fn follow_tcp(packet: &Packet, identity: *mut Identity) -> u8 {
             (*identity).fins = 0;
             (*identity).first_ns = report::begin();
             (*identity).how = (*identity).how & !INITIATOR_BITS | packet.initiator;
+            // Perhaps opened by the other end.
+            (*identity).sets = [0; 2];
             return kind::START;
         }
         if flags & tcp::RST != 0 {
@@ -274,14 +318,16 @@ enum Begun {
 
 /// A flow that nobody knew. Two CPUs may meet it at once: only one makes its identity.
 #[inline(always)]
-fn begin<K: Key>(skb: Skb, packet: &Packet, attribution: Attribution) -> (u8, Begun) {
+fn begin<K: Key>(skb: Skb, packet: &Packet, attribution: Attribution) -> (u8, u32, Begun) {
     // No socket of this host is asked for what is inside of a tunnel.
     let initiator = if packet.inside != 0 { packet.initiator } else { socket::initiator::<K>(skb, packet) };
     let how = attribution.put_into(initiator);
+    let verdict =
+        policy::of_new::<K>(packet, Units { pu: attribution.pu, how, host_pu: attribution.host_pu });
     if !can_afford(attribution.pu, packet) {
-        return (how, Begun::Refused);
+        return (how, verdict, Begun::Refused);
     }
-    let Some(asked) = ASKED.get_ptr_mut(0) else { return (how, Begun::Lost) };
+    let Some(asked) = ASKED.get_ptr_mut(0) else { return (how, verdict, Begun::Lost) };
     // SAFETY: this CPU's own entry while softirqs are off; any bits are an identity. Field by field: LLVM would make the
     // whole on the stack first.
     let identity = unsafe { &mut (*asked).identity };
@@ -300,22 +346,23 @@ fn begin<K: Key>(skb: Skb, packet: &Packet, attribution: Attribution) -> (u8, Be
     identity.newcomer = 1;
     identity.decided = u8::from(packet.is_leaving());
     identity.host_pu = attribution.host_pu;
-    identity.sets = [0; 2];
-    identity.verdict = 0;
+    // SAFETY: as above.
+    identity.sets = if packet.policies_from == 0 { [0; 2] } else { unsafe { (*asked).question.sets } };
+    identity.verdict = verdict;
     identity.user = 0;
     match K::newcomers().insert(packet.key(), &*identity, u64::from(BPF_NOEXIST)) {
         Ok(()) => {}
-        Err(EEXIST) => return (how, Begun::Lost),
+        Err(EEXIST) => return (how, verdict, Begun::Lost),
         // A full LRU hash makes room; should it fail all the same, that is a fault. The packet is counted, and
         // that the flow began is not said, since its next miss would say it again.
         Err(error) => {
             say_unremembered(skb, i64::from(error));
             ledger(|ledger| ledger.identity_full += 1);
-            return (how, Begun::Lost);
+            return (how, verdict, Begun::Lost);
         }
     }
     spend(attribution.pu);
-    (how, Begun::Kept)
+    (how, verdict, Begun::Kept)
 }
 
 /// A global function, verified once by itself: what a log line unfolds to was half of all that there was to verify.

@@ -4,10 +4,10 @@
 //! holds its slot of the CPU's cache, and [`cold`] does all that is rarer: any kind of packet, [`identity`]
 //! (and [`classify`], once or twice a flow, which asks for a [`socket`], its [`cgroup`], a [`route`], or about
 //! both [`ends`]; or that of the flow
-//! that an ICMP error is a [`quote`] of), [`slot`], [`table`], [`fill`], and [`report`], which tells user space of flows that
-//! begin and end. Last, [`trace`] reports the packet itself, where somebody asks for its unit's. What is reported goes by a
-//! [`transport`]. Programs at TC only ever let a packet pass on (`TC_ACT_UNSPEC`: the next program sees it
-//! too), and write nothing to it but its mark.
+//! that an ICMP error is a [`quote`] of), [`policy`], [`slot`], [`table`], [`fill`], and [`report`], which tells user space of
+//! flows that begin and end. Last, [`trace`] reports the packet itself, where somebody asks for its unit's. What is reported
+//! goes by a [`transport`]. Programs at TC let a packet pass on (`TC_ACT_UNSPEC`: the next program sees it too), and write
+//! nothing to it but its mark; what a policy rejects, and shall not pass, they [`reject`].
 //!
 //! On the host this file is an empty program, so that the bodies are linted by the stable toolchain.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
@@ -45,9 +45,11 @@ mod identity;
 mod inner;
 mod maps;
 mod packet;
+mod policy;
 mod quote;
 mod read;
 mod reference;
+mod reject;
 mod report;
 mod route;
 mod settings;

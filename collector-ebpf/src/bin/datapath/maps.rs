@@ -16,6 +16,7 @@ use collector_ebpf::abi::{
     flow::{FlowKey4, FlowKey6, Identity, Slot4, Slot6, TableCounts, TableKey4, TableKey6},
     network,
     packet::PacketRecord,
+    policy::{self, ClassesKey, PolicyEntry, RemoteKey, ServiceKey},
     pu::{self, FreeUnit, Role},
     report::FlowEvent,
     trace::{self, Trace},
@@ -23,6 +24,7 @@ use collector_ebpf::abi::{
 
 use crate::{
     fragments::{Datagram, Said},
+    policy::Question,
     read::Packet,
     socket::Tuple,
     untyped::{HASH, PERCPU_ARRAY, Untyped},
@@ -132,6 +134,23 @@ pub(crate) static NETWORKS_MADE: PerCpuArray<u32, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static CIDRS: LpmTrie<[u8; 16], u32, 16384> = LpmTrie::new();
 
+/// What policies each unit has. Written by user space through shared memory.
+#[btf_map]
+pub(crate) static POLICIES: Array<PolicyEntry, { policy::UNITS as usize }, MMAPABLE> = Array::new();
+
+/// Remote addresses to classes, in each set of rules. Written by user space.
+#[btf_map]
+pub(crate) static REMOTES: LpmTrie<RemoteKey, u32, { policy::MOST_REMOTES as usize }> = LpmTrie::new();
+
+/// Services to classes, in each set of rules. Written by user space.
+#[btf_map]
+pub(crate) static SERVICES: LpmTrie<ServiceKey, u32, { policy::MOST_SERVICES as usize }> = LpmTrie::new();
+
+/// Verdicts on both classes. Written by user space.
+#[btf_map]
+pub(crate) static VERDICTS: HashMap<ClassesKey, u32, { policy::MOST_VERDICTS as usize }, NO_PREALLOC> =
+    HashMap::new();
+
 /// Flows that begin and end, where they go by the ring.
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<FlowEvent, { 1 << 20 }> = RingBuf::new();
@@ -197,6 +216,8 @@ pub(crate) struct Asked {
     pub(crate) cgroup: u64,
     /// That of the flow of this run, where it is a new one.
     pub(crate) identity: Identity,
+    /// What the policies are asked.
+    pub(crate) question: Question,
 }
 
 /// Octets that headers may take in [`SCRATCH`].

@@ -41,6 +41,8 @@ pub(crate) struct Packet {
     pub(crate) now: u64,
     /// The control word: epoch and generation.
     pub(crate) word: u64,
+    /// [`Control::policies_from`](collector_ebpf::abi::control::Control::policies_from); 0 where no policy holds for it.
+    pub(crate) policies_from: u64,
     /// Where the transport header ends: no further than [`SCRATCH`] reaches, and a header.
     headers: u16,
     pub(crate) tcp_flags: u8,
@@ -63,7 +65,8 @@ pub(crate) struct Packet {
     before: u16,
     /// Octets of the link layer's header that the buffer is without.
     pub(crate) lost: u8,
-    /// 1 if it is an ICMP error, and [`Scratch::quoted`](crate::maps::Scratch::quoted) is the flow that it quotes.
+    /// Not 0 if it is an ICMP error, and [`Scratch::quoted`](crate::maps::Scratch::quoted) is the flow that it quotes: one of
+    /// those of [`quote`].
     pub(crate) quotes: u8,
 }
 
@@ -78,11 +81,12 @@ impl Packet {
 
     /// Begins it, of which only the circumstances are known.
     #[inline(always)]
-    pub(crate) fn begin<const EGRESS: bool>(&mut self, role: &Role, word: u64, now: u64) {
+    pub(crate) fn begin<const EGRESS: bool>(&mut self, role: &Role, word: u64, now: u64, policies_from: u64) {
         // One by one: LLVM would make the whole on the stack first. The key is written when it is read.
         self.role = *role;
         self.now = now;
         self.word = word;
+        self.policies_from = policies_from;
         self.headers = 0;
         self.tcp_flags = 0;
         self.initiator = 0;
@@ -174,6 +178,7 @@ impl Packet {
         self.inside = 1;
         self.before = before as u16;
         self.quotes = 0;
+        self.policies_from = 0;
     }
 
     /// Exchanges the ends of what is inside of a tunnel's packet where the local one did not send that.

@@ -150,3 +150,7 @@ pub(crate) static DROP_SNAP: Global<u32> = Global::new(0);
 /// 1 where there is a packet filter; 0 where every packet is wanted.
 #[unsafe(no_mangle)]
 pub(crate) static FILTERED: Global<u32> = Global::new(0);
+
+/// What this load's programs at TC sign a packet with that they drop: random, so that nobody else's looks like it.
+#[unsafe(no_mangle)]
+pub(crate) static SIGNATURE: Global<u64> = Global::new(0);

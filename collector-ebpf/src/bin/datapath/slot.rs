@@ -84,7 +84,8 @@ pub(crate) fn take<K: Key>(key: *mut K, packet: &Packet, who: u64) -> u32 {
         // What was counted for another unit stays its own.
         let moved = (*counts).pu != pu
             || ((*counts).how ^ how) & how::PROVISIONAL != 0
-            || (*counts).host_pu() != host_pu;
+            || (*counts).host_pu() != host_pu
+            || (*counts).verdict() != who.number();
         let occupied = !(*counts).is_empty();
         let own = (*key).is(packet.key());
         let full = (*counts).amounts[RX].packets >= FLUSH_AT
@@ -97,6 +98,7 @@ pub(crate) fn take<K: Key>(key: *mut K, packet: &Packet, who: u64) -> u32 {
             *key = *packet.key();
             *counts = SlotCounts { first: packet.now as u32, ..SlotCounts::default() };
             (*counts).set_host_pu(host_pu);
+            (*counts).set_verdict(who.number());
         }
         (*counts).pu = pu;
         (*counts).how = how;
@@ -105,21 +107,40 @@ pub(crate) fn take<K: Key>(key: *mut K, packet: &Packet, who: u64) -> u32 {
     1
 }
 
+/// Takes the slot from the flow that the packet is of, if that has one: its counts move to the table. 0.
+#[inline(never)]
+pub(crate) fn leave<K: Key>(packet: &Packet) -> u32 {
+    let key = for_flow::<K>(packet);
+    // SAFETY: the slot is live, and this CPU's alone while softirqs are off.
+    unsafe {
+        if !key.is_null() && (*key).is(packet.key()) {
+            let counts = Slot { key }.counts();
+            if !(*counts).is_empty() {
+                flush(&*key, packet.word, &*counts);
+            }
+            *counts = SlotCounts::default();
+        }
+    }
+    0
+}
+
 /// Whether a connection begins with the packet. One of TCP that is met without its SYN began before anyone looked.
 #[inline(always)]
 fn begins(packet: &Packet, who: Who) -> bool {
     who.began() && (packet.tcp_flags == 0 || packet.tcp_flags & tcp::SYN != 0)
 }
 
-/// Counts a packet on a CPU without slots straight in the table; 0 where that is full.
+/// Counts a packet on a CPU without slots, or one that is dropped for a policy, straight in the table; 0 where that is full.
+/// What is dropped as it is about to leave is counted as rejected alone.
 #[inline(never)]
 #[expect(clippy::indexing_slicing, reason = "a direction is RX or TX; a panic would be refused at load")]
 pub(crate) fn into_table<K: Key>(packet: &Packet, who: u64, packets: u32, bytes: u64) -> u32 {
     let who = Who::unpack(who);
     let now = packet.now as u32;
-    let place = Place::new(packet.word, now, who.pu, who.how, who.host_pu);
+    let never_leaves = who.is_dropped() && packet.is_leaving();
+    let place = Place::new(packet.word, now, (who.pu, who.how, who.host_pu), who.number());
     let Some(entry) = packet.key::<K>().table_entry(&place) else {
-        if packet.inside == 0 {
+        if packet.inside == 0 && !never_leaves {
             count::ledger(|ledger| ledger.table_full += 1);
         }
         return 0;
@@ -127,9 +148,14 @@ pub(crate) fn into_table<K: Key>(packet: &Packet, who: u64, packets: u32, bytes:
     let direction = packet.direction();
     // SAFETY: the entry is live for the run; additions are atomic, the rest is written by this CPU only.
     unsafe {
-        atomic::add(&raw mut (*entry).bytes[direction], bytes);
-        atomic::add(&raw mut (*entry).packets[direction], u64::from(packets));
-        atomic::add(&raw mut (*entry).skbs[direction], 1);
+        if who.is_dropped() {
+            atomic::add(&raw mut (*entry).rejected[direction], u64::from(packets));
+        }
+        if !never_leaves {
+            atomic::add(&raw mut (*entry).bytes[direction], bytes);
+            atomic::add(&raw mut (*entry).packets[direction], u64::from(packets));
+            atomic::add(&raw mut (*entry).skbs[direction], 1);
+        }
         (*entry).tcp_flags[direction] |= packet.tcp_flags;
         atomic::add(&raw mut (*entry).begun, u64::from(begins(packet, who)));
         (*entry).last = now;
@@ -144,7 +170,8 @@ pub(crate) fn into_table<K: Key>(packet: &Packet, who: u64, packets: u32, bytes:
 #[inline(never)]
 #[expect(clippy::indexing_slicing, reason = "a direction is RX or TX; a panic would be refused at load")]
 fn flush<K: Key>(key: &K, word: u64, counts: &SlotCounts) -> u32 {
-    let place = Place::new(word, counts.first, counts.pu, counts.how, counts.host_pu());
+    let units = (counts.pu, counts.how, counts.host_pu());
+    let place = Place::new(word, counts.first, units, counts.verdict());
     if let Some(entry) = key.table_entry(&place) {
         // SAFETY: the entry is live for the run.
         unsafe { merge(entry, counts) };

@@ -10,7 +10,9 @@ use crate::fill::Filling;
 pub(crate) struct Place {
     /// The control word of the epoch.
     pub(crate) word: u64,
-    pub(crate) cpu: u32,
+    pub(crate) cpu: u16,
+    /// The number of the verdict.
+    pub(crate) verdict: u16,
     /// The tick of the first packet, for a new entry.
     pub(crate) first: u32,
     pub(crate) pu: u16,
@@ -21,10 +23,10 @@ pub(crate) struct Place {
 impl Place {
     /// For counts on this CPU of the unit `pu`, which was found as `how` says, with that at the flow's other end.
     #[inline(always)]
-    pub(crate) fn new(word: u64, first: u32, pu: u16, how: u8, host_pu: u16) -> Self {
-        // SAFETY: no arguments, no memory.
-        let cpu = unsafe { bpf_get_smp_processor_id() };
-        Self { word, cpu, first, pu, rest: rest_of(how, host_pu) }
+    pub(crate) fn new(word: u64, first: u32, (pu, how, host_pu): (u16, u8, u16), verdict: u16) -> Self {
+        // SAFETY: no arguments, no memory. The kernel has at most 8,192 CPUs (`NR_CPUS`).
+        let cpu = unsafe { bpf_get_smp_processor_id() } as u16;
+        Self { word, cpu, verdict, first, pu, rest: rest_of(how, host_pu) }
     }
 }
 
@@ -62,4 +64,5 @@ static NOTHING: TableCounts = TableCounts {
     tcp_flags: [0; 2],
     how: 0,
     _pad: [0; 3],
+    rejected: [0; 2],
 };

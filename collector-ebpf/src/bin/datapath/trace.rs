@@ -136,7 +136,7 @@ fn output(skb: Skb, pu: u16, is_leaving: bool, now: u64, role: &Role) -> i64 {
         (*record).link = link;
         (*record).end = 0;
         (*record).filtered = 0;
-        (*record)._pad = [0; 2];
+        (*record).policy = 0;
         transport::packet(skb, record, captured)
     }
 }
@@ -163,7 +163,7 @@ fn packets(skb: Skb, role: &Role) -> u32 {
     // Its sender has not counted them: what they are depends on where the headers end. It was counted, so nobody needs any
     // more what was read of it.
     let Some(packet) = Packet::of_run() else { return 1 };
-    packet.begin::<false>(role, 0, 0);
+    packet.begin::<false>(role, 0, 0, 0);
     read::read_packet(skb);
     Packet::of_run().map_or(1, |packet| packet.wire(skb).packets)
 }

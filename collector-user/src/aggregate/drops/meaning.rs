@@ -350,6 +350,13 @@ const PLACES: &[Row] = &[
     ),
 ];
 
+/// What this collector's own programs at TC have dropped, whatever the kernel says of it.
+pub const BY_OWN_POLICY: Meaning = Meaning {
+    class: DropClass::Policy,
+    word: reason::POLICY_DROP,
+    advice: "a policy of this collector rejects it, and `enforce` is on: the flow's record names the policy",
+};
+
 const NOTHING_SAID: Meaning = Meaning {
     class: DropClass::Unknown,
     word: reason::PACKET_DROP,

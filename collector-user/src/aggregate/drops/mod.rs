@@ -50,13 +50,17 @@ impl Names {
         self.has_reasons && self.reasons.has(name)
     }
 
-    /// What the numbers of a drop mean.
+    /// What the numbers of a drop mean, which was `by_policy` of this collector's own, or anybody's.
     #[must_use]
-    pub fn cause(&self, reason: u32, place: u64) -> Cause {
+    pub fn cause(&self, reason: u32, place: u64, by_policy: bool) -> Cause {
         let reason = if self.has_reasons { self.reasons.name(reason) } else { String::new() };
         // The address that a call returns to may be that behind the function's end.
         let found = self.symbols.of(place.saturating_sub(1));
-        let meaning = meaning::of(&reason, found.map_or("", |(function, _)| function));
+        let meaning = if by_policy {
+            meaning::BY_OWN_POLICY
+        } else {
+            meaning::of(&reason, found.map_or("", |(function, _)| function))
+        };
         let place = found.map_or_else(
             || format!("{place:#x}"),
             |(function, before)| format!("{function}+{:#x}", before + 1),
@@ -72,7 +76,7 @@ pub fn rows(rows: &BTreeMap<DropKey, DropCounts>, names: &Names, units: &Registr
         .iter()
         .map(|(key, counts)| {
             let unit = units.get(key.pu);
-            let Cause { reason, place, meaning } = names.cause(key.reason, key.place);
+            let Cause { reason, place, meaning } = names.cause(key.reason, key.place, key.by_policy != 0);
             Dropped {
                 puid: unit.map(|unit| unit.id.clone()).unwrap_or_default(),
                 namespace: unit.map(|unit| unit.namespace.clone()).unwrap_or_default(),
@@ -107,7 +111,7 @@ pub struct OfUnit {
 pub fn by_unit(rows: &BTreeMap<DropKey, DropCounts>, names: &Names) -> BTreeMap<u16, OfUnit> {
     let mut units = BTreeMap::<u16, OfUnit>::new();
     for (key, counts) in rows.iter().filter(|(key, _)| key.pu != ELSEWHERE) {
-        let class = names.cause(key.reason, key.place).meaning.class;
+        let class = names.cause(key.reason, key.place, key.by_policy != 0).meaning.class;
         let unit = units.entry(key.pu).or_default();
         unit.packets += counts.packets();
         unit.bytes += counts.bytes;

@@ -142,11 +142,11 @@ impl Scribe {
         moment: &Moment,
     ) -> FlowRecord {
         let unit = units.get(key.pu);
-        let (own, other) = (|| self.own(unit), |ip| self.other(units.of_address(ip)));
+        let (own, other) = (|ip| self.own(unit, ip), |ip| self.other(units, ip));
         let at = |(ip, port): (IpAddr, u16), which| EndPoint {
             ip: Some(ip),
             port,
-            ..if key.end == which { own() } else { other(ip) }
+            ..if key.end == which { own(ip) } else { other(ip) }
         };
         let (sender, receiver) = (at(key.source, end::SOURCE), at(key.destination, end::DESTINATION));
         let Initiator { local: by_sender, by } = known.unwrap_or_else(|| key.opened(row.tcp_flags));
@@ -189,7 +189,8 @@ mod tests {
     use crate::{
         aggregate::record::Scribe,
         clock::Moment,
-        event::{ActionType, InitiatorBy, PacketReport},
+        event::{ActionType, EndPointType, InitiatorBy, PacketReport},
+        policy::networks::{ExternalNetwork, Networks},
         pu::registry::Registry,
     };
 
@@ -240,6 +241,22 @@ mod tests {
         assert_eq!((&*destination.id, destination.port), ("host", 53));
         assert_eq!(flow.initiator_by, InitiatorBy::FirstPacket);
         assert_eq!(flow.first_seen.as_unix_nanos(), 7);
+    }
+
+    #[test]
+    fn an_end_in_a_network_that_has_a_name_has_that() {
+        let mut rejected = Rejected::default();
+        rejected.add(&record(1), &report(53, ""));
+        let cidr = ["192.0.2.0/24", "192.0.2.2/32"].map(|cidr| cidr.parse().unwrap()).to_vec();
+        let office = ExternalNetwork { id: "office".into(), cidr };
+        let scribe = Scribe::new(Networks::new(&[office.into()]));
+        let units = Registry::new(&[]).unwrap();
+        let moment = Moment { jiffies: 0, boot_ns: 0, wall_ns: 0, hz: 100 };
+        let (key, row) = &rejected.take()[0];
+        let flow = scribe.rejected(key, row, None, &units, &moment);
+        let [source, destination] = [flow.source, flow.destination].map(Option::unwrap);
+        assert_eq!((&*source.id, source.r#type), ("office", EndPointType::ExternalIp));
+        assert_eq!((&*destination.id, destination.r#type), ("host", EndPointType::Pu), "a unit comes first");
     }
 
     #[test]

@@ -48,6 +48,8 @@ fn delta(id: FlowId, packets: [u64; 2], begun: u64) -> FlowDelta {
         tcp_flags: [0; 2],
         how: how::LOCAL_INITIATED,
         host_pu: 0,
+        verdict: 0,
+        rejected: [0; 2],
     }
 }
 

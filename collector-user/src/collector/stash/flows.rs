@@ -233,6 +233,7 @@ impl Held {
             (&mut record.reply_bytes, later.reply_bytes),
             (&mut record.skbs, later.skbs),
             (&mut record.reply_skbs, later.reply_skbs),
+            (&mut record.rejected_packets, later.rejected_packets),
             (&mut record.dropped_packets, later.dropped_packets),
         ] {
             *sum = sum.saturating_add(amount);

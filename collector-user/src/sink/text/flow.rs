@@ -27,6 +27,15 @@ pub(super) fn line(columns: &mut Columns, look: &Look, time: Time, record: &Flow
         return line;
     }
     line.push_str(how_it_ended(record));
+    if record.rejected_packets > 0 {
+        // Writing to a `String` cannot fail.
+        let _ = write!(
+            line,
+            " {} pkt rejected by {}",
+            Count(record.rejected_packets),
+            Escaped(&record.policy_id)
+        );
+    }
     if record.vlan != 0 {
         // Writing to a `String` cannot fail.
         let _ = write!(line, " vlan {}", record.vlan);

@@ -117,6 +117,7 @@ fn line(ledger: &Ledger) -> String {
         ("unparsed", unparsed),
         ("looped", ledger.looped),
         ("second_pass", ledger.second_pass),
+        ("rejected", ledger.rejected),
         ("table_full", ledger.table_full),
         ("rate_limited", ledger.rate_limited),
     ] {

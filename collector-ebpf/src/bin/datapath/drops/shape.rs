@@ -12,7 +12,7 @@ use collector_ebpf::{
     wire::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
 
-use crate::settings::LOADS_ANYWHERE;
+use crate::settings::{LOADS_ANYWHERE, SIGNATURE};
 
 /// Declares where fields lie, in octets from the beginning of their structure.
 macro_rules! places {
@@ -52,6 +52,8 @@ places! {
     SKB_PKT_TYPE,
     /// Its first bit in that octet.
     SKB_PKT_TYPE_BIT,
+    /// `sk_buff.cb`, and in it `qdisc_skb_cb.data`: what programs at TC know as the control block.
+    SKB_CB,
     /// `sk_buff.vlan_tci`.
     SKB_VLAN_TCI,
     /// `sk_buff.vlan_proto`.
@@ -259,6 +261,34 @@ fn mapped(address: u32) -> [u8; 16] {
 fn octets(words: [u32; 4]) -> [u8; 16] {
     // SAFETY: as long, and any bits are both.
     unsafe { core::mem::transmute(words) }
+}
+
+/// Where in what [`signed`] says the number of the verdict stands.
+pub(super) const POLICY_AT: u32 = 32;
+
+/// Of a buffer that a program at TC of this load has dropped for a policy: its unit, which end of it is that unit's (from bit
+/// 16 on), and the number of the verdict (from [`POLICY_AT`] on); else 0.
+#[inline(always)]
+pub(super) fn signed(skb: *const u8) -> u64 {
+    let signature = SIGNATURE.load();
+    if SKB_CB.load() == 0 || signature == 0 {
+        return 0;
+    }
+    for at in 0..size_of::<u64>() {
+        if octet(skb, at) != (signature >> (8 * at)) as u8 {
+            return 0;
+        }
+    }
+    let number = |at| u64::from(octet(skb, at)) | u64::from(octet(skb, at + 1)) << 8;
+    let (policy, pu, end) = (number(8), number(10), u64::from(octet(skb, 12)));
+    pu | end << 16 | policy << POLICY_AT
+}
+
+/// One of the control block: the kernel declares octets, and the verifier takes no loads of several.
+#[inline(always)]
+fn octet(skb: *const u8, at: usize) -> u8 {
+    // SAFETY: the caller's buffer, whose control block lies there. Volatile: one load of its own size.
+    unsafe { ptr::read_volatile(skb.add(SKB_CB.load() as usize + at)) }
 }
 
 /// The protocol of the tag beside the buffer, network byte order; 0 without one.

@@ -1,9 +1,14 @@
-//! How many events a second the way out takes: `cargo bench -p collector-tests --bench events -- [--rounds N]`.
+//! What needs no kernel: `cargo bench -p collector-tests --bench events -- [--rounds N] [--only PART]`.
 //!
-//! On one CPU: who hands events over and the thread that writes them share it, as on a host that has no CPU to spare. Flow
+//! - `events`: how many events a second the way out takes.
+//! - [`policies`]: how long policies take to load.
+//!
+//! Events on one CPU: who hands events over and the thread that writes them share it, as on a host that has no CPU to spare. Flow
 //! records, which are the largest and come in masses; each is filled as the aggregate fills it.
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
 #![expect(clippy::disallowed_types, reason = "what is measured is time")]
+
+mod policies;
 
 use std::{
     fs::File,
@@ -41,6 +46,9 @@ const RECORDS: usize = 1 << 10;
 
 fn main() -> Result<()> {
     let options = Options::parse(std::env::args().skip(1))?;
+    if options.wants("policies") {
+        policies::run(options.rounds)?;
+    }
     if !options.wants("events") {
         return Ok(());
     }

@@ -1,0 +1,293 @@
+//! What the policies say of a flow: looked up at its first packet, and again where one of its units has another set of rules
+//! by now. Four look-ups for each end that has rules: the unit's set, the remote address's class in it, the service's, and
+//! the verdict on both.
+//!
+//! Who opened the flow decides which rules it meets. Where that is a guess, the flow is accepted: it may be the answer to
+//! what was allowed before anyone looked. Nor do policies hold for what keeps a network alive (neighbour discovery, groups),
+//! for pieces that show no ports, for what lies inside of tunnels, and for errors about a flow that was not rejected.
+
+use core::mem::offset_of;
+
+use aya_ebpf::{btf_maps::lpm_trie::Key as Prefix, helpers::bpf_ktime_get_boot_ns};
+use collector_ebpf::abi::{
+    flow::{FlowKey4, FlowKey6, Identity, LOOPBACK_BOUNDARY, how, ports},
+    policy::{ClassesKey, INCOMING, OUTGOING, PolicyEntry, RemoteKey, ServiceKey, verdict},
+    pu::index,
+};
+
+use crate::{
+    family::{Key, Rest},
+    maps::{ASKED, Asked, POLICIES, REMOTES, SERVICES, VERDICTS},
+    read::Packet,
+    socket::TCP,
+};
+
+/// `IPPROTO_ICMP`, `IPPROTO_IGMP` and `IPPROTO_ICMPV6`.
+const ICMP: u8 = 1;
+const IGMP: u8 = 2;
+const ICMPV6: u8 = 58;
+
+/// Keys of the maps, written where the kernel can read them: the stack has no room.
+#[repr(C, align(8))]
+pub(crate) struct Question {
+    /// A prefix's length and its data, as the trie has it.
+    remote_bits: u32,
+    remote: RemoteKey,
+    /// See `remote_bits`.
+    service_bits: u32,
+    service: ServiceKey,
+    _pad: u32,
+    classes: ClassesKey,
+    /// The sets that the last question was answered under, as in an identity.
+    pub(crate) sets: [u32; 2],
+}
+
+/// The units of a flow that are asked: its own, and that at its other end on this host, if there is one.
+#[derive(Clone, Copy)]
+pub(crate) struct Units {
+    pub(crate) pu: u16,
+    pub(crate) how: u8,
+    pub(crate) host_pu: u16,
+}
+
+impl Units {
+    /// A global function takes numbers.
+    #[inline(always)]
+    const fn pack(self) -> u64 {
+        self.pu as u64 | (self.how as u64) << 16 | (self.host_pu as u64) << 32
+    }
+
+    #[inline(always)]
+    const fn unpack(packed: u64) -> Self {
+        Self { pu: packed as u16, how: (packed >> 16) as u8, host_pu: (packed >> 32) as u16 }
+    }
+
+    /// The direction in which its own unit sees the flow. The other end's is the opposite one.
+    #[inline(always)]
+    const fn direction(self) -> usize {
+        if self.how & how::LOCAL_INITIATED != 0 { OUTGOING } else { INCOMING }
+    }
+
+    /// The unit at the other end on this host; 0 where that lies elsewhere. Programs that do not ask for control groups know
+    /// no more of it than that it is this host.
+    #[inline(always)]
+    pub(crate) fn other(self, rest: Rest) -> u16 {
+        if self.host_pu == 0 && (self.how & how::HOST_END != 0 || rest.boundary == LOOPBACK_BOUNDARY) {
+            index::HOST
+        } else {
+            self.host_pu
+        }
+    }
+
+    /// What both have now: [`directions`](PolicyEntry::directions), each in its own direction.
+    #[inline(always)]
+    fn policies(self, rest: Rest) -> [u64; 2] {
+        let (direction, other) = (self.direction(), self.other(rest));
+        [of_unit(self.pu, direction), if other == 0 { 0 } else { of_unit(other, 1 - direction) }]
+    }
+}
+
+/// What a unit has in a direction.
+#[inline(always)]
+fn of_unit(unit: u16, direction: usize) -> u64 {
+    POLICIES.get(u32::from(unit)).map_or(0, |policy| {
+        let place = (&raw const policy.directions).cast::<u64>();
+        // SAFETY: a direction is 0 or 1. User space writes each word by one aligned store; a volatile read is one load.
+        unsafe { place.add(direction & 1).read_volatile() }
+    })
+}
+
+#[inline(always)]
+const fn sets([own, other]: [u64; 2]) -> [u32; 2] {
+    [PolicyEntry::set(own), PolicyEntry::set(other)]
+}
+
+/// What the policies say of a new flow; the sets that they have said it under are left in [`Question::sets`].
+#[inline(always)]
+pub(crate) fn of_new<K: Key>(packet: &Packet, units: Units) -> u32 {
+    if packet.policies_from == 0 { 0 } else { judge::<K>(units, 0) }
+}
+
+/// What the policies say of a flow that is known, which is asked anew where its units have other sets by now.
+///
+/// # Safety
+///
+/// The identity is live.
+#[inline(never)]
+pub(crate) unsafe fn of_known<K: Key>(packet: &Packet, identity: *mut Identity) -> u32 {
+    if packet.policies_from == 0 {
+        return 0;
+    }
+    // SAFETY: the caller's promise. Two CPUs may ask at once, one of them under sets that have just been replaced: whatever it
+    // is that they leave of each other's answers, who sees afterwards that its sets are not those that hold now has the next
+    // packet ask again.
+    unsafe {
+        let Identity { pu, how, host_pu, first_ns, .. } = *identity;
+        let units = Units { pu, how, host_pu };
+        let rest = packet.key::<K>().rest();
+        let now = sets(units.policies(rest));
+        if now == [0; 2] {
+            return 0;
+        }
+        if now == (*identity).sets {
+            return (*identity).verdict;
+        }
+        let verdict = judge::<K>(units, first_ns);
+        let Some(asked) = ASKED.get_ptr_mut(0) else { return 0 };
+        (&raw mut (*identity).verdict).write_volatile(verdict);
+        (&raw mut (*identity).sets).write_volatile((*asked).question.sets);
+        if sets(units.policies(rest)) != (*asked).question.sets {
+            (&raw mut (*identity).sets).write_volatile([0; 2]);
+        }
+        verdict
+    }
+}
+
+/// Asks about the packet of this run, whose flow began at this time; 0 for now.
+#[inline(always)]
+fn judge<K: Key>(units: Units, first_ns: u64) -> u32 {
+    if K::FAMILY == FlowKey4::FAMILY {
+        judge_4(units.pack(), first_ns)
+    } else {
+        judge_6(units.pack(), first_ns)
+    }
+}
+
+/// The same for IPv4. A global function, so that it is verified once, and not behind every way that leads here.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn judge_4(units: u64, first_ns: u64) -> u32 {
+    Packet::of_run().map_or(0, |packet| ask::<FlowKey4>(packet, Units::unpack(units), first_ns))
+}
+
+/// The same for IPv6.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn judge_6(units: u64, first_ns: u64) -> u32 {
+    Packet::of_run().map_or(0, |packet| ask::<FlowKey6>(packet, Units::unpack(units), first_ns))
+}
+
+#[inline(always)]
+fn ask<K: Key>(packet: &Packet, units: Units, first_ns: u64) -> u32 {
+    let Some(asked) = ASKED.get_ptr_mut(0) else { return 0 };
+    let key = packet.key::<K>();
+    let rest = key.rest();
+    let policies = units.policies(rest);
+    // SAFETY: this CPU's own entry.
+    unsafe { (*asked).question.sets = sets(policies) };
+    let [own, other] = policies;
+    if own as u32 | other as u32 == 0 || is_exempt(rest) {
+        return 0;
+    }
+    if is_guess(packet, units, rest, first_ns) {
+        return verdict::GUESSED;
+    }
+    let service = service(rest, units.how & how::LOCAL_INITIATED != 0);
+    // SAFETY: as above.
+    let (own, has_own, other) = unsafe {
+        let has_own = PolicyEntry::set(own) != 0;
+        write(asked, key.remote(), service);
+        let own = look_up(asked, own);
+        write(asked, key.local(), service);
+        (own, has_own, look_up(asked, other) | verdict::OTHER_END)
+    };
+    if has_own && (own & verdict::REJECT != 0 || other & verdict::REJECT == 0) { own } else { other }
+}
+
+/// Whether no policy holds for such a flow.
+#[inline(always)]
+fn is_exempt(rest: Rest) -> bool {
+    // Type and code, as they lie on the wire.
+    let [kind, _] = rest.local_port.to_ne_bytes();
+    match (rest.ports, rest.protocol) {
+        (ports::FRAGMENT, _) | (_, IGMP) => true,
+        // Listeners, neighbours and routers (RFC 4890 sections 4.4.1 and 4.3.3; RFC 2710, RFC 9777, RFC 4861).
+        (ports::ICMP, ICMPV6) => matches!(kind, 130..=137 | 143),
+        _ => false,
+    }
+}
+
+/// Whether nobody knows who opened the flow. A TCP connection that was met midway, of which no socket here says that it
+/// listens; and what sent its first packet before it was looked for that for long enough.
+#[inline(always)]
+fn is_guess(packet: &Packet, units: Units, rest: Rest, first_ns: u64) -> bool {
+    if how::initiator_by(units.how) != how::BY_FIRST_PACKET {
+        return false;
+    }
+    if rest.protocol == TCP {
+        return true;
+    }
+    // SAFETY: no arguments, no memory.
+    let first_ns = if first_ns == 0 { unsafe { bpf_ktime_get_boot_ns() } } else { first_ns };
+    first_ns < packet.policies_from
+}
+
+/// What the end that did not open the flow offers: protocol, and port or what stands in its place, as the octets of a key.
+#[inline(always)]
+fn service(rest: Rest, by_local: bool) -> (u8, [u8; 2]) {
+    /// Echo requests (RFC 792, RFC 4443 section 4.1).
+    const ECHO: u8 = 8;
+    const ECHO_6: u8 = 128;
+    let port = match rest.ports {
+        ports::ECHO => [if rest.protocol == ICMP { ECHO } else { ECHO_6 }, 0],
+        _ if by_local => rest.remote_port.to_ne_bytes(),
+        _ => rest.local_port.to_ne_bytes(),
+    };
+    (rest.protocol, port)
+}
+
+/// Writes what is asked about, for any set.
+///
+/// # Safety
+///
+/// The entry is this CPU's own.
+#[inline(always)]
+unsafe fn write(asked: *mut Asked, address: [u8; 16], (protocol, [one, two]): (u8, [u8; 2])) {
+    // SAFETY: the caller's promise. In words, which both are aligned to here: LLVM would store octets one by one.
+    unsafe {
+        let question = &raw mut (*asked).question;
+        (*question).remote_bits = 8 * size_of::<RemoteKey>() as u32;
+        let words = core::mem::transmute::<[u8; 16], [u64; 2]>(address);
+        question.cast::<u64>().add(ADDRESS / size_of::<u64>()).cast::<[u64; 2]>().write(words);
+        (*question).service_bits = 8 * size_of::<ServiceKey>() as u32;
+        let word = u32::from_ne_bytes([protocol, 0, one, two]);
+        question.cast::<u32>().add(PROTOCOL / size_of::<u32>()).write(word);
+    }
+}
+
+/// Where the address lies, and where protocol and port do.
+const ADDRESS: usize = offset_of!(Question, remote) + offset_of!(RemoteKey, address);
+const PROTOCOL: usize = offset_of!(Question, service) + offset_of!(ServiceKey, protocol);
+
+const _: () = {
+    assert!(ADDRESS.is_multiple_of(size_of::<u64>()) && PROTOCOL.is_multiple_of(size_of::<u32>()));
+    // As a trie's key lies: packed.
+    assert!(offset_of!(Question, remote) == size_of::<u32>());
+    assert!(offset_of!(Question, service) == offset_of!(Question, service_bits) + size_of::<u32>());
+};
+
+/// The verdict of what a unit has, on what was [written](write); 0 where it has no rules.
+///
+/// # Safety
+///
+/// The entry is this CPU's own, and was written.
+#[inline(never)]
+unsafe fn look_up(asked: *mut Asked, policy: u64) -> u32 {
+    let set = PolicyEntry::set(policy);
+    if set == 0 {
+        return 0;
+    }
+    // SAFETY: the caller's promise. Entries of a set are written before the set is any unit's, and removed when no program
+    // that has seen it runs any more.
+    unsafe {
+        let question = &raw mut (*asked).question;
+        (*question).remote.set = set;
+        (*question).service.set = set;
+        let remote = &*(&raw const (*question).remote_bits).cast::<Prefix<RemoteKey>>();
+        let service = &*(&raw const (*question).service_bits).cast::<Prefix<ServiceKey>>();
+        let remote = REMOTES.get(remote).copied().unwrap_or(0);
+        let service = SERVICES.get(service).copied().unwrap_or(0);
+        (*question).classes = ClassesKey { set, remote: remote as u16, service: service as u16 };
+        VERDICTS.get(&(*question).classes).copied().unwrap_or(PolicyEntry::otherwise(policy))
+    }
+}

@@ -1,0 +1,511 @@
+//! Policies over wires: what is rejected does not arrive, what is only said to be does, and the records tell which.
+
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail, ensure};
+use collector_tests::{
+    PATIENCE, Result,
+    books::{assert_balanced, assert_explained, assert_sum_at_uplinks},
+    collector::{Finished, Running, declared, options},
+    events, frames,
+    frames::{TCP, UDP},
+    lab::{Addressed, End, Wire, host, join},
+    policies::policy,
+    program::{self, Hook},
+    release,
+    talk::listener,
+    traffic::{ANSWERS, Host, PacketSocket, pin, sender, settle},
+};
+use collector_user::{
+    daemon::Options,
+    event::{ActionType, DropClass, Event, FlowRecord, PacketEvent, PacketReport},
+    kernel::drops::DropLimits,
+    policy::{
+        lockout::Enforcement,
+        rule::{Observe, Policy},
+    },
+    pu::{
+        registry::{Declared, Side},
+        trace::Directions,
+    },
+};
+
+/// The port that policies let through.
+const OPEN: u16 = 6001;
+/// A port that they do not.
+const CLOSED: u16 = 6002;
+
+const ACCEPT: (bool, Observe) = (true, Observe::None);
+const REJECT: (bool, Observe) = (false, Observe::None);
+
+/// The host may be asked, and may ask, by these ports alone: the open one, and that which answers.
+fn strict(unit: &str) -> Result<Vec<Policy>> {
+    Ok(vec![
+        policy("open", unit, Directions::Both, (UDP, OPEN..=OPEN), ACCEPT)?,
+        policy("answers", unit, Directions::Both, (UDP, ANSWERS..=ANSWERS), ACCEPT)?,
+        policy("web", unit, Directions::Both, (TCP, OPEN..=OPEN), ACCEPT)?,
+    ])
+}
+
+/// What they reject is dropped, each reported, and the first packet that is seen is the first.
+fn enforcing(policies: Vec<Policy>) -> Options {
+    let mut options =
+        Options { policies, enforcement: Enforcement::Anyway, guess_time: Duration::ZERO, ..options() };
+    options.settings.drops =
+        Some(DropLimits { per_second: 100_000, burst: 100_000, ..DropLimits::default() });
+    options.settings.packets = 1 << 21;
+    options
+}
+
+/// Sends datagrams; that a program refuses them may be told to their sender.
+fn send(from: &End, to: SocketAddr, count: u64) -> Result<()> {
+    let socket = sender(from, if to.is_ipv4() { 4 } else { 6 }, 40_000)?;
+    for _ in 0..count {
+        let _ = socket.send_to(&[0x55; 64], to);
+    }
+    Ok(())
+}
+
+/// How many datagrams lie there.
+fn arrived(socket: &UdpSocket) -> Result<u64> {
+    socket.set_nonblocking(true)?;
+    let mut count = 0;
+    loop {
+        match socket.recv(&mut [0; 128]) {
+            Ok(_) => count += 1,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(count),
+            Err(error) => bail!(error),
+        }
+    }
+}
+
+/// A socket for each family at a port of an end.
+fn sinks(end: &End, port: u16) -> Result<[UdpSocket; 2]> {
+    let at = |version| listener(&end.place, SocketAddr::new(end.address(version), port));
+    Ok([at(4)?, at(6)?])
+}
+
+fn reports(finished: &Finished) -> Vec<&PacketReport> {
+    let packets = finished.events.iter().filter_map(|event| match event {
+        Event::Packet(report) if report.event == PacketEvent::Dropped => Some(report),
+        _ => None,
+    });
+    packets.collect()
+}
+
+/// The records of flows to a port.
+fn records(finished: &Finished, protocol: u8, port: u16) -> Vec<&FlowRecord> {
+    events::flows(&finished.events).filter(|flow| events::is_to(flow, protocol, port)).collect()
+}
+
+fn sum(records: &[&FlowRecord], of: impl Fn(&FlowRecord) -> u64) -> u64 {
+    records.iter().map(|record| of(record)).sum()
+}
+
+/// Packets of a unit that were dropped by us, and by anybody else at TC.
+fn dropped(finished: &Finished, unit: &str) -> (u64, u64) {
+    let rows =
+        finished.status.drops.iter().filter(|row| &*row.puid == unit && row.class == DropClass::Policy);
+    let (own, others): (Vec<_>, Vec<_>) = rows.partition(|row| row.advice.contains("this collector"));
+    let sum = |rows: Vec<&collector_user::event::Dropped>| rows.iter().map(|row| row.packets).sum();
+    (sum(own), sum(others))
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_is_rejected_does_not_arrive_and_is_counted_to_the_packet() -> Result<()> {
+    const IN: u64 = 1000;
+    const OUT: u64 = 500;
+    const FEW: u64 = 50;
+    let wire = Wire::new()?;
+    pin(0)?;
+    let host = [Host::new(&wire.a, &[])?, Host::new(&wire.b, &[])?];
+    let [a, b] = [&wire.a, &wire.b];
+    let (open, closed) = ([sinks(a, OPEN)?, sinks(b, OPEN)?], [sinks(a, CLOSED)?, sinks(b, CLOSED)?]);
+    let collector = Running::start_beside(&a.place, enforcing(strict("host")?), Some(&a.dev))?;
+    for version in [4, 6] {
+        let to = |end: &End, port| SocketAddr::new(end.address(version), port);
+        send(b, to(a, CLOSED), IN)?;
+        send(b, to(a, OPEN), FEW)?;
+        send(a, to(b, CLOSED), OUT)?;
+        send(a, to(b, OPEN), FEW)?;
+    }
+    settle(b, &host[0])?;
+    settle(a, &host[1])?;
+    let finished = collector.stop()?;
+    for (open, closed) in open.iter().zip(&closed) {
+        for (open, closed) in open.iter().zip(closed) {
+            assert_eq!((arrived(open)?, arrived(closed)?), (FEW, 0));
+        }
+    }
+    // What did not leave, the interface has not counted, nor has any unit; what was dropped as it came in, both have.
+    assert_balanced(&finished);
+    assert_sum_at_uplinks(&finished, &["host", "forwarded", "unknown"], &[finished.link]);
+    assert_eq!(finished.status.ledger.rejected, 2 * OUT);
+    let closed = records(&finished, UDP, CLOSED);
+    for record in &closed {
+        assert_eq!((record.action, &*record.policy_id), (ActionType::REJECT, "default"), "{record:?}");
+        assert_eq!((&*record.drop_reason, &*record.context_id), ("policy", "host"), "{record:?}");
+        assert_eq!(record.observed_action, ActionType::NONE);
+    }
+    assert_eq!(sum(&closed, |record| record.packets), 2 * IN);
+    assert_eq!(sum(&closed, |record| record.rejected_packets), 2 * (IN + OUT));
+    assert_eq!(sum(&closed, |record| record.count), 4);
+    let open = records(&finished, UDP, OPEN);
+    for record in &open {
+        assert_eq!((record.action, &*record.policy_id), (ActionType::ACCEPT, "open"), "{record:?}");
+        assert_eq!((&*record.drop_reason, record.rejected_packets), ("", 0));
+    }
+    assert_eq!(sum(&open, |record| record.packets), 4 * FEW);
+    let counter = |name| events::counter(&finished.events, "host", name);
+    assert_eq!(
+        [counter("rejected_rx_packets"), counter("rejected_tx_packets"), counter("dropped_policy")],
+        [2 * IN, 2 * OUT, 2 * (IN + OUT)]
+    );
+    assert_eq!(dropped(&finished, "host"), (2 * (IN + OUT), 0), "{:#?}", finished.status.drops);
+    let reports = reports(&finished);
+    assert_eq!(reports.len() as u64, 2 * (IN + OUT));
+    for report in reports {
+        assert_eq!((&*report.drop_reason, report.drop_class), ("policy", DropClass::Policy));
+        assert_eq!((&*report.puid, report.destination_port), ("host", CLOSED));
+        assert!(report.advice.contains("this collector"), "{report:?}");
+        if release::is_at_least((5, 19)) {
+            assert!(report.kernel_reason.starts_with("TC_"), "the kernel's own stands beside it: {report:?}");
+        }
+    }
+    assert_eq!(events::rejected(&finished.events).count(), 0, "the flows' own records say it");
+    Ok(())
+}
+
+/// A name, rules (id, accept, observe), and what is said: what is done by whom, what is observed by whom.
+type Row<'a> = (&'a str, &'a [(&'a str, bool, Observe)], [(ActionType, &'a str); 2]);
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn without_enforcement_all_arrives_and_records_say_what_would_be() -> Result<()> {
+    use Observe::{Apply, Continue, None as Done};
+    const COUNT: u64 = 50;
+    let (none, accepted, rejected) = (ActionType::NONE, ActionType::ACCEPT, ActionType::REJECT);
+    // The original's table, row by row: what is matched, action and policy, what is observed and by whom.
+    let rows: [Row<'_>; 8] = [
+        ("accept", &[("a", true, Done)], [(accepted, "a"), (none, "")]),
+        ("reject", &[("r", false, Done)], [(rejected, "r"), (none, "")]),
+        (
+            "observe-continue reject, then accept",
+            &[("o", false, Continue), ("a", true, Done)],
+            [(accepted, "a"), (rejected, "o")],
+        ),
+        (
+            "observe-continue accept, then reject",
+            &[("o", true, Continue), ("r", false, Done)],
+            [(rejected, "r"), (none, "")],
+        ),
+        ("observe-apply reject", &[("o", false, Apply)], [(rejected, "o"), (rejected, "o")]),
+        ("observe-apply accept", &[("o", true, Apply)], [(accepted, "o"), (accepted, "o")]),
+        ("reject before accept", &[("a", true, Done), ("r", false, Done)], [(rejected, "r"), (none, "")]),
+        ("nothing", &[], [(rejected, "default"), (none, "")]),
+    ];
+    let port = |row: usize| 7100 + row as u16;
+    let mut policies = strict("host")?;
+    for (row, (_, rules, _)) in rows.iter().enumerate() {
+        for (id, accept, observe) in *rules {
+            let service = (UDP, port(row)..=port(row));
+            policies.push(policy(
+                &format!("{id}{row}"),
+                "host",
+                Directions::In,
+                service,
+                (*accept, *observe),
+            )?);
+        }
+    }
+    let wire = Wire::new()?;
+    pin(0)?;
+    let answering = Host::new(&wire.a, &[])?;
+    let mut sockets = Vec::new();
+    for row in 0..rows.len() {
+        sockets.push(sinks(&wire.a, port(row))?);
+    }
+    let mut options = enforcing(policies);
+    options.enforcement = Enforcement::Off;
+    let collector = Running::start_beside(&wire.a.place, options, Some(&wire.a.dev))?;
+    for row in 0..rows.len() {
+        for version in [4, 6] {
+            send(&wire.b, SocketAddr::new(wire.a.address(version), port(row)), COUNT)?;
+        }
+    }
+    settle(&wire.b, &answering)?;
+    let finished = collector.stop()?;
+    assert_balanced(&finished);
+    assert_sum_at_uplinks(&finished, &["host", "forwarded", "unknown"], &[finished.link]);
+    for (row, ((name, _, [done, observed]), sockets)) in rows.iter().zip(&sockets).enumerate() {
+        for socket in sockets {
+            assert_eq!(arrived(socket)?, COUNT, "{name}: nothing is dropped");
+        }
+        let id = |id: &str| if ["", "default"].contains(&id) { id.to_owned() } else { format!("{id}{row}") };
+        let records = records(&finished, UDP, port(row));
+        assert_eq!(sum(&records, |record| record.packets), 2 * COUNT, "{name}");
+        for record in records {
+            assert_eq!((record.action, &*record.policy_id), (done.0, &*id(done.1)), "{name}");
+            let told = (record.observed_action, &*record.observed_policy_id);
+            assert_eq!(told, (observed.0, &*id(observed.1)), "{name}");
+            assert_eq!((&*record.drop_reason, record.rejected_packets), ("", 0), "{name}");
+        }
+    }
+    assert_eq!(dropped(&finished, "host"), (0, 0));
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_connection_that_is_rejected_never_comes_to_be() -> Result<()> {
+    const COUNT: u64 = 100;
+    let wire = Wire::new()?;
+    pin(0)?;
+    let answering = Host::new(&wire.a, &[])?;
+    let listen = |port| wire.a.place.within(|| Ok(TcpListener::bind((wire.a.v4, port))?));
+    let closed = listen(CLOSED)?;
+    let open = listen(OPEN)?;
+    let collector = Running::start(&wire.a.place, enforcing(strict("host")?))?;
+    let [high, low] = CLOSED.to_be_bytes();
+    let segment = frames::tcp([0x9C, 0x40, high, low], frames::SYN, &[], 0);
+    let packet = frames::with_checksums(&frames::ipv4((wire.b.v4, wire.a.v4), &[], 0x4000, TCP, &segment));
+    let frame = frames::ethernet_between(wire.b.mac, wire.a.mac, &[], frames::IPV4, &packet);
+    let socket = PacketSocket::new(&wire.b)?;
+    (0..COUNT).try_for_each(|_| socket.send(&frame))?;
+    // One that is accepted goes through whole.
+    let mut client =
+        wire.b.place.within(|| Ok(TcpStream::connect_timeout(&open.local_addr()?, PATIENCE)?))?;
+    let (mut server, _) = open.accept()?;
+    client.write_all(b"question")?;
+    server.read_exact(&mut [0; 8])?;
+    settle(&wire.b, &answering)?;
+    closed.set_nonblocking(true)?;
+    ensure!(closed.accept().is_err_and(|error| error.kind() == ErrorKind::WouldBlock), "nobody came");
+    drop((client, server));
+    let finished = collector.stop()?;
+    assert_explained(&finished);
+    let closed = records(&finished, TCP, CLOSED);
+    assert_eq!(sum(&closed, |record| record.rejected_packets), COUNT);
+    assert_eq!(sum(&closed, |record| record.packets), COUNT);
+    assert_eq!(sum(&closed, |record| record.reply_packets), 0, "no answer");
+    let open = records(&finished, TCP, OPEN);
+    assert!(
+        open.iter().all(|record| &*record.policy_id == "web" && record.rejected_packets == 0),
+        "{open:#?}"
+    );
+    assert_eq!(dropped(&finished, "host"), (COUNT, 0));
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_connection_that_was_there_before_is_not_cut_by_a_guess() -> Result<()> {
+    let wire = Wire::new()?;
+    // Nobody listens any more that could say who was called.
+    let listener = wire.a.place.within(|| Ok(TcpListener::bind((wire.a.v4, CLOSED))?))?;
+    let mut client =
+        wire.b.place.within(|| Ok(TcpStream::connect_timeout(&listener.local_addr()?, PATIENCE)?))?;
+    let (mut server, _) = listener.accept()?;
+    drop(listener);
+    for stream in [&client, &server] {
+        stream.set_read_timeout(Some(PATIENCE))?;
+    }
+    let collector = Running::start(&wire.a.place, enforcing(strict("host")?))?;
+    let mut chunk = [7; 3000];
+    for _ in 0..5 {
+        client.write_all(&chunk)?;
+        server.read_exact(&mut chunk)?;
+        server.write_all(&chunk)?;
+        client.read_exact(&mut chunk)?;
+    }
+    let finished = collector.stop()?;
+    assert_explained(&finished);
+    assert_eq!(dropped(&finished, "host"), (0, 0));
+    let all: Vec<_> = events::flows(&finished.events).filter(|flow| flow.l4_protocol == TCP).collect();
+    assert!(!all.is_empty());
+    for record in all {
+        assert_eq!((record.action, &*record.policy_id), (ActionType::ACCEPT, "default"), "{record:?}");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn other_policies_hold_for_what_lives_once_they_are_loaded() -> Result<()> {
+    const EACH: u64 = 40;
+    let wire = Wire::new()?;
+    pin(0)?;
+    let answering = Host::new(&wire.a, &[])?;
+    let sockets = sinks(&wire.a, OPEN)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    // No drain falls due by itself.
+    let drain_interval = collector_tests::collector::NEVER;
+    let options = Options { drain_interval, ..enforcing(strict("host")?) };
+    let collector = Running::start_beside(&wire.a.place, options, Some(&wire.a.dev))?;
+    let load = |policies, enforce| {
+        let enforcement = if enforce { Enforcement::Anyway } else { Enforcement::Off };
+        runtime.block_on(collector.started.policy_loader.load(policies, enforcement))
+    };
+    let senders = [4, 6].map(|version| sender(&wire.b, version, 40_000));
+    let [four, six] = senders;
+    let senders = [four?, six?];
+    // One flow of each family lives through all of it.
+    let round = || -> Result<[u64; 2]> {
+        for (version, socket) in [4, 6].into_iter().zip(&senders) {
+            for _ in 0..EACH {
+                socket.send_to(&[1; 64], SocketAddr::new(wire.a.address(version), OPEN))?;
+            }
+        }
+        settle(&wire.b, &answering)?;
+        Ok([arrived(&sockets[0])?, arrived(&sockets[1])?])
+    };
+    assert_eq!(round()?, [EACH; 2], "accepted");
+    let mut closed = strict("host")?;
+    closed.push(policy("closed", "host", Directions::In, (UDP, OPEN..=OPEN), REJECT)?);
+    load(closed.clone(), true)?;
+    assert_eq!(round()?, [0; 2], "rejected from the next packet on");
+    load(closed, false)?;
+    assert_eq!(round()?, [EACH; 2], "only said to be");
+    load(strict("host")?, true)?;
+    assert_eq!(round()?, [EACH; 2], "accepted once more");
+    load(Vec::new(), true)?;
+    assert_eq!(round()?, [EACH; 2], "no policies");
+    let finished = collector.stop()?;
+    assert_balanced(&finished);
+    assert_sum_at_uplinks(&finished, &["host", "forwarded", "unknown"], &[finished.link]);
+    let records = records(&finished, UDP, OPEN);
+    let of = |action, id: &str| {
+        let those: Vec<_> =
+            records.iter().copied().filter(|it| it.action == action && &*it.policy_id == id).collect();
+        (sum(&those, |it| it.packets), sum(&those, |it| it.rejected_packets))
+    };
+    // Each record is of one verdict.
+    assert_eq!(of(ActionType::ACCEPT, "open"), (4 * EACH, 0), "{records:#?}");
+    assert_eq!(of(ActionType::REJECT, "closed"), (4 * EACH, 2 * EACH));
+    assert_eq!(of(ActionType::ACCEPT, "default"), (2 * EACH, 0));
+    assert_eq!(sum(&records, |it| it.count), 2, "and it began once");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_programs_of_others_drop_is_told_apart() -> Result<()> {
+    const OWN: u64 = 30;
+    const OTHERS: u64 = 20;
+    if release::lacks("TCX", release::TCX) {
+        return Ok(());
+    }
+    let wire = Wire::new()?;
+    // What nobody waits for is nobody's yet, and meets no rules.
+    let _sockets = [sinks(&wire.a, OPEN)?, sinks(&wire.a, CLOSED)?];
+    // Ours goes before what hangs there.
+    let _program = program::Dropping::at(&wire.a, Hook::TcIngress)?;
+    let collector = Running::start(&wire.a.place, enforcing(strict("host")?))?;
+    for (port, count) in [(CLOSED, OWN), (OPEN, OTHERS)] {
+        send(&wire.b, SocketAddr::new(wire.a.v4.into(), port), count)?;
+    }
+    let finished = collector.stop()?;
+    assert_explained(&finished);
+    assert_eq!(dropped(&finished, "host"), (OWN, OTHERS), "{:#?}", finished.status.drops);
+    for report in reports(&finished) {
+        assert_eq!(report.advice.contains("this collector"), report.destination_port == CLOSED, "{report:?}");
+    }
+    let rejected: Vec<_> = events::rejected(&finished.events).collect();
+    assert_eq!(rejected.iter().map(|flow| flow.dropped_packets).sum::<u64>(), OTHERS);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_container_has_rules_of_its_own_at_its_boundary() -> Result<()> {
+    const COUNT: u64 = 60;
+    let (on_host, container, peer) = (host()?, host()?, host()?);
+    let (port, inside) = join(&on_host, &container, 1, Addressed::Both)?;
+    let (uplink, outside) = join(&on_host, &peer, 2, Addressed::Both)?;
+    on_host.place().sysctl(&[("ipv4/ip_forward", "1")])?;
+    inside.place.ip(&format!("route add 10.77.2.0/24 via {}", port.v4))?;
+    outside.place.ip(&format!("route add 10.77.1.0/24 via {}", uplink.v4))?;
+    let unit = Declared { side: Some(Side::Behind), ..declared("web", &[&port.dev], &[])? };
+    pin(0)?;
+    let answering = [Host::new(&inside, &[])?, Host::new(&outside, &[])?];
+    let policies = vec![
+        policy("open", "web", Directions::Both, (UDP, OPEN..=OPEN), ACCEPT)?,
+        policy("answers", "web", Directions::Both, (UDP, ANSWERS..=ANSWERS), ACCEPT)?,
+    ];
+    let options = Options { units: vec![unit], ..enforcing(policies) };
+    let collector = Running::start(on_host.place(), options)?;
+    let at = |end: &End, port| SocketAddr::new(IpAddr::V4(end.v4), port);
+    let sockets = [
+        listener(&inside.place, at(&inside, OPEN))?,
+        listener(&outside.place, at(&outside, OPEN))?,
+        listener(&inside.place, at(&inside, CLOSED))?,
+        listener(&outside.place, at(&outside, CLOSED))?,
+        listener(&port.place, at(&port, CLOSED))?,
+    ];
+    for (from, to) in [(&outside, &inside), (&inside, &outside)] {
+        send(from, at(to, OPEN), COUNT)?;
+        send(from, at(to, CLOSED), COUNT)?;
+    }
+    // To the host itself, which has no rules.
+    send(&inside, at(&port, CLOSED), COUNT)?;
+    settle(&outside, &answering[0])?;
+    settle(&inside, &answering[1])?;
+    let finished = collector.stop()?;
+    let counts: Vec<_> = sockets.iter().map(arrived).collect::<Result<_>>()?;
+    assert_eq!(counts, [COUNT, COUNT, 0, 0, 0]);
+    assert_explained(&finished);
+    let counter = |name| events::counter(&finished.events, "web", name);
+    // What it sends comes in at the host's end, and is dropped there; what is sent to it never leaves by that.
+    assert_eq!([counter("rejected_rx_packets"), counter("rejected_tx_packets")], [COUNT, 2 * COUNT]);
+    assert_eq!(dropped(&finished, "web"), (3 * COUNT, 0), "{:#?}", finished.status.drops);
+    let closed = records(&finished, UDP, CLOSED);
+    let of_web: Vec<_> = closed.iter().copied().filter(|it| &*it.context_id == "web").collect();
+    assert_eq!(sum(&of_web, |it| it.rejected_packets), 3 * COUNT);
+    assert_eq!(sum(&of_web, |it| it.packets), 2 * COUNT);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn both_ends_of_loopback_have_a_say() -> Result<()> {
+    const COUNT: u64 = 25;
+    let alone = host()?;
+    let place = alone.place();
+    let local = |port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+    let sockets = [OPEN, CLOSED, CLOSED + 1].map(|port| listener(place, local(port)));
+    let [open, no_entry, no_exit] = sockets;
+    let sockets = [open?, no_entry?, no_exit?];
+    let mut policies = Vec::new();
+    // One may not be called, the other may not be asked to call.
+    for (directions, closed) in [(Directions::In, CLOSED), (Directions::Out, CLOSED + 1)] {
+        let (id, all) = (directions.name(), 1..=u16::MAX);
+        policies.push(policy(&format!("no-{id}"), "host", directions, (UDP, closed..=closed), REJECT)?);
+        policies.push(policy(id, "host", directions, (UDP, all), ACCEPT)?);
+    }
+    let options = Options { ifaces: vec!["lo".parse()?], ..enforcing(policies) };
+    let collector = Running::start(place, options)?;
+    let socket = place.within(|| UdpSocket::bind(local(0)).context("a socket"))?;
+    for port in [OPEN, CLOSED, CLOSED + 1] {
+        for _ in 0..COUNT {
+            let _ = socket.send_to(&[0; 64], local(port));
+        }
+    }
+    let finished = collector.stop()?;
+    let counts: Vec<_> = sockets.iter().map(arrived).collect::<Result<_>>()?;
+    assert_eq!(counts, [COUNT, 0, 0], "delivered at once");
+    assert_explained(&finished);
+    for (port, id) in [(CLOSED, "no-in"), (CLOSED + 1, "no-out")] {
+        let records = records(&finished, UDP, port);
+        assert_eq!(sum(&records, |it| it.rejected_packets), COUNT);
+        assert!(records.iter().all(|it| &*it.policy_id == id && it.packets == 0), "{records:#?}");
+    }
+    let counter = |name| events::counter(&finished.events, "host", name);
+    assert_eq!([counter("rejected_rx_packets"), counter("rejected_tx_packets")], [COUNT; 2]);
+    assert_eq!(dropped(&finished, "host"), (2 * COUNT, 0));
+    Ok(())
+}
