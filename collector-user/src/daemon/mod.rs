@@ -23,6 +23,7 @@ mod running;
 mod surroundings;
 pub mod trace;
 mod unseen;
+mod users;
 mod workloads;
 mod xdp;
 
@@ -75,6 +76,7 @@ use interfaces::Watched;
 pub use options::{DaemonError, Options, Started};
 use reports::Teller;
 use trace::{Tracing, Wishes};
+use users::Users;
 use workloads::{Cgroups, Whose, Workloads};
 use xdp::AtXdp;
 
@@ -142,6 +144,7 @@ pub async fn run(
     let settings = Settings {
         xdp: options.xdp != kernel_xdp::Choice::Off,
         cgroups: cgroups.tree.is_some(),
+        ends: users::ends(options),
         ..drops::reporting(options)
     };
     let loaded = tokio::select! {
@@ -194,6 +197,7 @@ struct Daemon<'a> {
     /// Why the programs do not ask for the cgroups of sockets, where they were to.
     without_cgroups: Option<KernelError>,
     workloads: Workloads,
+    users: Box<Users>,
     scribe: Scribe,
     differences: Differences,
     watched: Watched,
@@ -237,6 +241,8 @@ impl<'a> Daemon<'a> {
             drops,
             xdp,
             cgroups,
+            users,
+            ports,
             ..
         } = loaded;
         let (cgroups, without_cgroups) = match cgroups {
@@ -277,6 +283,7 @@ impl<'a> Daemon<'a> {
             cgroups,
             without_cgroups,
             workloads: Workloads::new(Namespaces::open()?),
+            users: Users::new(users, ports),
             scribe: Scribe::default(),
             differences: Differences::default(),
             watched: Watched::new(),
@@ -300,6 +307,7 @@ impl<'a> Daemon<'a> {
         self.tell_lives(&created);
         self.remove_leftovers().await?;
         let mut missing: Vec<_> = self.cpus.missing.take().into_iter().collect();
+        missing.extend(self.begin_users()?);
         // Before the interfaces, so that each is known by what lies behind it.
         missing.extend(cgroups.missing);
         missing.extend(self.begin_workloads(cgroups.tree)?);
@@ -407,6 +415,7 @@ impl<'a> Daemon<'a> {
                     drain.reset();
                     self.answer(asked)?;
                 }
+                () = self.users.changed() => self.follow_users(),
                 change = self.cpus.next() => self.follow_cpus(change),
                 result = self.faults.pass_on() => result?,
             }
@@ -456,8 +465,8 @@ impl<'a> Daemon<'a> {
         // Twice: a program that was running read the epoch before or after the first swap. And whatever fails, what was
         // drained is told.
         let drained = self.drain().and_then(|()| self.drain());
-        let Self { flows, scribe, units, moment, collector, options, watched, .. } = self;
-        let teller = Teller { scribe, units, moment, collector: *collector, options, watched };
+        let Self { flows, scribe, units, moment, collector, options, watched, users, .. } = self;
+        let teller = Teller { scribe, units, moment, collector: *collector, options, watched, users };
         flows.cut_off(|id, known| teller.host_end(id, known), |id, flow| teller.tell(id, flow));
         let reported = self.report_counters();
         let ended = self.lives.end(&self.units);

@@ -42,8 +42,8 @@ impl Daemon<'_> {
     /// Learns what is told of a flow.
     pub(super) fn learn(&mut self, news: &FlowNews) {
         self.note_begun(news.pu);
-        let Self { flows, scribe, units, moment, collector, options, watched, .. } = self;
-        let teller = Teller { scribe, units, moment, collector: *collector, options, watched };
+        let Self { flows, scribe, units, moment, collector, options, watched, users, .. } = self;
+        let teller = Teller { scribe, units, moment, collector: *collector, options, watched, users };
         flows.learn(news, |id, known| teller.host_end(id, known), |id, flow| teller.tell(id, flow));
     }
 }

@@ -1,4 +1,4 @@
-//! What the host says about itself: interfaces by netlink, cgroups by their file system, and what is in `/proc`; and what
+//! What the host says about itself: interfaces by netlink, cgroups by their file system, users by theirs, and what is in `/proc`; and what
 //! its libpcap makes of an expression.
 
 pub mod cgroups;
@@ -11,4 +11,5 @@ pub mod queues;
 pub mod rules;
 pub mod symbols;
 pub mod uevents;
+pub mod users;
 pub mod watch;
