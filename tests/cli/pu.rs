@@ -86,7 +86,7 @@ fn units_are_told_with_what_was_counted_up_to_the_answer() {
     assert_eq!(
         units[5]["matchers"],
         serde_json::json!({
-            "interfaces": ["late0"], "cidr": ["10.9.0.0/16", "fd00:9::/32"], "cgroup": [], "netns": [], "ends": [], "addresses": []
+            "interfaces": ["late0"], "cidr": ["10.9.0.0/16", "fd00:9::/32"], "port": [], "uid": [], "cgroup": [], "netns": [], "ends": [], "addresses": []
         })
     );
     assert!(units[5]["counters"].as_array().expect("a list").iter().all(|counter| counter["value"] == 0));

@@ -71,6 +71,12 @@ mod multicast;
 mod marks;
 // Tagged frames.
 mod vlan;
+// Who owns the sockets behind flows.
+mod users;
+// Units that are declared by ports of the host, and by users.
+mod matchers;
+// A service manager's own programs, beside the collector.
+mod firewalls;
 // Loopback, when it is named.
 mod loopback;
 // Interfaces that come, change and go.

@@ -38,6 +38,11 @@ impl Group {
         Ok(Self { path })
     }
 
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Its id: the inode of its directory.
     pub fn id(&self) -> Result<u64> {
         Ok(fs::metadata(&self.path)?.ino())

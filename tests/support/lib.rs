@@ -11,7 +11,7 @@
 //! - [`engine`]: container engines, whose daemons are [`served`]; [`scratch`]: a directory of a test's own.
 //! - [`release`]: what the running kernel is too old for.
 //! - [`testrun`]: the programs, run on bytes; [`attached`]: the same on interfaces, and [`groups`], whose sockets they
-//!   meet there; [`filters`]: expressions for the packet filter.
+//!   meet there; [`users`], whose they are, too; [`filters`]: expressions for the packet filter.
 //! - [`measure`]: what the benchmarks are told, and how they sum up.
 //!
 //! Nothing here sleeps. What has to be waited for is a descriptor, a channel or an event, with one limit for all
@@ -48,6 +48,7 @@ pub mod site;
 pub mod talk;
 pub mod testrun;
 pub mod traffic;
+pub mod users;
 
 use std::time::Duration;
 

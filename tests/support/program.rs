@@ -1,7 +1,11 @@
-//! Programs of others on an interface: two instructions that drop every packet, or let it pass.
+//! Programs of others on an interface or a cgroup: two instructions that drop every packet, or let it pass.
 #![expect(unsafe_code, reason = "bpf(2) has no safe wrapper for what these tests need")]
 
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::{
+    fs::File,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    path::Path,
+};
 
 use anyhow::ensure;
 
@@ -43,18 +47,7 @@ impl Dropping {
             Hook::PassingXdp => (PROG_TYPE_XDP, XDP_PASS),
             Hook::TcIngress | Hook::TcEgress => (PROG_TYPE_SCHED_CLS, TC_ACT_SHOT),
         };
-        // r0 = verdict; exit
-        let mut code = [0xB7_u64 | (verdict as u64) << 32, 0x95];
-        let licence = c"MIT";
-        let load = [
-            u64::from(kind) | (code.len() as u64) << 32,
-            code.as_mut_ptr() as u64,
-            licence.as_ptr() as u64,
-            0,
-            0,
-            0,
-        ];
-        let program = call(PROG_LOAD, &load)?;
+        let program = load(kind, verdict)?;
         let (attach, flags) = match hook {
             Hook::Xdp | Hook::PassingXdp => (37_u64, XDP_FLAGS_SKB_MODE),
             Hook::TcIngress => (46, 0),
@@ -71,11 +64,80 @@ impl Dropping {
     }
 }
 
+/// A program that drops all that the sockets of a cgroup send, and is the only one there: the way in which service managers
+/// have a firewall for each service. Taken off when this is dropped.
+#[derive(Debug)]
+pub struct Firewall {
+    cgroup: File,
+    program: OwnedFd,
+}
+
+const PROG_ATTACH: i64 = 8;
+const PROG_DETACH: i64 = 9;
+const PROG_QUERY: i64 = 16;
+const PROG_TYPE_CGROUP_SKB: u32 = 8;
+const CGROUP_INET_INGRESS: u64 = 0;
+const CGROUP_INET_EGRESS: u64 = 1;
+const QUERY_EFFECTIVE: u64 = 1;
+
+impl Firewall {
+    /// Puts it on the cgroup of this directory. It tolerates none above it or beside it.
+    pub fn on(cgroup: &Path) -> Result<Self> {
+        let firewall = Self { cgroup: File::open(cgroup)?, program: load(PROG_TYPE_CGROUP_SKB, 0)? };
+        bpf(PROG_ATTACH, &mut firewall.attributes())?;
+        Ok(firewall)
+    }
+
+    /// How many programs run for what the sockets of a cgroup receive and send, those above it included.
+    pub fn count(cgroup: &Path) -> Result<[u32; 2]> {
+        let cgroup = File::open(cgroup)?;
+        let count = |kind: u64| -> Result<u32> {
+            // The numbers of as many are not asked for.
+            let mut query = [cgroup.as_raw_fd() as u64 | kind << 32, QUERY_EFFECTIVE, 0, 0];
+            bpf(PROG_QUERY, &mut query)?;
+            let [.., count] = query;
+            Ok(count as u32)
+        };
+        Ok([count(CGROUP_INET_INGRESS)?, count(CGROUP_INET_EGRESS)?])
+    }
+
+    fn attributes(&self) -> [u64; 2] {
+        [self.cgroup.as_raw_fd() as u64 | (self.program.as_raw_fd() as u64) << 32, CGROUP_INET_EGRESS]
+    }
+}
+
+impl Drop for Firewall {
+    fn drop(&mut self) {
+        let _ = bpf(PROG_DETACH, &mut self.attributes());
+    }
+}
+
+/// A program that answers every packet with the same verdict.
+fn load(kind: u32, verdict: i32) -> Result<OwnedFd> {
+    // r0 = verdict; exit
+    let mut code = [0xB7_u64 | (verdict as u64) << 32, 0x95];
+    let licence = c"MIT";
+    let load = [
+        u64::from(kind) | (code.len() as u64) << 32,
+        code.as_mut_ptr() as u64,
+        licence.as_ptr() as u64,
+        0,
+        0,
+        0,
+    ];
+    call(PROG_LOAD, &load)
+}
+
 fn call(command: i64, attributes: &[u64]) -> Result<OwnedFd> {
-    // SAFETY: the attributes are as long as is said, and what they point to lives until the call returns.
-    let descriptor =
-        unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(attributes)) };
-    ensure!(descriptor >= 0, "bpf({command}): {}", std::io::Error::last_os_error());
+    let descriptor = bpf(command, &mut attributes.to_vec())?;
     // SAFETY: a descriptor that comes back is nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(descriptor as i32) })
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+fn bpf(command: i64, attributes: &mut [u64]) -> Result<i32> {
+    // SAFETY: the attributes are as long as is said, and what they point to lives until the call returns.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), size_of_val(attributes)) };
+    ensure!(result >= 0, "bpf({command}): {}", std::io::Error::last_os_error());
+    Ok(result as i32)
 }

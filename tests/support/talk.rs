@@ -127,6 +127,22 @@ pub fn talk(place: &Place, from: SocketAddr, to: SocketAddr) -> Result<Talk> {
     ask(&asker(place, from, to)?, 100, 100)
 }
 
+/// The same between two sockets that the calling thread holds.
+pub fn converse(asking: &UdpSocket, answering: &UdpSocket, count: u64, size: usize) -> Result<Talk> {
+    let (mut question, mut answer) = ([0; 2048], [0; 2048]);
+    for socket in [asking, answering] {
+        socket.set_read_timeout(Some(PATIENCE))?;
+    }
+    for number in 0..count {
+        asking.send(&vec![number as u8; size])?;
+        let (length, from) = answering.recv_from(&mut question).context("the question does not come")?;
+        answering.send_to(&question[..length], from)?;
+        let length = asking.recv(&mut answer).context("the answer does not come")?;
+        ensure!(answer[..length] == vec![number as u8; size], "another answer: {:?}", &answer[..length]);
+    }
+    Ok(Talk::answered(asking.local_addr()?, asking.peer_addr()?, count, size))
+}
+
 /// Sends datagrams of `size` octets to a socket that takes them one by one. Returns when all have come.
 pub fn tell(from: &UdpSocket, to: &UdpSocket, count: u64, size: usize) -> Result<Talk> {
     to.set_read_timeout(Some(PATIENCE))?;
@@ -180,6 +196,11 @@ pub fn connect_to(client: &Place, from: IpAddr, to: SocketAddr, listener: TcpLis
         rustix::net::connect(&socket, &to).with_context(|| to.to_string())?;
         Ok(TcpStream::from(socket))
     })?;
+    accept(client, to, listener)
+}
+
+/// The same of a client that has connected already.
+pub fn accept(client: TcpStream, to: SocketAddr, listener: TcpListener) -> Result<Connected> {
     let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
     let mut waiting = [PollFd::new(&listener, PollFlags::IN)];
     ensure!(poll(&mut waiting, Some(&patience))? == 1, "the connection to {to} does not come");

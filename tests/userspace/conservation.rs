@@ -132,6 +132,7 @@ fn no_order_of_events_loses_a_packet_or_tells_one_twice() {
                         kind,
                         how: how::LOCAL_INITIATED,
                         host_pu: 0,
+                        user: None,
                     };
                     history.push(format!("{now}: learn {news:?}"));
                     flows.learn(&news, nobody, &mut emit);

@@ -27,6 +27,8 @@ fn record(family: u8, kind: u8) -> Vec<u8> {
     octets.extend([kind, how::LOCAL_INITIATED, family, 2]);
     octets.extend(7_u32.to_ne_bytes());
     octets.extend(3_u32.to_ne_bytes());
+    octets.extend(1_001_u32.to_ne_bytes());
+    octets.extend([0; 4]);
     octets
 }
 
@@ -49,7 +51,7 @@ fn every_kind_of_either_family_is_read() {
             assert_eq!((news.id.local_port, news.id.remote_port), (40_000, 443));
             assert_eq!((news.id.boundary, news.id.protocol, news.id.ports), (29, 6, ports::TRANSPORT));
             assert_eq!((news.boot_ns, news.pu, news.interface), (77, 101, 9));
-            assert_eq!((news.kind, news.how), (kind, how::LOCAL_INITIATED));
+            assert_eq!((news.kind, news.how, news.user), (kind, how::LOCAL_INITIATED, Some(1_000)));
         }
     }
 }

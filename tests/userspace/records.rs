@@ -49,7 +49,7 @@ impl Desk {
 
     fn learn(&mut self, id: FlowId, kind: u8, how: u8, at: u64) {
         let Self { flows, records } = self;
-        let news = FlowNews { id, boot_ns: at, pu: 1, interface: 1, kind, how, host_pu: 0 };
+        let news = FlowNews { id, boot_ns: at, pu: 1, interface: 1, kind, how, host_pu: 0, user: None };
         flows.learn(&news, nobody, |id, flow| records.push(record(id, flow)));
     }
 

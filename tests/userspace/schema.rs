@@ -104,6 +104,7 @@ fn end(r#type: EndPointType) -> EndPoint {
         uri: "/x".into(),
         http_method: "GET".into(),
         user_id: "u".into(),
+        user: "alice".into(),
         r#type,
         port: u16::MAX,
     }

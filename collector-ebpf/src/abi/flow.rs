@@ -201,7 +201,7 @@ pub mod how {
     pub const BY_NONE: u8 = 0;
     /// By a declared interface.
     pub const BY_INTERFACE: u8 = 1;
-    /// By a declared address range.
+    /// By what is declared of the end itself: the address, or the port of this host's.
     pub const BY_CIDR: u8 = 2;
     /// By an address of this host's.
     pub const BY_ADDRESS: u8 = 3;
@@ -209,7 +209,7 @@ pub mod how {
     pub const BY_ROUTE: u8 = 4;
     /// By the host-side end that the packet crossed.
     pub const BY_VETH: u8 = 5;
-    /// By a socket of this host: that there is one, or the control group (cgroup v2) that it was made in.
+    /// By a socket of this host: that there is one, the control group (cgroup v2) that it was made in, or its user.
     pub const BY_SOCKET: u8 = 6;
     /// By nothing: it came to an address of this host's where no socket waits for it, and nobody answered.
     pub const BY_SILENCE: u8 = 7;
@@ -369,7 +369,8 @@ pub struct Identity {
     pub sets: [u32; 2],
     /// What the policies say of the flow: a [verdict](super::policy::verdict).
     pub verdict: u32,
-    /// Who owns the socket at the local end: its user id and 1, so that 0 is nobody whose id is known.
+    /// Who owns the socket at the local end: its user id as the host has it (in the initial user namespace) and 1, so that 0
+    /// is nobody whose id is known. Found at the first packet that shows a socket of that end.
     pub user: u32,
 }
 

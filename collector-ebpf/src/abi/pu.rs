@@ -84,6 +84,35 @@ pub const CGROUPS: u32 = 1 << 14;
 /// number it so.
 pub const ROOT_CGROUP: u64 = 1;
 
+/// Beside the index in a value of the map `CGROUPS`: the unit is declared, and goes before the one that declares the socket's
+/// user.
+pub const DECLARED: u32 = 1 << 16;
+
+/// Users that units declare, at most.
+pub const USERS: u32 = 4096;
+
+/// IP protocols whose ports units may declare: TCP, UDP, SCTP.
+pub const PORT_PROTOCOLS: [u8; 3] = [6, 17, 132];
+
+/// Entries of the array `PORTS`.
+pub const PORTS: u32 = (PORT_PROTOCOLS.len() as u32) << 16;
+
+/// The entry of `PORTS` for a port, in host byte order. `None` where units may not declare that protocol's.
+#[inline(always)]
+pub const fn port(protocol: u8, port: u16) -> Option<u32> {
+    let [tcp, udp, sctp] = PORT_PROTOCOLS;
+    let third = if protocol == tcp {
+        0
+    } else if protocol == udp {
+        1
+    } else if protocol == sctp {
+        2
+    } else {
+        return None;
+    };
+    Some(third << 16 | port as u32)
+}
+
 /// An index that a program may give to a control group which it is the first to meet: an entry of the map `FREE_UNITS`.
 ///
 /// The entry is whose [`unit`](Self::unit) says: the programs' as long as there is one, user space's while it is 0. Who hands
@@ -104,7 +133,7 @@ pub const FREE_UNITS: u32 = 64;
 
 #[cfg(test)]
 mod tests {
-    use super::{FREE_UNITS, ROLES, index, role};
+    use super::{DECLARED, FREE_UNITS, PORT_PROTOCOLS, PORTS, ROLES, index, port, role};
 
     #[test]
     fn flags_are_bits_of_their_own() {
@@ -133,6 +162,22 @@ mod tests {
     #[test]
     fn the_low_bits_of_a_number_are_an_entry_of_the_free_list() {
         assert!(FREE_UNITS.is_power_of_two());
+    }
+
+    #[test]
+    fn every_port_of_every_protocol_has_an_entry_of_its_own() {
+        let all = PORT_PROTOCOLS.iter().flat_map(|protocol| [0, 443, u16::MAX].map(|it| port(*protocol, it)));
+        let mut before = None;
+        for entry in all {
+            assert!(entry > before && entry.is_some_and(|entry| entry < PORTS), "{before:?} {entry:?}");
+            before = entry;
+        }
+        assert_eq!(port(1, 443), None);
+    }
+
+    #[test]
+    fn what_stands_beside_an_index_is_not_part_of_it() {
+        assert_eq!(DECLARED as u16, 0);
     }
 
     #[test]

@@ -54,11 +54,17 @@ pub struct FlowEvent {
     pub cpu: u16,
     /// Index of the unit at the other end on this host, as in [`Identity::host_pu`](super::flow::Identity::host_pu).
     pub host_pu: u16,
+    /// Who owns the socket at the local end, as far as that is known by now: as in
+    /// [`Identity::user`](super::flow::Identity::user).
+    pub user: u32,
+    /// Zero.
+    pub _pad: u32,
 }
 
-layout!(FlowEvent, 64, {
+layout!(FlowEvent, 72, {
     boot_ns: 0, local: 8, remote: 24, local_port: 40, remote_port: 42, boundary: 44, protocol: 46, ports: 47,
     pu: 48, interface: 50, kind: 52, how: 53, family: 54, tcp_flags: 55, sequence: 56, cpu: 60, host_pu: 62,
+    user: 64, _pad: 68,
 });
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use collector_ebpf::{
     abi::{
         flow::{FIRST_BOUNDARY, RX, TX, how},
         network,
+        pu::index,
         report::kind,
     },
     wire::tcp,
@@ -28,6 +29,35 @@ use crate::{
 const TCP: u8 = 6;
 const ICMP: [u8; 2] = [1, 58];
 
+/// What is known of who owns the socket at a flow's local end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Nothing.
+    Unknown,
+    /// Nothing, though the programs were asked, or will be.
+    Asked,
+    /// The user with this id in the initial user namespace.
+    Known(u32),
+}
+
+impl Owner {
+    /// The user's id, if it is known.
+    pub const fn uid(self) -> Option<u32> {
+        match self {
+            Self::Known(uid) => Some(uid),
+            Self::Unknown | Self::Asked => None,
+        }
+    }
+
+    /// What is known once this was told.
+    fn or(self, told: Option<u32>) -> Self {
+        match (self, told) {
+            (Self::Unknown | Self::Asked, Some(uid)) => Self::Known(uid),
+            (known, _) => known,
+        }
+    }
+}
+
 /// A flow, and what was counted for it since its last record. Pairs are indexed by `RX` and `TX`; times are
 /// `CLOCK_BOOTTIME` in nanoseconds.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +72,8 @@ pub struct Flow {
     pub how: u8,
     /// Index of the unit at its other end on this host; 0 where the programs have not asked whose it is.
     pub host_pu: u16,
+    /// Who owns the socket at its local end.
+    pub owner: Owner,
     /// Wire packets since the last record.
     pub packets: [u64; 2],
     /// Wire octets since the last record.
@@ -86,6 +118,7 @@ impl Flow {
             interface,
             how,
             host_pu,
+            owner: Owner::Unknown,
             packets: [0; 2],
             bytes: [0; 2],
             skbs: [0; 2],
@@ -149,6 +182,14 @@ impl Flow {
             self.host_pu = delta.host_pu;
         }
         self.open.add(delta);
+    }
+
+    /// The programs may know its user by now though they have not said so: its local end has sent something.
+    fn may_have_user(&self, delta: &FlowDelta) -> bool {
+        self.owner == Owner::Unknown
+            && delta.packets.get(TX).is_some_and(|sent| *sent != 0)
+            && self.pu != index::FORWARDED
+            && !network::is_inside(delta.id.boundary)
     }
 
     /// What is drained was counted for another unit than what came before: an interface has another role, an address
@@ -247,7 +288,12 @@ pub struct Tally {
     pub inside: u64,
     /// Records for which the table had no room: emitted at once, without a flow to belong to.
     pub stateless: u64,
+    /// Flows whose user may be known and was not asked for, since too many were to be asked for at once.
+    pub unasked: u64,
 }
+
+/// Flows whose users are asked for between two drains, at most: each takes a system call or two.
+const ASKED: usize = 4096;
 
 /// All flows that are remembered.
 #[derive(Debug)]
@@ -257,12 +303,21 @@ pub struct Flows {
     known: HashMap<FlowId, Flow>,
     tally: Tally,
     credits: Credits,
+    /// Of these the programs may know the user.
+    to_ask: Vec<FlowId>,
 }
 
 impl Flows {
     /// A table of at most `most` flows.
     pub fn new(lives: Lives, most: usize) -> Self {
-        Self { lives, most, known: HashMap::new(), tally: Tally::default(), credits: Credits::default() }
+        Self {
+            lives,
+            most,
+            known: HashMap::new(),
+            tally: Tally::default(),
+            credits: Credits::default(),
+            to_ask: Vec::new(),
+        }
     }
 
     /// What was done so far.
@@ -301,6 +356,19 @@ impl Flows {
         };
         let opened = |id| self.known.get(id).map(|flow| flow.initiator);
         opened(id).or_else(|| opened(&turned).map(|it| Initiator { local: !it.local, ..it }))
+    }
+
+    /// Takes out the flows whose user the programs may know by now, though no report has said it: the local end has answered,
+    /// or the report was lost. Each is asked for once.
+    pub fn take_to_ask(&mut self) -> Vec<FlowId> {
+        mem::take(&mut self.to_ask)
+    }
+
+    /// The user at a flow's local end is that.
+    pub fn set_user(&mut self, id: &FlowId, user: u32) {
+        if let Some(flow) = self.known.get_mut(id) {
+            flow.owner = Owner::Known(user);
+        }
     }
 
     /// Flows remembered now.
@@ -370,6 +438,14 @@ impl Flows {
             flow.book(&delta.id, &mut self.credits, &host_end);
         }
         flow.add(delta, first, last, &host_end);
+        if flow.may_have_user(delta) {
+            flow.owner = Owner::Asked;
+            if self.to_ask.len() < ASKED {
+                self.to_ask.push(delta.id);
+            } else {
+                self.tally.unasked += 1;
+            }
+        }
         // Where the beginning was heard of, so will be the end; and the flags of a delta that began a connection may be
         // those of the one before it.
         if delta.id.protocol == TCP && (delta.begun == 0 || !flow.first_is_exact) {
@@ -388,6 +464,7 @@ impl Flows {
             let report = self.lives.report;
             let new = || Flow {
                 first_is_exact: true,
+                owner: Owner::Unknown.or(news.user),
                 ..Flow::new(&news.id, (news.how, news.pu, news.host_pu), news.interface, news.boot_ns, report)
             };
             if let Some(flow) = self.known.get_mut(&news.id) {
@@ -400,6 +477,7 @@ impl Flows {
                     }
                     *flow = new();
                 } else {
+                    flow.owner = flow.owner.or(news.user);
                     // The counts came before the report: they know the first packet to the tick only.
                     if !flow.first_is_exact {
                         flow.first = news.boot_ns;
@@ -412,6 +490,7 @@ impl Flows {
             return;
         }
         let Some(flow) = self.known.get_mut(&news.id) else { return };
+        flow.owner = flow.owner.or(news.user);
         match news.kind {
             kind::END_FIN => flow.end(Ended::Fin, None, news.boot_ns),
             kind::END_RESET_LOCAL => flow.end(Ended::Reset, Some(true), news.boot_ns),

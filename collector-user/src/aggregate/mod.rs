@@ -1,5 +1,5 @@
-//! From what the programs counted to records: flows over their life, counters between two reports, single packets. Nothing here reads a
-//! clock or a descriptor.
+//! From what the programs counted to records: flows over their life, the users behind them, counters between two reports,
+//! single packets. Nothing here reads a clock or a descriptor.
 
 pub mod booking;
 pub mod counters;
@@ -9,3 +9,4 @@ pub mod initiator;
 pub mod lives;
 pub mod packets;
 pub mod record;
+pub mod users;

@@ -151,6 +151,7 @@ impl Scribe {
             uri: nothing(),
             http_method: nothing(),
             user_id: nothing(),
+            user: nothing(),
             r#type: EndPointType::ExternalIp,
             port: 0,
         }

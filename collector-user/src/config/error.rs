@@ -12,7 +12,10 @@ use crate::{
     error::with_causes,
     host::pcap::FilterError,
     policy::explosion::Explosion,
-    pu::{cgroup_glob::CgroupGlobError, registry::TooMany, trace::NoSuchUnit, unit_glob::UnitGlobError},
+    pu::{
+        cgroup_glob::CgroupGlobError, port::PortError, registry::TooMany, trace::NoSuchUnit,
+        unit_glob::UnitGlobError,
+    },
 };
 
 /// A configuration file that does not serve.
@@ -232,7 +235,7 @@ pub enum Fault {
     },
     /// A unit matches nothing.
     #[error(
-        "processing unit {id:?} matches nothing: expected a name in `interface`, a network in `cidr`, a path in `cgroup` or a name in `netns`"
+        "processing unit {id:?} matches nothing: expected a name in `interface`, a network in `cidr`, a path in `cgroup`, a name in `netns`, a number in `port` or a user in `uid`"
     )]
     NoMatcher {
         /// The unit.
@@ -284,6 +287,34 @@ pub enum Fault {
         id: String,
         /// The name.
         name: String,
+    },
+    /// A port is none.
+    #[error("processing unit {id:?}: port: {source}")]
+    Port {
+        /// The unit.
+        id: String,
+        /// What is wrong with it.
+        source: PortError,
+    },
+    /// A user cannot be called so.
+    #[error(
+        "processing unit {id:?}: {given:?} is no user: expected an id from 0 to 4294967294, or a name as /etc/passwd has it"
+    )]
+    User {
+        /// The unit.
+        id: String,
+        /// What was given.
+        given: String,
+    },
+    /// More users than the programs have room for.
+    #[error(
+        "processing unit {id:?}: with its own there are more than {most} users in `uid`: expected fewer, or their cgroups"
+    )]
+    TooManyUsers {
+        /// The unit.
+        id: String,
+        /// So many there may be.
+        most: u32,
     },
     /// A network is none.
     #[error("processing unit {id:?}: {source}")]

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
+use collector_ebpf::abi::pu::USERS;
 use ipnet::IpNet;
 use serde::Deserialize;
 use toml::Spanned;
@@ -14,7 +15,9 @@ use crate::{
     event::{TagStore, Text},
     pu::{
         cgroup_glob::CgroupGlob,
+        port::Ports,
         registry::{Declared, Registry, Side},
+        user::User,
     },
 };
 
@@ -37,6 +40,10 @@ pub struct PuConfig {
     pub cgroup: Vec<CgroupGlob>,
     /// Network namespaces: names below `/run/netns`, or paths.
     pub netns: Vec<String>,
+    /// Ports of this host.
+    pub port: Vec<Ports>,
+    /// Users whose sockets are meant.
+    pub uid: Vec<User>,
 }
 
 /// A table of the file.
@@ -57,6 +64,27 @@ pub(super) struct RawPu {
     cgroup: Vec<Spanned<String>>,
     #[serde(default)]
     netns: Vec<Spanned<String>>,
+    #[serde(default)]
+    port: Vec<Spanned<RawNumber>>,
+    #[serde(default)]
+    uid: Vec<Spanned<RawNumber>>,
+}
+
+/// A number, or text that may be one.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a number or text")]
+enum RawNumber {
+    Number(i64),
+    Text(String),
+}
+
+impl From<RawNumber> for String {
+    fn from(raw: RawNumber) -> Self {
+        match raw {
+            RawNumber::Number(number) => number.to_string(),
+            RawNumber::Text(text) => text,
+        }
+    }
 }
 
 /// The words for [`Side`].
@@ -87,6 +115,8 @@ impl From<&PuConfig> for Declared {
             ranges: unit.cidr.clone(),
             cgroups: unit.cgroup.clone(),
             namespaces: unit.netns.clone(),
+            ports: unit.port.clone(),
+            users: unit.uid.clone(),
         }
     }
 }
@@ -98,6 +128,8 @@ enum Claim {
     Network(IpNet),
     Cgroup(String),
     Namespace(String),
+    Ports(Ports),
+    User(User),
 }
 
 /// Checks the tables of a file one by one, against each other, and their number.
@@ -115,7 +147,8 @@ pub(super) fn check(raw: Vec<RawPu>, text: &str) -> Result<Vec<PuConfig>, Wrong>
             return Err(Wrong { span, fault });
         }
         let matchers = [&raw.interface, &raw.cidr, &raw.cgroup, &raw.netns];
-        if matchers.iter().all(|matchers| matchers.is_empty()) {
+        let numbers = [&raw.port, &raw.uid];
+        if matchers.iter().all(|matchers| matchers.is_empty()) && numbers.iter().all(|it| it.is_empty()) {
             return Err(Wrong { span, fault: Fault::NoMatcher { id: unit.id } });
         }
         let side = match raw.side {
@@ -129,6 +162,8 @@ pub(super) fn check(raw: Vec<RawPu>, text: &str) -> Result<Vec<PuConfig>, Wrong>
         let networks = unit.each(raw.cidr, Unit::network)?;
         let cgroups = unit.each(raw.cgroup, Unit::cgroup)?;
         let namespaces = unit.each(raw.netns, Unit::netns)?;
+        let ports = unit.each(raw.port, Unit::port)?;
+        let users = unit.each(raw.uid, Unit::user)?;
         let id = Text::from(unit.id.as_str());
         let all = interfaces.iter().map(|(span, name)| (span, Claim::Interface(name.clone()), name.clone()));
         // By value: a network may be written in more than one way.
@@ -137,6 +172,9 @@ pub(super) fn check(raw: Vec<RawPu>, text: &str) -> Result<Vec<PuConfig>, Wrong>
             all.chain(cgroups.iter().map(|(span, it)| (span, Claim::Cgroup(it.to_string()), it.to_string())));
         let all =
             all.chain(namespaces.iter().map(|(span, it)| (span, Claim::Namespace(it.clone()), it.clone())));
+        let all = all.chain(ports.iter().map(|(span, it)| (span, Claim::Ports(*it), format!("port {it}"))));
+        let all =
+            all.chain(users.iter().map(|(span, it)| (span, Claim::User(it.clone()), format!("uid {it}"))));
         for (span, claim, matcher) in all {
             match claims.insert(claim, Arc::clone(&id)) {
                 Some(other) if other != id => {
@@ -155,11 +193,27 @@ pub(super) fn check(raw: Vec<RawPu>, text: &str) -> Result<Vec<PuConfig>, Wrong>
             cidr: networks.into_iter().map(|(_, network)| network).collect(),
             cgroup: cgroups.into_iter().map(|(_, cgroup)| cgroup).collect(),
             netns: namespaces.into_iter().map(|(_, name)| name).collect(),
+            port: ports.into_iter().map(|(_, ports)| ports).collect(),
+            uid: users.into_iter().map(|(_, user)| user).collect(),
         });
         places.push(span);
     }
     count(&units, &places)?;
+    count_users(&units, &places)?;
     Ok(units)
+}
+
+/// Whether the programs have room for all users.
+fn count_users(units: &[PuConfig], places: &[Range<usize>]) -> Result<(), Wrong> {
+    let mut declared = 0;
+    for (unit, place) in units.iter().zip(places) {
+        declared += unit.uid.len();
+        if declared > USERS as usize {
+            let fault = Fault::TooManyUsers { id: unit.id.to_string(), most: USERS };
+            return Err(Wrong { span: place.clone(), fault });
+        }
+    }
+    Ok(())
 }
 
 /// Whether the registry has room for all of them.
@@ -180,13 +234,13 @@ impl Unit {
     /// Each of those given, checked, and where it stands.
     fn each<T>(
         &self,
-        given: Vec<Spanned<String>>,
+        given: Vec<Spanned<impl Into<String>>>,
         check: impl Fn(&Self, String) -> Result<T, Fault>,
     ) -> Result<Vec<(Range<usize>, T)>, Wrong> {
         let mut checked = Vec::with_capacity(given.len());
         for given in given {
             let span = given.span();
-            match check(self, given.into_inner()) {
+            match check(self, given.into_inner().into()) {
                 Ok(value) => checked.push((span, value)),
                 Err(fault) => return Err(Wrong { span, fault }),
             }
@@ -227,6 +281,26 @@ impl Unit {
     #[expect(clippy::needless_pass_by_value, reason = "as the checks of other matchers are")]
     fn cgroup(&self, given: String) -> Result<CgroupGlob, Fault> {
         given.parse().map_err(|source| Fault::Cgroup { id: self.id.clone(), source })
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "as the checks of other matchers are")]
+    fn port(&self, given: String) -> Result<Ports, Fault> {
+        given.parse().map_err(|source| Fault::Port { id: self.id.clone(), source })
+    }
+
+    /// The kernel's ids are below that which is nobody's; a name is what shadow's `useradd` takes, and more, but for what a line
+    /// of the database cannot hold.
+    fn user(&self, given: String) -> Result<User, Fault> {
+        let user = given.parse::<User>().unwrap_or_else(|never| match never {});
+        let is_one = match &user {
+            User::Id(id) => *id != u32::MAX,
+            User::Name(name) => {
+                let first = name.chars().next();
+                first.is_some_and(|first| !first.is_ascii_digit() && !"-+#".contains(first))
+                    && !name.contains([':', '\n', '\0'])
+            }
+        };
+        if is_one { Ok(user) } else { Err(Fault::User { id: self.id.clone(), given }) }
     }
 
     /// `ip netns` makes files of these names; others are named by their path.

@@ -117,7 +117,9 @@ fn write_unit(unit: &PuConfig, out: &mut String) -> fmt::Result {
     }
     writeln!(out, "cidr = {}", list(&unit.cidr))?;
     writeln!(out, "cgroup = {}", list(&unit.cgroup))?;
-    writeln!(out, "netns = {}", list(&unit.netns))
+    writeln!(out, "netns = {}", list(&unit.netns))?;
+    writeln!(out, "port = {}", list(&unit.port))?;
+    writeln!(out, "uid = {}", list(&unit.uid))
 }
 
 fn write_policy(policy: &Policy, out: &mut String) -> fmt::Result {

@@ -84,6 +84,8 @@ interface = ["veth1a2b"]
 cidr = ["10.1.0.0/16", "fd00:1::/32"]
 cgroup = ["/system.slice/web-*.service"]
 netns = ["blue", "/run/other"]
+port = [443, "8000-8999", "udp/53"]
+uid = [1000, "www-data", "007"]
 
 [[pu]]
 id = "db"
@@ -123,6 +125,8 @@ cidr = ["10.1.2.3/32"]
         ["/system.slice/web-*.service"]
     );
     assert_eq!(web.netns, ["blue", "/run/other"]);
+    assert_eq!(web.port.iter().map(ToString::to_string).collect::<Vec<_>>(), ["443", "8000-8999", "udp/53"]);
+    assert_eq!(web.uid.iter().map(ToString::to_string).collect::<Vec<_>>(), ["1000", "www-data", "7"]);
     assert!(db.interface.is_empty() && db.tags.is_empty() && db.namespace.is_empty());
 }
 
@@ -452,6 +456,23 @@ fn every_fault_of_a_unit_names_it() {
             "c.toml:3:9: processing unit \"web\": \"10.0.0.0/33\" is no network: expected an address",
         ),
         ("cidr = [\"x\"]", "c.toml:3:9: processing unit \"web\": \"x\" is no network"),
+        ("port = [0]", "c.toml:3:9: processing unit \"web\": port: \"0\" is no port: expected 1 to 65535 or"),
+        ("port = [\"x\"]", "c.toml:3:9: processing unit \"web\": port: \"x\" is no port"),
+        ("port = [true]", "c.toml:3:8: expected a number or text"),
+        (
+            "port = [\"9-8\"]",
+            "c.toml:3:9: processing unit \"web\": port: \"9-8\": the range ends before it begins: write 8-9",
+        ),
+        (
+            "port = [\"icmp/8\"]",
+            "c.toml:3:9: processing unit \"web\": port: \"icmp/8\": \"icmp\" is none of the protocols",
+        ),
+        (
+            "uid = [-1]",
+            "c.toml:3:8: processing unit \"web\": \"-1\" is no user: expected an id from 0 to 4294967294, or a name",
+        ),
+        ("uid = [4294967295]", "c.toml:3:8: processing unit \"web\": \"4294967295\" is no user"),
+        ("uid = [\"\"]", "c.toml:3:8: processing unit \"web\": \"\" is no user"),
         ("interface = [\"\"]", "c.toml:3:14: processing unit \"web\": no interface can be called \"\""),
         (
             "interface = [\"veth*\"]",
@@ -523,6 +544,23 @@ fn units_do_not_get_in_each_others_way() {
         );
     }
     assert!(matches!(error("[[pu]]\nid = \"\"\ninterface = [\"x\"]").1, Fault::EmptyId));
+    for (key, first, second, what) in [
+        ("port", "443", "\"443-443\"", "port 443"),
+        ("uid", "33", "\"033\"", "uid 33"),
+        ("uid", "\"bob\"", "\"bob\"", "uid bob"),
+    ] {
+        let (message, _) = error(&two(
+            &format!("id = \"a\"\n{key} = [{first}]"),
+            &format!("id = \"b\"\n{key} = [{second}]"),
+        ));
+        assert!(message.contains(&format!("\"b\" claims {what}, as does \"a\"")), "{message}");
+    }
+    let many: Vec<_> = (0..=4096).map(|uid| uid.to_string()).collect();
+    let (message, _) = error(&format!("[[pu]]\nid = \"a\"\nuid = [{}]", many.join(", ")));
+    assert!(
+        message.starts_with("c.toml:2:6: processing unit \"a\": with its own there are more than 4096"),
+        "{message}"
+    );
     // One inside the other is how a part of a network becomes a unit of its own.
     let nested = two("id = \"a\"\ncidr = [\"10.0.0.0/8\"]", "id = \"b\"\ncidr = [\"10.1.0.0/16\"]");
     assert_eq!(parse(&nested).unwrap().pu.len(), 2);

@@ -117,6 +117,8 @@ impl Daemon<'_> {
             matchers: UnitMatchers {
                 interfaces: unit.interfaces.clone(),
                 cidr: unit.ranges.iter().map(ToString::to_string).collect(),
+                port: unit.ports.iter().map(ToString::to_string).collect(),
+                uid: unit.users.iter().map(ToString::to_string).collect(),
                 cgroup: {
                     let declared = unit.cgroups.iter().map(ToString::to_string);
                     let mut all: Vec<String> =

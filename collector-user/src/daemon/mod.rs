@@ -25,6 +25,7 @@ mod running;
 mod surroundings;
 pub mod trace;
 mod unseen;
+mod users;
 mod workloads;
 mod xdp;
 
@@ -81,6 +82,7 @@ use policies::Policies;
 use policy_loader::Loads;
 use reports::Teller;
 use trace::{Tracing, Wishes};
+use users::Users;
 use workloads::{Cgroups, Whose, Workloads};
 use xdp::AtXdp;
 
@@ -152,6 +154,7 @@ pub async fn run(
     let settings = Settings {
         xdp: options.xdp != kernel_xdp::Choice::Off,
         cgroups: cgroups.tree.is_some(),
+        ends: users::ends(options),
         ..drops::reporting(options)
     };
     let settings = match options.policies.as_slice() {
@@ -212,6 +215,7 @@ struct Daemon<'a> {
     without_cgroups: Option<KernelError>,
     workloads: Workloads,
     policies: Box<Policies>,
+    users: Box<Users>,
     scribe: Scribe,
     differences: Differences,
     watched: Watched,
@@ -255,6 +259,8 @@ impl<'a> Daemon<'a> {
             drops,
             xdp,
             cgroups,
+            users,
+            ports,
             ..
         } = loaded;
         let (cgroups, without_cgroups) = match cgroups {
@@ -296,6 +302,7 @@ impl<'a> Daemon<'a> {
             without_cgroups,
             workloads: Workloads::new(Namespaces::open()?),
             policies: Box::default(),
+            users: Users::new(users, ports),
             scribe: Scribe::new(ExternalNetworks::new(&options.networks)),
             differences: Differences::default(),
             watched: Watched::new(),
@@ -319,6 +326,7 @@ impl<'a> Daemon<'a> {
         self.tell_lives(&created);
         self.remove_leftovers().await?;
         let mut missing: Vec<_> = self.cpus.missing.take().into_iter().collect();
+        missing.extend(self.begin_users()?);
         // Before the interfaces, so that each is known by what lies behind it.
         missing.extend(cgroups.missing);
         missing.extend(self.begin_workloads(cgroups.tree)?);
@@ -436,6 +444,7 @@ impl<'a> Daemon<'a> {
                     drain.reset();
                     self.answer(asked)?;
                 }
+                () = self.users.changed() => self.follow_users(),
                 change = self.cpus.next() => self.follow_cpus(change),
                 result = self.faults.pass_on() => result?,
             }
@@ -485,9 +494,10 @@ impl<'a> Daemon<'a> {
         // Twice: a program that was running read the epoch before or after the first swap. And whatever fails, what was
         // drained is told.
         let drained = self.drain().and_then(|()| self.drain());
-        let Self { flows, scribe, units, moment, collector, options, watched, policies, .. } = self;
+        let Self { flows, scribe, units, moment, collector, options, watched, policies, users, .. } = self;
         let verdicts = &policies.sets.verdicts;
-        let teller = Teller { scribe, units, moment, collector: *collector, options, watched, verdicts };
+        let teller =
+            Teller { scribe, units, moment, collector: *collector, options, watched, verdicts, users };
         flows.cut_off(|id, known| teller.host_end(id, known), |id, flow| teller.tell(id, flow));
         let reported = self.report_counters();
         let ended = self.lives.end(&self.units);

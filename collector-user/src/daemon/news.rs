@@ -42,9 +42,10 @@ impl Daemon<'_> {
     /// Learns what is told of a flow.
     pub(super) fn learn(&mut self, news: &FlowNews) {
         self.note_begun(news.pu);
-        let Self { flows, scribe, units, moment, collector, options, watched, policies, .. } = self;
+        let Self { flows, scribe, units, moment, collector, options, watched, policies, users, .. } = self;
         let verdicts = &policies.sets.verdicts;
-        let teller = Teller { scribe, units, moment, collector: *collector, options, watched, verdicts };
+        let teller =
+            Teller { scribe, units, moment, collector: *collector, options, watched, verdicts, users };
         flows.learn(news, |id, known| teller.host_end(id, known), |id, flow| teller.tell(id, flow));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use collector_ebpf::abi::{counter::Unparsed, flow::LOOPBACK_BOUNDARY, pu::index};
 
-use super::{Daemon, DaemonError, Options, interfaces::Watched};
+use super::{Daemon, DaemonError, Options, interfaces::Watched, users::Users};
 use crate::{
     aggregate::{
         booking::HostEnd,
@@ -43,10 +43,22 @@ impl Daemon<'_> {
         for news in &before {
             self.learn(news);
         }
-        let Self { flow_maps, flows, scribe, units, moment, collector, options, watched, policies, .. } =
-            self;
+        let Self {
+            flow_maps,
+            flows,
+            scribe,
+            units,
+            moment,
+            collector,
+            options,
+            watched,
+            policies,
+            users,
+            ..
+        } = self;
         let verdicts = &policies.sets.verdicts;
-        let teller = Teller { scribe, units, moment, collector: *collector, options, watched, verdicts };
+        let teller =
+            Teller { scribe, units, moment, collector: *collector, options, watched, verdicts, users };
         let (host_end, emit) =
             (|id: &_, known| teller.host_end(id, known), |id: &_, flow: &_| teller.tell(id, flow));
         let result = flow_maps.drain(retired, |delta| {
@@ -58,8 +70,17 @@ impl Daemon<'_> {
                 emit,
             );
         });
+        // Before it is told, so that it tells who.
+        let asked = self.ask_users();
+        let Self { flows, scribe, units, moment, collector, options, watched, policies, users, .. } = self;
+        let verdicts = &policies.sets.verdicts;
+        let teller =
+            Teller { scribe, units, moment, collector: *collector, options, watched, verdicts, users };
+        let (host_end, emit) =
+            (|id: &_, known| teller.host_end(id, known), |id: &_, flow: &_| teller.tell(id, flow));
         let over = flows.settle(moment.boot_ns, drained, host_end, emit);
         result?;
+        asked?;
         for news in &later {
             self.learn(news);
         }
@@ -154,6 +175,8 @@ impl Daemon<'_> {
             no_role: kernel.no_role,
             orphan_fragments: kernel.orphan_fragments,
             units_exhausted: kernel.units_exhausted,
+            users_unasked: self.flows.tally().unasked,
+            users_evicted: self.users.evicted(),
             filter_window: self.ledgers.filter_window().unwrap_or_default(),
             xdp_seen: xdp.seen,
             xdp_passed: xdp.passed,
@@ -194,6 +217,7 @@ pub(super) struct Teller<'a> {
     pub(super) options: &'a Options,
     pub(super) watched: &'a Watched,
     pub(super) verdicts: &'a Verdicts,
+    pub(super) users: &'a Users,
 }
 
 impl Teller<'_> {
@@ -217,7 +241,9 @@ impl Teller<'_> {
                     .then_some(HostEnd { pu: flow.host_pu, is_remote: true })
             };
             let Self { scribe, units, moment, verdicts, .. } = self;
-            self.collector.collect_flow_event(&scribe.flow(id, flow, host_end, verdicts, units, moment));
+            let mut record = scribe.flow(id, flow, host_end, verdicts, units, moment);
+            self.users.sign(flow, &mut record, moment.boot_ns, self.collector);
+            self.collector.collect_flow_event(&record);
         }
     }
 }

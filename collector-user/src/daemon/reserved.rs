@@ -3,7 +3,11 @@
 use collector_ebpf::abi::pu::index;
 
 use super::{Daemon, DaemonError};
-use crate::{error::with_causes, host::cgroups::tree::Tree, pu::registry::is_named};
+use crate::{
+    error::with_causes,
+    host::cgroups::tree::Tree,
+    pu::registry::{Kind, is_named},
+};
 
 /// For so long a unit that has ended keeps its name after the last that was heard of it.
 const MEMORY_NS: u64 = 60_000_000_000;
@@ -65,9 +69,10 @@ impl Daemon<'_> {
 
     /// Tells the programs whose a cgroup is.
     pub(super) fn tell_programs(&mut self, cgroup: u64, unit: u16) {
-        if let Some(cgroups) = &mut self.cgroups
-            && let Err(error) = cgroups.set(cgroup, unit)
-        {
+        let Some(cgroups) = &mut self.cgroups else { return };
+        let is_declared = self.units.get(unit).is_some_and(|unit| unit.kind == Kind::Declared);
+        let told = if is_declared { cgroups.declare(cgroup, unit) } else { cgroups.set(cgroup, unit) };
+        if let Err(error) = told {
             self.workloads.are_too_many.get_or_insert_with(|| {
                 format!("some services, which count as the host's: {}", with_causes(&error))
             });

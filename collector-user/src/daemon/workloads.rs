@@ -238,6 +238,7 @@ impl Daemon<'_> {
             missing.extend((!namespaces::is_first_of_pids()).then(|| PIDS_HIDDEN.to_owned()));
             let cgroups = tree.all();
             self.workloads.tree = Some(tree);
+            self.tell_declared(cgroups.iter().map(|cgroup| cgroup.path.as_str()));
             for cgroup in &cgroups {
                 self.cgroup_made(cgroup)?;
             }

@@ -184,6 +184,8 @@ pub struct FlowNews {
     pub how: u8,
     /// Index of the unit at the other end on this host, as in [`FlowDelta`].
     pub host_pu: u16,
+    /// Who owns the socket at the local end, if that is known: the id in the initial user namespace.
+    pub user: Option<u32>,
 }
 
 /// A record of the ring.
@@ -313,6 +315,7 @@ pub fn flow_event(bytes: &[u8], padding: Padding) -> Result<Record, DecodeError>
         kind: event.kind,
         how: event.how,
         host_pu: event.host_pu,
+        user: event.user.checked_sub(1),
     })))
 }
 
@@ -414,6 +417,12 @@ mod tests {
     }
 
     #[test]
+    fn a_user_is_known_or_not() {
+        let user = |user| flow_event(&bytes(FlowEvent { user, ..event() })).unwrap().news.unwrap().user;
+        assert_eq!([0, 1, 1001, u32::MAX].map(user), [None, Some(0), Some(1000), Some(u32::MAX - 1)]);
+    }
+
+    #[test]
     fn pressure_is_no_news_of_a_flow() {
         let record = flow_event(&bytes(FlowEvent { kind: 5, sequence: 1, ..event() })).unwrap();
         assert_eq!(record, Record { cpu: 0, sequence: 1, news: None });
@@ -421,8 +430,8 @@ mod tests {
 
     #[test]
     fn what_is_not_a_record_is_named() {
-        assert_eq!(flow_event(&[0; 3]), Err(DecodeError::Length { found: 3, expected: 64 }));
-        assert_eq!(flow_event(&[0; 65]), Err(DecodeError::Length { found: 65, expected: 64 }));
+        assert_eq!(flow_event(&[0; 3]), Err(DecodeError::Length { found: 3, expected: 72 }));
+        assert_eq!(flow_event(&[0; 73]), Err(DecodeError::Length { found: 73, expected: 72 }));
         assert_eq!(flow_event(&bytes(FlowEvent { kind: 9, ..event() })), Err(DecodeError::Kind { kind: 9 }));
         assert_eq!(
             flow_event(&bytes(FlowEvent { family: 5, ..event() })),

@@ -52,7 +52,7 @@ mod tests {
             protocol: 6,
             ports: 0,
         };
-        FlowNews { id, boot_ns, pu: 1, interface: 1, kind, how: 0, host_pu: 0 }
+        FlowNews { id, boot_ns, pu: 1, interface: 1, kind, how: 0, host_pu: 0, user: None }
     }
 
     fn add(order: &mut Order, all: &[(u64, u8)]) {

@@ -73,6 +73,29 @@ impl FlowMaps {
         .map_err(failed("LIVE6"))
     }
 
+    /// The user at a flow's local end, as far as the programs know it: the id in the initial user namespace. Two system calls at
+    /// most.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Call`].
+    pub fn user(&self, flow: &FlowId) -> Result<Option<u32>, KernelError> {
+        let failed = |map| move |source: io::Error| KernelError::Call { map, action: "read", source };
+        let mut user = 0;
+        // Those that live on, first: who sent an answer is there.
+        for (map, identities) in ["LIVE4", "NEW4"].iter().zip(self.identities_4.iter().rev()) {
+            let Some(key) = flow.key4().filter(|_| user == 0) else { break };
+            let identity: Option<Identity> = batch::get(identities.fd(), &key).map_err(failed(map))?;
+            user = identity.map_or(0, |identity| identity.user);
+        }
+        for (map, identities) in ["LIVE6", "NEW6"].iter().zip(self.identities_6.iter().rev()) {
+            let Some(key) = flow.key6().filter(|_| user == 0) else { break };
+            let identity: Option<Identity> = batch::get(identities.fd(), &key).map_err(failed(map))?;
+            user = identity.map_or(0, |identity| identity.user);
+        }
+        Ok(user.checked_sub(1))
+    }
+
     /// Forgets flows that are over: if they come again, they begin again.
     ///
     /// # Errors

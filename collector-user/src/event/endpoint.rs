@@ -23,6 +23,9 @@ pub struct EndPoint {
     pub http_method: Text,
     /// The user, as [`UserRecord::id`](super::UserRecord::id) has it.
     pub user_id: Text,
+    /// The name that the user has in this host's user database, anything but printable ASCII escaped; the number of one that has
+    /// none there. Empty where the user is not known.
+    pub user: Text,
     /// What the id names.
     pub r#type: EndPointType,
     /// The port, 0 for protocols without.
@@ -141,13 +144,14 @@ mod tests {
             uri: "/x?y=\"z\"".into(),
             http_method: "GET".into(),
             user_id: "u".into(),
+            user: "alice".into(),
             r#type: EndPointType::Claims,
             port: 65535,
         };
         let text = serde_json::to_string(&end).unwrap();
         assert_eq!(
             text,
-            r#"{"id":"web","ip":"2001:db8::1","uri":"/x?y=\"z\"","http_method":"GET","user_id":"u","type":"claims","port":65535}"#
+            r#"{"id":"web","ip":"2001:db8::1","uri":"/x?y=\"z\"","http_method":"GET","user_id":"u","user":"alice","type":"claims","port":65535}"#
         );
         assert_eq!(serde_json::from_str::<EndPoint>(&text).unwrap(), end);
     }

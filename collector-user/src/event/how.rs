@@ -45,7 +45,7 @@ vocabulary! {
         None = "none",
         /// By a matcher of the configuration.
         Declared = "declared",
-        /// By a socket of this host's.
+        /// By a socket of this host's: that it is one, the control group that it was made in, or its user.
         Socket = "socket",
         /// By the host-side end of a container's interface.
         Veth = "veth",

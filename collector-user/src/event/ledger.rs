@@ -55,6 +55,10 @@ pub struct Ledger {
     pub orphan_fragments: u64,
     /// Flows of control groups that nobody knew and for which no index was left: they are `host`'s until somebody knows them.
     pub units_exhausted: u64,
+    /// Flows whose user was not asked for, for too many were to be asked for at once: they have none in their records.
+    pub users_unasked: u64,
+    /// Users that were forgotten before their ten minutes were over, since there were too many: they are told again.
+    pub users_evicted: u64,
     /// Packets that the packet filter may have wanted and that it did not match, since it asked for octets beyond the start of
     /// a packet that it sees. They are counted in their flows all the same.
     pub filter_window: u64,
@@ -174,6 +178,7 @@ impl Ledger {
             ("rate_limited", self.rate_limited),
             ("inner_lost", self.inner_lost),
             ("units_exhausted", self.units_exhausted),
+            ("users_unasked", self.users_unasked),
             ("filter_window", self.filter_window),
             ("reserve_failed", self.reserve_failed.saturating_sub(self.reserve_failed_of.values().sum())),
             ("output_failed", self.output_failed),

@@ -59,6 +59,10 @@ pub struct UnitMatchers {
     pub interfaces: Vec<String>,
     /// Networks that are declared to be its own: `10.1.0.0/16`.
     pub cidr: Vec<String>,
+    /// Ports of this host that are declared to be its own: `tcp/443`, `8000-8999`.
+    pub port: Vec<String>,
+    /// Users whose sockets are declared to be its own: ids, names.
+    pub uid: Vec<String>,
     /// Cgroups that are declared to be its own, and those of its that there are now: paths from the root of the hierarchy, with
     /// all that is below each.
     pub cgroup: Vec<String>,
@@ -83,7 +87,7 @@ mod tests {
             serde_json::to_value(UnitStatus::default()).unwrap(),
             json!({
                 "context_id": "", "kind": "fixed", "namespace": "", "tags": [], "identity": "", "index": 0, "mark": null,
-                "matchers": { "interfaces": [], "cidr": [], "cgroup": [], "netns": [], "ends": [], "addresses": [] },
+                "matchers": { "interfaces": [], "cidr": [], "port": [], "uid": [], "cgroup": [], "netns": [], "ends": [], "addresses": [] },
                 "since": "1970-01-01T00:00:00.000000000Z", "ended": null, "counters": [],
             })
         );
@@ -102,6 +106,8 @@ mod tests {
             matchers: UnitMatchers {
                 interfaces: vec!["v".into()],
                 cidr: vec!["10.0.0.0/8".into()],
+                port: vec!["tcp/443".into()],
+                uid: vec!["www-data".into()],
                 cgroup: vec!["/docker/aa".into()],
                 netns: vec!["blue".into()],
                 ends: vec!["veth1".into()],

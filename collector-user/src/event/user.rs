@@ -13,6 +13,7 @@ pub struct UserRecord {
     pub id: Text,
     /// The namespace in which the user was seen.
     pub namespace: Text,
-    /// What is known of the user, `key=value` each.
+    /// What is known of the user, `key=value` each. Of those behind sockets: `uid`, the id as the host has it; `user`, the name
+    /// in the host's user database, or the id; `unit`, the processing unit whose flow it is.
     pub claims: Vec<Text>,
 }

@@ -1,4 +1,4 @@
-//! What the host says about itself: interfaces by netlink, cgroups by their file system, and what is in `/proc`; and what
+//! What the host says about itself: interfaces by netlink, cgroups by their file system, users by theirs, and what is in `/proc`; and what
 //! its libpcap makes of an expression.
 
 pub mod cgroups;
@@ -12,4 +12,5 @@ pub mod rules;
 pub mod ssh;
 pub mod symbols;
 pub mod uevents;
+pub mod users;
 pub mod watch;

@@ -78,6 +78,44 @@ pub fn each<K: Pod, V: Pod>(map: impl AsFd, see: impl FnMut(&K, &V)) -> io::Resu
     walk(&map, LOOKUP, see)
 }
 
+/// `bpf_attr` of the commands for one entry.
+#[repr(C)]
+struct Element {
+    map_fd: u32,
+    _pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+const LOOKUP_ONE: libc::c_long = 1;
+
+/// The value of one key, if it is there. One system call for one entry: for few.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn get<K: Pod, V: Pod>(map: impl AsFd, key: &K) -> io::Result<Option<V>> {
+    let mut value = MaybeUninit::<V>::uninit();
+    let mut element = Element {
+        map_fd: map.as_fd().as_raw_fd() as u32,
+        _pad: 0,
+        key: std::ptr::from_ref(key) as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    // SAFETY: the attribute is as large as it says; key and value are as large as the map's.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, LOOKUP_ONE, std::ptr::from_mut(&mut element), size_of::<Element>())
+    };
+    if result < 0 {
+        let error = io::Error::last_os_error();
+        return if error.raw_os_error() == Some(libc::ENOENT) { Ok(None) } else { Err(error) };
+    }
+    // SAFETY: the kernel has written all of it; any bytes are a `Pod`.
+    Ok(Some(unsafe { value.assume_init() }))
+}
+
 /// Removes `keys` from a hash map. A key that is not there (any more) is passed over.
 ///
 /// # Errors

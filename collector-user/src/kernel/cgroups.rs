@@ -7,7 +7,7 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, MapData, MapError},
 };
-use collector_ebpf::abi::pu::{FREE_UNITS, FreeUnit};
+use collector_ebpf::abi::pu::{DECLARED, FREE_UNITS, FreeUnit};
 
 use super::{
     btf::{Btf, BtfError},
@@ -50,6 +50,11 @@ impl Told {
             Ok(places) => told(1, places, None),
             Err(error) => told(1, NOWHERE, Some(KernelError::Sockets(error))),
         }
+    }
+
+    /// Whether groups are asked for.
+    pub(super) const fn are_wanted(&self) -> bool {
+        self.wanted != 0
     }
 
     /// Puts it where the programs look for it.
@@ -126,6 +131,15 @@ impl Cgroups {
     /// [`KernelError::Map`]: 16,384 groups are known already, for one.
     pub fn set(&mut self, id: u64, pu: u16) -> Result<(), KernelError> {
         self.known.insert(id, u32::from(pu), 0).map_err(failed("written"))
+    }
+
+    /// The same of a unit that is declared, and so goes before the one that declares the [user](super::users) of a socket.
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Self::set).
+    pub fn declare(&mut self, id: u64, pu: u16) -> Result<(), KernelError> {
+        self.known.insert(id, u32::from(pu) | DECLARED, 0).map_err(failed("written"))
     }
 
     /// Makes the group known as processing unit `pu` unless it is known already: the unit that it is known as. So a unit that

@@ -71,6 +71,9 @@ pub enum KernelError {
         "what comes in is not asked for the control group of its socket: where the kernel keeps that is not known"
     )]
     Sockets(#[source] super::btf::BtfError),
+    /// Where the kernel keeps a socket's user cannot be told.
+    #[error("the users of sockets are not known: where the kernel keeps them is not known")]
+    Users(#[source] super::btf::BtfError),
     /// The kernel refuses a program.
     #[error("the eBPF program {program} cannot be loaded")]
     Program {

@@ -10,6 +10,8 @@
 //! - [`control`]: the only writer of what the programs obey: epoch, generation, lease, roles, addresses, ranges.
 //! - [`policies`]: the only writer of policies.
 //! - [`cgroups`]: which unit a socket's control group is, and indexes for groups that nobody knows.
+//! - [`users`]: where a socket's user is found, and which unit declares which; [`ports`]: which unit declares a port; `ends`:
+//!   both.
 //! - [`counters`]: reads the cumulative counters of processing units, and the ledger.
 //! - [`drops`]: the program that counts what the kernel drops; [`btf`] and [`reasons`] say what that kernel is like,
 //!   [`folding`] which of its drops are no news.
@@ -27,6 +29,7 @@ pub mod control;
 pub mod counters;
 pub mod cpus;
 pub mod drops;
+mod ends;
 pub mod error;
 pub mod filters;
 pub mod folding;
@@ -36,9 +39,11 @@ pub mod networks;
 pub mod object;
 pub mod perf;
 pub mod policies;
+pub mod ports;
 pub mod programs;
 pub mod reasons;
 pub mod requirements;
 pub mod settings;
 pub mod transport;
+pub mod users;
 pub mod xdp;

@@ -25,17 +25,20 @@ use crate::{
         cgroups::{self, Cgroups},
         cpus::{self, give_slots, slots_of_one},
         drops::{Drops, Prepared},
+        ends,
         error::KernelError,
         maps::{data, mapped, outer, shared, tables, typed},
         memory::SharedArray,
         networks::Networks,
         policies::Policies,
+        ports::Ports,
         programs::{EGRESS, INGRESS, Programs, classifier, load_anchor, load_classifiers},
         requirements::{
             check_kernel, check_object, check_privileges, is_preempt_rt, kernel_version, ticks_per_second,
         },
         settings::Settings,
         transport::{ReadCounts, Sizes, Source},
+        users::Users,
         xdp,
     },
 };
@@ -60,6 +63,10 @@ pub struct Loaded {
     pub ledgers: Ledgers,
     /// Control groups and their units, or why this kernel has none for sockets; `None` where they were not asked for.
     pub cgroups: Option<Result<Cgroups, KernelError>>,
+    /// Users of sockets, and the units that declare some.
+    pub users: Users,
+    /// The units that declare ports.
+    pub ports: Ports,
     /// Networks inside of tunnels.
     pub networks: Networks,
     /// Flows that begin and end.
@@ -183,6 +190,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let filtered = u32::from(settings.filter.is_some());
     let xdp_told = xdp::Told::new(settings)?;
     let cgroups_told = cgroups::Told::new(settings, possible);
+    let ends_told = ends::Told::new(settings, cgroups_told.are_wanted());
     let sizes = Sizes::new(settings, possible, online.len() as u32);
 
     let mut loader = EbpfLoader::new();
@@ -191,6 +199,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     }
     xdp_told.tell(&mut loader);
     cgroups_told.tell(&mut loader);
+    ends_told.tell(&mut loader);
     sizes.tell(&mut loader);
     loader
         .override_global("SLOT_SHIFT_4", &shift_4, true)
@@ -237,6 +246,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let ledgers = Ledgers { cpus: mapped(&control_map, "CONTROL", possible)?, machines };
     give_slots(&control.control, with_slots, slots_4, slots_6);
     let cgroups = cgroups_told.take(&mut ebpf, possible)?;
+    let (users, ports) = ends_told.take(&mut ebpf)?;
     let networks = Networks::new(typed(&mut ebpf, "NETWORKS")?, typed(&mut ebpf, "NETWORKS_MADE")?);
     let [events, packets] = sizes.take(&mut ebpf)?;
     let read_counts = ReadCounts(mapped(&control_map, "CONTROL", possible)?);
@@ -251,6 +261,8 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         counters,
         ledgers,
         cgroups,
+        users,
+        ports,
         networks,
         events,
         read_counts,

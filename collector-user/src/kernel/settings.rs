@@ -40,6 +40,23 @@ impl Transport {
     }
 }
 
+/// What is asked about the ends of flows on this host, beside their control groups.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// The user of the socket at the local end is found, where the kernel's type information says where it stands.
+    pub users: bool,
+    /// Units declare users: what their sockets send and take belongs to these.
+    pub declared_users: bool,
+    /// Units declare ports of this host.
+    pub declared_ports: bool,
+}
+
+impl Default for Ends {
+    fn default() -> Self {
+        Self { users: true, declared_users: false, declared_ports: false }
+    }
+}
+
 /// What an operator can bound, and what a host decides.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -77,6 +94,8 @@ pub struct Settings {
     /// What is sent and taken by this host's own addresses belongs to the units of its sockets' control groups (cgroup v2).
     /// Where there is no such hierarchy, it is left off.
     pub cgroups: bool,
+    /// What else is asked about the ends of flows on this host.
+    pub ends: Ends,
     /// The CPUs that have slots; all that are online where nothing is said. A packet on another one is counted in the
     /// tables, and so is every packet on a kernel with `PREEMPT_RT`.
     pub slots_on: Option<Vec<u32>>,
@@ -112,6 +131,7 @@ impl Default for Settings {
             buffers_on: None,
             mark_mask: 0xFFFC_0000,
             cgroups: false,
+            ends: Ends::default(),
             slots_on: None,
             drops: Some(DropLimits::default()),
             // The kernel keeps 16 octets for each from the start.

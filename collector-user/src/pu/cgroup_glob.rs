@@ -40,9 +40,14 @@ impl CgroupGlob {
         self.matcher.is_match(path)
     }
 
+    /// The path, where it is no pattern.
+    pub(super) fn path(&self) -> Option<&str> {
+        (!self.pattern.contains(['*', '?', '[', '{'])).then_some(&*self.pattern)
+    }
+
     /// The greater of two is the more specific.
     pub(super) fn weight(&self) -> (bool, usize) {
-        (!self.pattern.contains(['*', '?', '[', '{']), self.pattern.len())
+        (self.path().is_some(), self.pattern.len())
     }
 }
 

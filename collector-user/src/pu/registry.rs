@@ -10,7 +10,7 @@ use std::{
 use collector_ebpf::abi::pu::index;
 use ipnet::IpNet;
 
-use super::{cgroup_glob::CgroupGlob, indexes::Indexes};
+use super::{cgroup_glob::CgroupGlob, indexes::Indexes, port::Ports, user::User};
 use crate::event::{TagStore, Text};
 
 /// On which side of its interfaces a unit is.
@@ -41,6 +41,10 @@ pub struct Declared {
     pub cgroups: Vec<CgroupGlob>,
     /// Network namespaces that are its own: names below `/run/netns`, or paths.
     pub namespaces: Vec<String>,
+    /// Ports of this host that are its own.
+    pub ports: Vec<Ports>,
+    /// Users whose sockets are its own.
+    pub users: Vec<User>,
 }
 
 /// What a unit is.
@@ -104,6 +108,10 @@ pub struct Unit {
     pub cgroups: Vec<CgroupGlob>,
     /// Network namespaces that are declared to be its own, by their names.
     pub namespaces: Vec<String>,
+    /// Ports of this host that are declared to be its own.
+    pub ports: Vec<Ports>,
+    /// Users whose sockets are declared to be its own.
+    pub users: Vec<User>,
     /// Addresses that it was found to have.
     pub addresses: Vec<IpAddr>,
     /// When it was found, on the boot clock in nanoseconds; 0 for those that are there from the start.
@@ -175,6 +183,8 @@ impl Registry {
                 ranges: declared.ranges.clone(),
                 cgroups: declared.cgroups.clone(),
                 namespaces: declared.namespaces.clone(),
+                ports: declared.ports.clone(),
+                users: declared.users.clone(),
                 ..unit(index, Kind::Declared, &declared.id)
             };
             registry.units.insert(index, unit);
@@ -367,6 +377,8 @@ fn unit(index: u16, kind: Kind, id: &str) -> Unit {
         ranges: Vec::new(),
         cgroups: Vec::new(),
         namespaces: Vec::new(),
+        ports: Vec::new(),
+        users: Vec::new(),
         addresses: Vec::new(),
         since: 0,
         ended: None,

@@ -115,6 +115,7 @@ fn records() -> Vec<FlowRecord> {
         uri: nothing.clone(),
         http_method: nothing.clone(),
         user_id: nothing.clone(),
+        user: nothing.clone(),
         r#type,
         port,
     };

@@ -1,4 +1,5 @@
-//! Whose a socket of this host is: the unit of the control group (cgroup v2) that it was made in.
+//! Whose a socket of this host is: the unit of the control group (cgroup v2) that it was made in, or the one that declares its
+//! [`user`], where the group's is not declared.
 //!
 //! What leaves has its sender's socket, whose group a helper tells. What comes in has none yet: it is looked up, and TC may
 //! not ask the kernel for a looked-up socket's group, so that is read where the running kernel's type information says.
@@ -8,13 +9,13 @@
 
 use aya_ebpf::{
     Global,
-    bindings::{BPF_NOEXIST, bpf_sock},
+    bindings::BPF_NOEXIST,
     helpers::generated::{bpf_get_smp_processor_id, bpf_probe_read_kernel, bpf_skb_cgroup_id},
 };
 use collector_ebpf::{
     abi::{
         flow::{how, ports},
-        pu::{FREE_UNITS as FREE_OF_CPU, ROOT_CGROUP, index},
+        pu::{DECLARED, FREE_UNITS as FREE_OF_CPU, ROOT_CGROUP, index},
     },
     wire::tcp,
 };
@@ -25,7 +26,8 @@ use crate::{
     family::{Key, Rest},
     maps::{ASKED, Asked, CGROUPS, FREE_UNITS},
     read::Packet,
-    settings::BY_CGROUP,
+    settings::{BY_CGROUP, BY_USER},
+    user,
 };
 
 /// Where `sock.sk_cgrp_data` has the group, in octets from the socket's beginning; 0 where that is not known.
@@ -45,17 +47,18 @@ const ICMPV6: u8 = 58;
 /// The unit of the socket that sends the packet; `HOST` where nothing else is known.
 #[inline(always)]
 pub(crate) fn of_sender<K: Key>(skb: Skb, packet: &Packet) -> u16 {
-    if BY_CGROUP.load() == 0 || is_kernels_own::<K>(packet) {
+    if BY_CGROUP.load() | BY_USER.load() == 0 || is_kernels_own::<K>(packet) {
         return index::HOST;
     }
     // SAFETY: the context is live.
-    unit(unsafe { bpf_skb_cgroup_id(skb) }) as u16
+    let group = if BY_CGROUP.load() == 0 { 0 } else { unsafe { bpf_skb_cgroup_id(skb) } };
+    unit(group, if BY_USER.load() == 0 { 0 } else { user::of_sender(skb) }) as u16
 }
 
 /// Whether the kernel itself makes such a packet, through sockets of its own: these count as made in the group of whoever
 /// made the network namespace, which has nothing to do with it.
 #[inline(always)]
-fn is_kernels_own<K: Key>(packet: &Packet) -> bool {
+pub(crate) fn is_kernels_own<K: Key>(packet: &Packet) -> bool {
     let Rest { protocol, ports, .. } = packet.key::<K>().rest();
     match protocol {
         // Somebody here asks; the kernel answers.
@@ -70,11 +73,13 @@ fn is_kernels_own<K: Key>(packet: &Packet) -> bool {
 /// The unit of the socket that was looked up last in this run; `HOST` where nothing else is known.
 #[inline(always)]
 pub(crate) fn of_receiver() -> u16 {
-    if BY_CGROUP.load() == 0 {
+    if BY_CGROUP.load() | BY_USER.load() == 0 {
         return index::HOST;
     }
     // SAFETY: this CPU's own entry.
-    unit(ASKED.get_ptr(0).map_or(0, |asked| unsafe { (*asked).cgroup })) as u16
+    let (group, owner) =
+        ASKED.get_ptr(0).map_or((0, 0), |asked| unsafe { ((*asked).cgroup, (*asked).owner) });
+    unit(group, owner) as u16
 }
 
 /// Keeps the group of a looked-up socket, which is a whole one: what a connection has before it is accepted and after it is
@@ -82,19 +87,16 @@ pub(crate) fn of_receiver() -> u16 {
 ///
 /// # Safety
 ///
-/// The socket is held, and `asked` is this CPU's own entry.
+/// The socket at this address is held, and `asked` is this CPU's own entry.
 #[inline(always)]
-pub(crate) unsafe fn keep(asked: *mut Asked, socket: *mut bpf_sock) {
+pub(crate) unsafe fn keep(asked: *mut Asked, socket: u64) {
     if SOCK_CGROUP.load() == 0 {
         return;
     }
     // SAFETY: the caller's promise; what is read is the kernel's memory as its type information says, and 0 where there is
     // none.
     unsafe {
-        // A socket's address is a number once it comes back from a map.
-        let socket_at = &raw mut (*asked).socket;
-        socket_at.cast::<*mut bpf_sock>().write_volatile(socket);
-        let group = read(socket_at.read_volatile(), SOCK_CGROUP.load());
+        let group = read(socket, SOCK_CGROUP.load());
         // Before Linux 5.15 two bits say that what stands there is not a group (sock_cgroup_ptr).
         (*asked).cgroup = if group & 3 != 0 || group == 0 {
             ROOT_CGROUP
@@ -110,7 +112,7 @@ pub(crate) unsafe fn keep(asked: *mut Asked, socket: *mut bpf_sock) {
 ///
 /// Any address may be asked for.
 #[inline(always)]
-unsafe fn read(at: u64, offset: u32) -> u64 {
+pub(crate) unsafe fn read(at: u64, offset: u32) -> u64 {
     let mut word = 0_u64;
     let from = at.wrapping_add(offset.into()) as *const core::ffi::c_void;
     // SAFETY: the helper checks where it reads; the word has as many octets.
@@ -118,13 +120,29 @@ unsafe fn read(at: u64, offset: u32) -> u64 {
     word
 }
 
-/// The unit of a control group. `HOST` for what is in none or in the root, unless user space says otherwise, and where no
-/// index is left for one that nobody knows.
+/// The unit of a socket of this control group and user (0 where it is not known or does not matter): what is declared of the
+/// group goes before what is declared of the user, and that before whose group is only found.
 ///
 /// A global function, so that it is verified once, and not behind every way that leads here.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn unit(cgroup: u64) -> u32 {
+pub(crate) extern "C" fn unit(cgroup: u64, owner: u32) -> u32 {
+    if BY_USER.load() == 0 || owner == 0 {
+        return of_group(cgroup);
+    }
+    let by_group = known(cgroup).unwrap_or(0);
+    if by_group & DECLARED == 0
+        && let Some(unit) = user::declared(owner)
+    {
+        return unit;
+    }
+    if by_group == 0 { of_group(cgroup) } else { by_group }
+}
+
+/// The unit of a control group. `HOST` for what is in none or in the root, unless user space says otherwise, and where no
+/// index is left for one that nobody knows.
+#[inline(always)]
+fn of_group(cgroup: u64) -> u32 {
     if cgroup == 0 {
         return index::HOST.into();
     }

@@ -7,19 +7,19 @@ use core::num::NonZeroU16;
 
 use aya_ebpf::btf_maps::lpm_trie::Key as Prefix;
 use collector_ebpf::abi::{
-    flow::{FlowKey4, FlowKey6, how},
-    pu::{index, role, tunnel},
+    flow::{FlowKey4, FlowKey6, how, ports},
+    pu::{index, port, role, tunnel},
     xdp::found,
 };
 
 use crate::{
     Skb, cgroup, ends,
-    family::Key,
+    family::{Key, Rest},
     inner,
-    maps::{CIDRS, LOCALS, TUNNELS},
+    maps::{CIDRS, LOCALS, PORTS, TUNNELS},
     read::{Packet, role_of_index},
     route,
-    settings::BY_CGROUP,
+    settings::{BY_ENDS, BY_PORT},
     socket::{self, Socket, TCP},
     xdp,
 };
@@ -174,7 +174,7 @@ fn leaving<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
 /// tunnel is that of what is inside.
 #[inline(always)]
 fn by_sender<K: Key>(skb: Skb, packet: &Packet, otherwise: Attribution) -> Attribution {
-    if BY_CGROUP.load() == 0 || otherwise.is_by(how::BY_CIDR) || is_tunnel::<K>(packet) {
+    if BY_ENDS.load() == 0 || otherwise.is_by(how::BY_CIDR) || is_tunnel::<K>(packet) {
         return otherwise;
     }
     match cgroup::of_sender::<K>(skb, packet) {
@@ -208,7 +208,7 @@ fn arriving<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
         };
     }
     let mut guess = at_own_address::<K>(packet, pu);
-    if pu.get() < index::FIRST {
+    if !guess.is_by(how::BY_CIDR) && pu.get() < index::FIRST {
         match socket::of_host::<K>(skb, packet) {
             Socket::Found => guess = Attribution::by(by_receiver::<K>(packet, pu), how::BY_SOCKET),
             Socket::None => guess = Attribution::by(index::UNKNOWN, how::BY_SILENCE),
@@ -221,7 +221,7 @@ fn arriving<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
 /// The unit of the socket that was found, at an address that is the host's unit's.
 #[inline(always)]
 fn by_receiver<K: Key>(packet: &Packet, pu: NonZeroU16) -> u16 {
-    if BY_CGROUP.load() == 0 || is_tunnel::<K>(packet) {
+    if BY_ENDS.load() == 0 || is_tunnel::<K>(packet) {
         return pu.get();
     }
     match cgroup::of_receiver() {
@@ -230,19 +230,47 @@ fn by_receiver<K: Key>(packet: &Packet, pu: NonZeroU16) -> u16 {
     }
 }
 
-/// The unit of an address of this host's, which may be declared. What carries a tunnel is this host's all the same: who
-/// declares the address has what is inside, if anything.
+/// The unit of an address of this host's, where the port or the address may be declared. What carries a tunnel is this host's
+/// all the same: who declares the address has what is inside, if anything.
 #[inline(always)]
 fn at_own_address<K: Key>(packet: &Packet, pu: NonZeroU16) -> Attribution {
+    if BY_PORT.load() != 0
+        && let Some(pu) = of_local_port(packet.key::<K>().rest())
+        && !is_tunnel::<K>(packet)
+    {
+        return Attribution::by(pu.get(), how::BY_CIDR);
+    }
     if pu.get() >= index::FIRST && !is_tunnel::<K>(packet) {
         return Attribution::by(pu.get(), how::BY_CIDR);
     }
     Attribution::by(packet.role.pu, how::BY_ADDRESS)
 }
 
+/// The unit that declares the local end's port, which is one of this host's.
+#[inline(always)]
+pub(crate) fn of_local_port(rest: Rest) -> Option<NonZeroU16> {
+    of_port(rest, rest.local_port)
+}
+
+/// The same of the remote end's.
+#[inline(always)]
+pub(crate) fn of_remote_port(rest: Rest) -> Option<NonZeroU16> {
+    of_port(rest, rest.remote_port)
+}
+
+/// `number` is in network byte order.
+#[inline(always)]
+fn of_port(rest: Rest, number: u16) -> Option<NonZeroU16> {
+    if BY_PORT.load() == 0 || rest.ports != ports::TRANSPORT {
+        return None;
+    }
+    let entry = port(rest.protocol, u16::from_be(number))?;
+    PORTS.get(entry).and_then(|pu| NonZeroU16::new(*pu as u16))
+}
+
 /// Whether the packet is one of a tunnel that ends here.
 #[inline(always)]
-fn is_tunnel<K: Key>(packet: &Packet) -> bool {
+pub(crate) fn is_tunnel<K: Key>(packet: &Packet) -> bool {
     let rest = packet.key::<K>().rest();
     // No tunnel that user space knows goes over it, and most flows do.
     if rest.protocol == TCP {

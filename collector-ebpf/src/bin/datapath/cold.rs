@@ -21,7 +21,7 @@ use crate::{
     packet::{forget_both, opaque, wire},
     read::{self, Packet},
     reject, report,
-    settings::BY_CGROUP,
+    settings::BY_ENDS,
     slot,
 };
 
@@ -215,7 +215,7 @@ fn unparsed<const EGRESS: bool>(skb: Skb, role: &Role, reason: Unparsed) -> u32 
 fn received_on_loopback<K: Key>(skb: Skb, packet: &Packet) -> u32 {
     count::ledger(|ledger| ledger.looped += 1);
     let key = packet.key::<K>();
-    let pu = if BY_CGROUP.load() == 0 {
+    let pu = if BY_ENDS.load() == 0 {
         let receiver = if packet.sent() { key.remote() } else { key.local() };
         classify::declared(receiver).map_or(packet.role.pu, NonZeroU16::get)
     } else {
@@ -255,7 +255,7 @@ fn units<K: Key>(packet: &Packet) -> Units {
 /// one of the units at the flow's ends.
 #[inline(never)]
 fn sent_on_loopback<K: Key>(skb: Skb, packet: &Packet, units: Units) -> u32 {
-    let pu = if BY_CGROUP.load() == 0 {
+    let pu = if BY_ENDS.load() == 0 {
         let key = packet.key::<K>();
         let sender = if packet.sent() { key.local() } else { key.remote() };
         classify::declared(sender).map_or(packet.role.pu, NonZeroU16::get)

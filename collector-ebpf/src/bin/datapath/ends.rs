@@ -7,10 +7,10 @@ use collector_ebpf::abi::{flow::how, pu::index};
 
 use crate::{
     Skb, cgroup,
-    classify::{Attribution, came_in_by, declared, own},
+    classify::{Attribution, came_in_by, declared, of_local_port, of_remote_port, own},
     family::Key,
     read::Packet,
-    settings::BY_CGROUP,
+    settings::BY_ENDS,
     socket::{self, Socket},
 };
 
@@ -43,14 +43,18 @@ impl HostEnd {
 #[inline(always)]
 pub(crate) fn host_end<K: Key>(skb: Skb, packet: &Packet) -> Option<HostEnd> {
     let key = packet.key::<K>();
-    let address = if packet.is_far() { key.remote() } else { key.local() };
+    let (address, port) = if packet.is_far() {
+        (key.remote(), of_remote_port(key.rest()))
+    } else {
+        (key.local(), of_local_port(key.rest()))
+    };
     if packet.is_leaving() {
         return if came_in_by(skb) != 0 {
             None
-        } else if BY_CGROUP.load() == 0 {
+        } else if BY_ENDS.load() == 0 {
             HostEnd::of(0)
         } else {
-            HostEnd::of(match named(own(address)) {
+            HostEnd::of(match named(own(address), port) {
                 0 => cgroup::of_sender::<K>(skb, packet),
                 pu => pu,
             })
@@ -61,7 +65,7 @@ pub(crate) fn host_end<K: Key>(skb: Skb, packet: &Packet) -> Option<HostEnd> {
     if let Socket::None = socket {
         return None;
     }
-    HostEnd::of(match (BY_CGROUP.load(), named(Some(owner))) {
+    HostEnd::of(match (BY_ENDS.load(), named(Some(owner), port)) {
         (0, _) => 0,
         (_, 0) => of_socket(socket),
         (_, pu) => pu,
@@ -72,50 +76,55 @@ pub(crate) fn host_end<K: Key>(skb: Skb, packet: &Packet) -> Option<HostEnd> {
 #[inline(always)]
 pub(crate) fn on_loopback<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
     let key = packet.key::<K>();
-    let local = declared(key.local());
-    let by_address = match local {
+    let local = of_local_port(key.rest()).or_else(|| declared(key.local()));
+    let by_matcher = match local {
         Some(pu) => Attribution::by(pu.get(), how::BY_CIDR),
         None => Attribution::by(packet.role.pu, how::BY_ADDRESS),
     };
-    if BY_CGROUP.load() == 0 {
-        return by_address;
+    if BY_ENDS.load() == 0 {
+        return by_matcher;
     }
     let sender = cgroup::of_sender::<K>(skb, packet);
     let receiver = receiver::<K>(skb, packet);
     if packet.sent() {
-        return at_local(by_address, sender).beside(receiver);
+        return at_local(by_matcher, sender).beside(receiver);
     }
-    let remote = match named(declared(key.remote())) {
+    let remote = match named(declared(key.remote()), of_remote_port(key.rest())) {
         0 => sender,
         pu => pu,
     };
-    at_local(by_address, receiver).beside(remote)
+    at_local(by_matcher, receiver).beside(remote)
 }
 
-/// What is known of the local end: its address, if that is declared, else its socket.
+/// What is known of the local end: its port or address, if that is declared, else its socket.
 #[inline(always)]
-fn at_local(by_address: Attribution, by_socket: u16) -> Attribution {
-    if by_address.is_by(how::BY_CIDR) || by_socket == index::HOST {
-        by_address
+fn at_local(by_matcher: Attribution, by_socket: u16) -> Attribution {
+    if by_matcher.is_by(how::BY_CIDR) || by_socket == index::HOST {
+        by_matcher
     } else {
         Attribution::by(by_socket, how::BY_SOCKET)
     }
 }
 
-/// The unit that receives what is sent on loopback: whose address it goes to, else whose socket takes it.
+/// The unit that receives what is sent on loopback: whose port or address it goes to, else whose socket takes it.
 #[inline(always)]
 pub(crate) fn receiver<K: Key>(skb: Skb, packet: &Packet) -> u16 {
     let key = packet.key::<K>();
-    match named(declared(if packet.sent() { key.remote() } else { key.local() })) {
+    let (address, port) = if packet.sent() {
+        (key.remote(), of_remote_port(key.rest()))
+    } else {
+        (key.local(), of_local_port(key.rest()))
+    };
+    match named(declared(address), port) {
         0 => of_socket(socket::on_loopback::<K>(skb, packet)),
         pu => pu,
     }
 }
 
-/// The unit that declares an address; 0 where that is the host's.
+/// The unit that declares an end's port, else its address, whose unit is `pu`; 0 where that is the host's.
 #[inline(always)]
-fn named(pu: Option<NonZeroU16>) -> u16 {
-    match pu {
+fn named(pu: Option<NonZeroU16>, port: Option<NonZeroU16>) -> u16 {
+    match port.or(pu) {
         Some(pu) if pu.get() >= index::FIRST => pu.get(),
         _ => 0,
     }

@@ -28,7 +28,7 @@ use crate::{
     read::Packet,
     report,
     settings::{FLOWS_BURST, FLOWS_PER_TICK},
-    socket,
+    socket, user,
 };
 
 /// Who a packet's flow belongs to.
@@ -110,6 +110,7 @@ impl Who {
 #[inline(never)]
 pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u64 {
     let mut identity = known::<K>(packet);
+    user::begin();
     // Asked in one place: what follows from each place would be verified by itself.
     let mut attribution = quote::unit::<K>(packet);
     if attribution == 0 && (packet.quotes == quote::TELLS_UNIT || asks(packet, identity)) {
@@ -143,6 +144,10 @@ pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u64 {
         if is_news {
             belong(packet, identity, attribution);
         }
+        if (*identity).user == 0 || begins_again(packet, identity) {
+            (*identity).user = user::user_here(skb);
+        }
+        user::tell((*identity).user);
         let event = follow_tcp(packet, identity);
         if (*identity).newcomer != 0 {
             settle_down::<K>(packet, identity);
@@ -349,7 +354,8 @@ fn begin<K: Key>(skb: Skb, packet: &Packet, attribution: Attribution) -> (u8, u3
     // SAFETY: as above.
     identity.sets = if packet.policies_from == 0 { [0; 2] } else { unsafe { (*asked).question.sets } };
     identity.verdict = verdict;
-    identity.user = 0;
+    identity.user = user::user_here(skb);
+    user::tell(identity.user);
     match K::newcomers().insert(packet.key(), &*identity, u64::from(BPF_NOEXIST)) {
         Ok(()) => {}
         Err(EEXIST) => return (how, verdict, Begun::Lost),

@@ -2,7 +2,7 @@
 //!
 //! A packet's way: [`packet`] shows its bytes, [`read`] what they say; [`account`] counts it where its flow
 //! holds its slot of the CPU's cache, and [`cold`] does all that is rarer: any kind of packet, [`identity`]
-//! (and [`classify`], once or twice a flow, which asks for a [`socket`], its [`cgroup`], a [`route`], or about
+//! (and [`classify`], once or twice a flow, which asks for a [`socket`], its [`cgroup`] and [`user`], a [`route`], or about
 //! both [`ends`]; or that of the flow
 //! that an ICMP error is a [`quote`] of), [`policy`], [`slot`], [`table`], [`fill`], and [`report`], which tells user space of
 //! flows that begin and end. Last, [`trace`] reports the packet itself, where somebody asks for its unit's. What is reported
@@ -60,6 +60,7 @@ mod table;
 mod trace;
 mod transport;
 mod untyped;
+mod user;
 mod walk;
 mod xdp;
 

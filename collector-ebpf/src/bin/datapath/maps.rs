@@ -112,6 +112,15 @@ pub(crate) static LOCALS: HashMap<[u8; 16], u32, 65536, NO_PREALLOC> = HashMap::
 #[btf_map]
 pub(crate) static CGROUPS: HashMap<u64, u32, { pu::CGROUPS as usize }> = HashMap::new();
 
+/// The units that declare users, by the user's id in the initial user namespace. Written by user space.
+#[btf_map]
+pub(crate) static USERS: HashMap<u32, u32, 1, NO_PREALLOC> = HashMap::new();
+
+/// The units that declare ports of this host, by [`port`](pu::port); 0 where none does. One entry where none is declared at all.
+/// Written by user space through shared memory.
+#[btf_map]
+pub(crate) static PORTS: Array<u64, 1, MMAPABLE> = Array::new();
+
 /// Indexes for groups that nobody knows: [`FREE_UNITS`](pu::FREE_UNITS) entries a CPU. Filled by user space through shared
 /// memory, used up here.
 #[btf_map]
@@ -214,6 +223,10 @@ pub(crate) struct Asked {
     pub(crate) socket: u64,
     /// The id of its control group; 0 where none is known.
     pub(crate) cgroup: u64,
+    /// Its user, as in an identity.
+    pub(crate) owner: u32,
+    /// The user at the local end of the flow of this run, as in an identity.
+    pub(crate) user: u32,
     /// That of the flow of this run, where it is a new one.
     pub(crate) identity: Identity,
     /// What the policies are asked.

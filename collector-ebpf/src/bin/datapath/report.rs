@@ -47,6 +47,8 @@ pub(crate) fn flow<K: Key>(skb: Skb, packet: &Packet, who: u64) -> u32 {
         sequence,
         cpu,
         host_pu,
+        user: user(),
+        _pad: 0,
     });
     if written {
         count::ledger(|ledger| ledger.reported += 1);
@@ -112,6 +114,8 @@ const NOTHING: FlowEvent = FlowEvent {
     sequence: 0,
     cpu: 0,
     host_pu: 0,
+    user: 0,
+    _pad: 0,
 };
 
 /// What numbers the next record of this CPU: softirqs are off, and nothing else writes one meanwhile. (On a kernel
@@ -153,6 +157,13 @@ pub(crate) fn begin() -> u64 {
 fn begun() -> u64 {
     // SAFETY: this CPU's own entry.
     ASKED.get_ptr(0).map_or(0, |asked| unsafe { (*asked).begun_ns })
+}
+
+/// The user at the local end of the flow of this run.
+#[inline(always)]
+fn user() -> u32 {
+    // SAFETY: this CPU's own entry.
+    ASKED.get_ptr(0).map_or(0, |asked| unsafe { (*asked).user })
 }
 
 /// Writes down one moment on both clocks.

@@ -88,6 +88,18 @@ pub(crate) static MARK_SHIFT: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static BY_CGROUP: Global<u32> = Global::new(0);
 
+/// 1 where units declare ports of this host.
+#[unsafe(no_mangle)]
+pub(crate) static BY_PORT: Global<u32> = Global::new(0);
+
+/// 1 where units declare users.
+#[unsafe(no_mangle)]
+pub(crate) static BY_USER: Global<u32> = Global::new(0);
+
+/// 1 where any of the three holds: whose a socket at an end is, is worth a question.
+#[unsafe(no_mangle)]
+pub(crate) static BY_ENDS: Global<u32> = Global::new(0);
+
 /// 1 if the kernel tells why it drops (Linux 5.17).
 #[unsafe(no_mangle)]
 pub(crate) static DROP_REASONS: Global<u32> = Global::new(0);

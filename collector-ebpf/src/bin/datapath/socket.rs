@@ -9,9 +9,10 @@ use collector_ebpf::abi::flow::{FlowKey4, FlowKey6, how, ports};
 use crate::{
     Skb, cgroup,
     family::{Key, Rest},
-    maps::ASKED,
+    maps::{ASKED, Asked},
     read::Packet,
-    settings::BY_CGROUP,
+    settings::BY_ENDS,
+    user,
 };
 
 /// Addresses and ports as the kernel asks for them (`struct bpf_sock_tuple`): source address, destination address,
@@ -37,9 +38,9 @@ const OF_THE_INTERFACE: u64 = -1_i32 as u64;
 const LISTEN: u32 = 10;
 
 /// `BPF_TCP_NEW_SYN_RECV`: a connection that nobody has accepted yet.
-const REQUESTED: u32 = 12;
+pub(crate) const REQUESTED: u32 = 12;
 /// `BPF_TCP_TIME_WAIT`: what is left of one that was closed.
-const TIME_WAIT: u32 = 6;
+pub(crate) const TIME_WAIT: u32 = 6;
 
 /// Whether a socket of this host waits for what is sent to the host's end of the flow. Its control group is
 /// [kept](cgroup::of_receiver). Linux 5.2 (`bpf_skc_lookup_tcp`).
@@ -82,7 +83,7 @@ fn ask<K: Key>(skb: Skb, rest: Rest, end: u32) -> Socket {
     match look::<K>(skb, KEEP | end | if rest.protocol == UDP { UDP_SOCKET } else { TCP_SOCKET }) {
         0 => return Socket::None,
         // Whoever listens will have the connection.
-        REQUESTED if BY_CGROUP.load() != 0 => {
+        REQUESTED if BY_ENDS.load() != 0 || user::is_asked() => {
             look::<K>(skb, KEEP | end | LISTENER);
         }
         _ => {}
@@ -98,7 +99,7 @@ const UDP_SOCKET: u32 = 1;
 const LISTENER: u32 = 2;
 /// Beside one of these: at the flow's remote end, not at the local one.
 const REMOTE: u32 = 4;
-/// Beside one of these: keep the socket's control group.
+/// Beside one of these: keep the socket's control group, and its user.
 const KEEP: u32 = 8;
 
 /// Asks about the packet of this run: 0 where there is no socket, else its state (TCP), or 1. `which` is made of the above.
@@ -128,6 +129,7 @@ fn find<K: Key>(skb: Skb, packet: &Packet, which: u32) -> u32 {
     // SAFETY: this CPU's own entry; the tuple has room for both families.
     let size = unsafe {
         (*asked).cgroup = 0;
+        (*asked).owner = 0;
         packet.key::<K>().write_tuple(&raw mut (*asked).tuple, of_remote, which == LISTENER)
     };
     // SAFETY: the context is live, the tuple initialised and of that size. What is found is read while it is held, and
@@ -144,9 +146,27 @@ fn find<K: Key>(skb: Skb, packet: &Packet, which: u32) -> u32 {
             return 0;
         }
         if keeps && state != REQUESTED && state != TIME_WAIT {
-            cgroup::keep(asked, found);
+            let socket = address(asked, found);
+            cgroup::keep(asked, socket);
+            user::keep(asked, socket, !of_remote);
         }
         bpf_sk_release(found.cast());
         state
+    }
+}
+
+/// A socket's address, which is a number once it comes back from a map: of no use but to read what lies there while the socket
+/// is held.
+///
+/// # Safety
+///
+/// `asked` is this CPU's own entry.
+#[inline(always)]
+pub(crate) unsafe fn address(asked: *mut Asked, socket: *mut bpf_sock) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let at = &raw mut (*asked).socket;
+        at.cast::<*mut bpf_sock>().write_volatile(socket);
+        at.read_volatile()
     }
 }

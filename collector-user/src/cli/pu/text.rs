@@ -84,6 +84,8 @@ pub(super) fn whole(unit: &UnitStatus) -> String {
         ("mark", or_none(*mark)),
         ("interfaces", texts(&matchers.interfaces)),
         ("cidr", texts(&matchers.cidr)),
+        ("port", texts(&matchers.port)),
+        ("uid", texts(&matchers.uid)),
         ("cgroup", texts(&matchers.cgroup)),
         ("netns", texts(&matchers.netns)),
         ("ends", texts(&matchers.ends)),
@@ -139,6 +141,8 @@ mod tests {
             mark: Some(101),
             matchers: UnitMatchers {
                 cidr: vec!["10.1.0.0/16".into(), "fd00::/8".into()],
+                port: vec!["tcp/443".into(), "8000-8999".into()],
+                uid: vec!["www-data".into()],
                 addresses: vec!["10.1.0.1".parse().unwrap()],
                 ..UnitMatchers::default()
             },
@@ -186,6 +190,8 @@ mod tests {
             "mark                 101",
             "interfaces           -",
             "cidr                 10.1.0.0/16 fd00::/8",
+            "port                 tcp/443 8000-8999",
+            "uid                  www-data",
             "cgroup               -",
             "netns                -",
             "ends                 -",

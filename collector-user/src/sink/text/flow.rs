@@ -43,6 +43,10 @@ pub(super) fn line(columns: &mut Columns, look: &Look, time: Time, record: &Flow
     if record.tunnel != Tunnel::None {
         let _ = write!(line, " in {} {}", record.tunnel, record.tunnel_id);
     }
+    let users = [&record.source, &record.destination].into_iter().flatten().map(|end| &end.user);
+    for user in users.filter(|user| !user.is_empty()) {
+        let _ = write!(line, " user {}", Escaped(user));
+    }
     line
 }
 

@@ -68,11 +68,16 @@ fn flows() {
         ended: Ended::Live,
         ..flow()
     };
-    let events = [flow(), rejected, ping].map(Event::Flow);
+    let by_alice = FlowRecord {
+        source: Some(EndPoint { user: "al\nice".into(), ..end("web", "10.1.0.2", 41000) }),
+        ..flow()
+    };
+    let events = [flow(), rejected, ping, by_alice].map(Event::Flow);
     let want = "\
 07:29:33.987 web                 10.1.0.2:41000 -> 93.184.216.34:443     tcp   ->    12 pkt    1900 B <- 1.23M pkt  2.00 GiB  accept      fin
 07:29:33.987 host          peer@[fd77::1]:41000 -> [fd77::2]:22          tcp   ->    12 pkt    1900 B <-     0 pkt       0 B  drop:policy reset by server vlan 100
 07:29:33.987 unknown                   10.1.0.2 -> 10.1.0.3              icmp  ->    12 pkt    1900 B <- 1.23M pkt  2.00 GiB  accept      open
+07:29:33.987 web                 10.1.0.2:41000 -> 93.184.216.34:443     tcp   ->    12 pkt    1900 B <- 1.23M pkt  2.00 GiB  accept      fin user al\\nice
 ";
     assert_eq!(plain(&events), want);
 }
