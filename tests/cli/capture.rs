@@ -344,6 +344,50 @@ fn what_is_captured_is_what_tcpdump_sees() {
 
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn packets_of_several_cpus_stand_in_order_however_long_the_collector_was_held_up() {
+    if thread::available_parallelism().is_ok_and(|cpus| cpus.get() < 2) {
+        return;
+    }
+    for (transport, drops) in [("perf", false), ("perf", true), ("ring", true)] {
+        let wire = Wire::new();
+        wire.ping(1);
+        if drops {
+            sh(&format!(
+                "ip netns exec {} nft 'table inet t {{ chain i {{ type filter hook input priority 0; \
+                 ip protocol icmp drop; }}; }}'",
+                wire.near
+            ));
+        }
+        let file = TempFile::absent("pcapng");
+        let mut arguments = vec!["-w", file.path(), "--iface", &wire.interface, "--transport", transport];
+        arguments.extend(drops.then_some("--drops"));
+        let running = start(&wire, &arguments);
+        running.stop();
+        // Each on a CPU of its own, which sees its packets at both ends of the wire. What one CPU's buffer has of all this
+        // time is read before what the other's has.
+        let pings = ["0", "1"].map(|cpu| {
+            let ping = ["taskset", "-c", cpu, "ping", "-q", "-c", "4", "-i", "0.2", "-W", "0.1", "10.88.0.1"];
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", &wire.far]).args(ping).stdout(Stdio::null());
+            command.spawn().expect("ping starts")
+        });
+        for mut ping in pings {
+            // It fails where nothing is answered.
+            ping.wait().expect("it was started here");
+        }
+        running.signal("CONT");
+        running.signal("INT");
+        let (code, errors) = running.end_without_output();
+        assert_eq!(code, Some(0), "{errors}");
+        let capture = Capture::of_file(&file);
+        assert!(capture.packets.len() >= 16, "both of each: {}", capture.packets.len());
+        assert!(capture.times.is_sorted(), "{transport}, drops {drops}: {:?}; {errors}", capture.times);
+        assert!(errors.contains("lost: nothing") && !errors.contains("behind a later one"), "{errors}");
+    }
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn a_count_ends_it_and_a_snap_length_cuts() {
     let wire = Wire::new();
     wire.ping(1);

@@ -1,8 +1,9 @@
 //! The only module that knows all stages: load, attach, drain, aggregate, report, until told to stop.
 //!
-//! Everything runs on one task. It waits for: the end, the drain's tick, the counters' tick, events, single packets, wishes
-//! for such packets, questions, and changes of interfaces and of CPUs; it never sleeps and never polls.
+//! Everything runs on one task. It waits for: the end, the drain's tick, the counters' tick, events, single packets, a capture's
+//! tick, wishes for such packets, questions, and changes of interfaces and of CPUs; it never sleeps and never polls.
 
+mod complete;
 mod cpus;
 mod described;
 mod device_drops;
@@ -86,6 +87,12 @@ const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Between two looks for what no message tells of units that are found.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often both clocks are read at most until that was done within [`CLOSE_NS`].
+const READINGS: u32 = 8;
+
+/// Two readings of clocks that are no further apart are of one moment.
+const CLOSE_NS: u64 = 200_000;
 
 /// Whether what was asked for can be had on this host, as far as that is seen without a privilege: for who would rather
 /// know before something else is begun.
@@ -344,6 +351,7 @@ impl<'a> Daemon<'a> {
         let mut look = ticks(LOOK_INTERVAL);
         let mut news = Vec::new();
         let mut packets = Vec::new();
+        let mut packets_due = ticks(complete::LOOK_INTERVAL);
         loop {
             tokio::select! {
                 () = &mut shutdown => return Ok(()),
@@ -397,7 +405,12 @@ impl<'a> Daemon<'a> {
                     for packet in packets.drain(..) {
                         self.tell_packet(packet);
                     }
+                    if self.tracing.incomplete.is_pressed() {
+                        self.look_at_packets()?;
+                        packets_due.reset();
+                    }
                 }
+                _ = packets_due.tick(), if self.options.capture.is_some() => self.look_at_packets()?,
                 wish = wishes.next() => {
                     let done = self.trace(&wish.wish);
                     wish.answer(done);
@@ -456,6 +469,7 @@ impl<'a> Daemon<'a> {
         // Twice: a program that was running read the epoch before or after the first swap. And whatever fails, what was
         // drained is told.
         let drained = self.drain().and_then(|()| self.drain());
+        let drained = drained.and_then(|()| self.complete_packets(u64::MAX));
         let Self { flows, scribe, units, moment, collector, options, watched, .. } = self;
         let teller = Teller { scribe, units, moment, collector: *collector, options, watched };
         flows.cut_off(|id, known| teller.host_end(id, known), |id, flow| teller.tell(id, flow));
@@ -517,10 +531,19 @@ fn tell<T>(result: Result<T, DaemonError>) -> Option<T> {
 }
 
 fn moment(programs: &Programs, hz: u32, before: Option<&Moment>) -> Result<Moment, KernelError> {
-    let anchor = programs.anchor()?;
-    let wall_ns = i64::try_from(clock::wall().as_unix_nanos()).unwrap_or(i64::MAX);
-    let moment = Moment { jiffies: anchor.jiffies, boot_ns: anchor.boot_ns, wall_ns, hz };
-    Ok(before.map_or(moment, |before| moment.in_step_with(before)))
+    let mut tries = READINGS;
+    loop {
+        let anchor = programs.anchor()?;
+        let wall_ns = i64::try_from(clock::wall().as_unix_nanos()).unwrap_or(i64::MAX);
+        let apart_ns = clock::boot().saturating_sub(anchor.boot_ns);
+        tries -= 1;
+        // Somebody else ran in between.
+        if apart_ns > CLOSE_NS && tries > 0 {
+            continue;
+        }
+        let moment = Moment { jiffies: anchor.jiffies, boot_ns: anchor.boot_ns, wall_ns, hz };
+        return Ok(before.map_or(moment, |before| moment.in_step_with(before, apart_ns)));
+    }
 }
 
 fn nanos(duration: Duration) -> u64 {

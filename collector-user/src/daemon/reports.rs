@@ -12,7 +12,7 @@ use crate::{
         flows::Flow,
         record::Scribe,
     },
-    clock::Moment,
+    clock::{self, Moment},
     collector::EventCollector,
     drain::decode::FlowId,
     event::Ledger,
@@ -23,9 +23,11 @@ impl Daemon<'_> {
     /// Renews the lease, swaps the epoch, adds what the retired one counted, and reports what has fallen due.
     pub(super) fn drain(&mut self) -> Result<(), DaemonError> {
         self.renew()?;
+        let now = clock::boot();
         self.drain_packets();
         self.end_traces()?;
         let retired = self.controller.swap(&self.flow_maps)?;
+        self.complete_packets(now)?;
         // Whatever the retired epoch counted has its unit by now.
         self.refill_units()?;
         let drained = self.moment.boot_ns;

@@ -5,7 +5,7 @@ use std::{future::pending, io, time::Duration};
 use collector_ebpf::abi::{counter, packet::event, trace};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Daemon, DaemonError};
+use super::{Daemon, DaemonError, complete::Incomplete};
 use crate::{
     aggregate::packets::{captured, report},
     drain::{
@@ -111,6 +111,8 @@ pub(super) fn channel() -> (Tracer, Wishes) {
 /// What is traced, and the buffers once anything is.
 pub(super) struct Tracing {
     packets: Packets,
+    /// Of those that a capture has.
+    pub(super) incomplete: Incomplete,
     traces: Traces,
     tally: Tally,
     /// Somebody has asked for packets.
@@ -136,6 +138,7 @@ impl Tracing {
     pub(super) fn new(source: Source) -> Result<Self, KernelError> {
         Ok(Self {
             packets: Packets::new(source)?,
+            incomplete: Incomplete::default(),
             traces: Traces::default(),
             tally: Tally::default(),
             is_wanted: false,
@@ -288,6 +291,7 @@ impl Daemon<'_> {
                 captured.ethertype = report.ethertype.clone();
             }
             capture.capture(&captured);
+            self.tracing.incomplete.add(&captured);
         }
         self.collector.collect_packet_event(&report);
     }

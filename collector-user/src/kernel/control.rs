@@ -69,11 +69,20 @@ impl Controller {
         let retired = self.swaps as usize & 1;
         self.swaps = self.swaps.wrapping_add(1);
         self.publish();
+        self.barrier(flows)?;
+        Ok(retired)
+    }
+
+    /// Returns after every program that was running: what those were to write is written. Takes some ten milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn barrier(&mut self, flows: &FlowMaps) -> Result<(), KernelError> {
         let [table, _] = &flows.tables_4;
         // Writing to a map of maps returns after every program that was running (maybe_wait_bpf_programs in
         // kernel/bpf/syscall.c); what is written is what stands there already.
-        self.maps.tables_4.set(0, table, 0).map_err(failed("TABLES4", "used as a barrier"))?;
-        Ok(retired)
+        self.maps.tables_4.set(0, table, 0).map_err(failed("TABLES4", "used as a barrier"))
     }
 
     /// Makes the programs attribute every flow anew, each at its next miss: after the maps of this controller changed.
