@@ -73,7 +73,6 @@ impl Daemon<'_> {
 
     /// Says that all packets are handed over that were seen until `barred`, on the boot clock: a barrier has been since.
     pub(super) fn complete_packets(&mut self, barred: u64) -> Result<(), DaemonError> {
-        let Some(capture) = &self.options.capture else { return Ok(()) };
         if !self.tracing.incomplete.is_any() {
             return Ok(());
         }
@@ -84,7 +83,9 @@ impl Daemon<'_> {
         }
         self.drain_packets();
         let until = barred.saturating_sub(BEHIND_NS);
-        capture.complete(until);
+        if let Some(capture) = &self.options.capture {
+            capture.complete(until);
+        }
         self.tracing.incomplete.complete(until);
         Ok(())
     }

@@ -17,6 +17,7 @@ mod missing;
 mod news;
 mod numbers;
 mod options;
+pub mod reload;
 mod reports;
 mod reserved;
 mod restore;
@@ -30,7 +31,9 @@ mod xdp;
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    io, thread,
+    io,
+    sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -74,6 +77,7 @@ use drops::Dropping;
 use inquiry::Inquiries;
 use interfaces::Watched;
 pub use options::{DaemonError, Options, Started};
+use reload::Reloads;
 use reports::Teller;
 use trace::{Tracing, Wishes};
 use workloads::{Cgroups, Whose, Workloads};
@@ -145,6 +149,7 @@ pub async fn run(
     let (units, cgroups) = prepare(options, &netlink).await?;
     let (tracer, wishes) = trace::channel();
     let (inquirer, inquiries) = inquiry::channel();
+    let (reloader, reloads) = reload::channel();
     let mut shutdown = std::pin::pin!(shutdown);
     let settings = Settings {
         xdp: options.xdp != kernel_xdp::Choice::Off,
@@ -157,7 +162,7 @@ pub async fn run(
         () = &mut shutdown => return Ok(Status::default()),
         loaded = load(settings) => loaded?,
     };
-    let mut daemon = Daemon::new(options, collector, netlink, units, loaded)?;
+    let mut daemon = Daemon::new(options, collector, netlink, units, loaded, reloads.tally())?;
     let start = tokio::select! {
         start = daemon.start(cgroups) => start,
         // Attaching to many interfaces takes its time; what is attached already has counted.
@@ -172,14 +177,20 @@ pub async fn run(
             return Err(error);
         }
     };
-    started(&Started { interfaces: daemon.interface_status(&BTreeMap::new()), missing, tracer, inquirer });
-    let result = daemon.serve(&mut shutdown, changes, wishes, inquiries).await;
+    started(&Started {
+        interfaces: daemon.interface_status(&BTreeMap::new()),
+        missing,
+        tracer,
+        inquirer,
+        reloader,
+    });
+    let result = daemon.serve(&mut shutdown, changes, wishes, inquiries, reloads).await;
     let finished = daemon.finish().await;
     result.and(finished)
 }
 
 struct Daemon<'a> {
-    options: &'a Options,
+    options: Options,
     collector: &'a dyn EventCollector,
     netlink: Netlink,
     programs: Programs,
@@ -215,6 +226,8 @@ struct Daemon<'a> {
     gaps: u64,
     /// Times that somebody took the programs off an interface.
     taken_off: u64,
+    /// Configurations that were taken over, or not.
+    reloads: Arc<reload::Tally>,
     /// What was loaded for drops, until it is started.
     drops: Option<Result<Drops, KernelError>>,
     dropping: Option<Dropping>,
@@ -223,11 +236,12 @@ struct Daemon<'a> {
 
 impl<'a> Daemon<'a> {
     fn new(
-        options: &'a Options,
+        options: &Options,
         collector: &'a dyn EventCollector,
         netlink: Netlink,
         units: Registry,
         loaded: Loaded,
+        reloads: Arc<reload::Tally>,
     ) -> Result<Self, DaemonError> {
         let hz = requirements::ticks_per_second()?;
         let Loaded {
@@ -263,7 +277,8 @@ impl<'a> Daemon<'a> {
         let lives = Lives { report: nanos(options.flow_interval), ..Lives::default() };
         let moment = moment(&programs, hz, None)?;
         Ok(Self {
-            options,
+            options: options.clone(),
+            reloads,
             collector,
             netlink,
             programs,
@@ -311,8 +326,8 @@ impl<'a> Daemon<'a> {
         missing.extend(cgroups.missing);
         missing.extend(self.begin_workloads(cgroups.tree)?);
         // Before the first packet.
-        for wish in &self.options.traces {
-            self.trace(wish)?;
+        for wish in &self.options.traces.clone() {
+            self.trace_configured(wish)?;
         }
         missing.extend(self.reconcile(true).await?);
         missing.extend(self.xdp_unloaded());
@@ -337,6 +352,7 @@ impl<'a> Daemon<'a> {
         changes: impl futures_util::Stream<Item = Change> + Unpin,
         mut wishes: Wishes,
         mut inquiries: Inquiries,
+        mut reloads: Reloads,
     ) -> Result<(), DaemonError> {
         // One answer to a burst of messages: each answer lists everything.
         let mut changes = changes.ready_chunks(1024);
@@ -419,6 +435,13 @@ impl<'a> Daemon<'a> {
                     self.drain()?;
                     drain.reset();
                     self.answer(asked)?;
+                }
+                asked = reloads.next() => {
+                    self.reload(asked).await?;
+                    drain = ticks(self.options.drain_interval);
+                    if report.period() != self.options.counter_interval {
+                        report = ticks(self.options.counter_interval);
+                    }
                 }
                 change = self.cpus.next() => self.follow_cpus(change),
                 result = self.faults.pass_on() => result?,

@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use super::{inquiry::Inquirer, trace::Tracer};
+use super::{inquiry::Inquirer, reload::Reloader, trace::Tracer};
 use crate::{
     collector::capture::PacketCapture,
     config::{Discover, IfaceGlob, UnitGlob},
@@ -147,4 +147,6 @@ pub struct Started {
     pub tracer: Tracer,
     /// Answers what is asked of it as long as it runs.
     pub inquirer: Inquirer,
+    /// Gives it another configuration as long as it runs.
+    pub reloader: Reloader,
 }

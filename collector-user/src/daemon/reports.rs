@@ -134,6 +134,7 @@ impl Daemon<'_> {
         let xdp = self.ledgers.xdp();
         let malformed = Unparsed::ALL.iter().zip(xdp.malformed).filter(|(_, count)| *count != 0);
         let unparsed = Unparsed::ALL.iter().zip(kernel.unparsed).filter(|(_, count)| *count != 0);
+        let (reloads, reloads_refused) = self.reloads.numbers();
         let mut ledger = Ledger {
             seen: kernel.seen,
             flows: self.flows.tally().skbs,
@@ -161,6 +162,8 @@ impl Daemon<'_> {
             xdp_headless: xdp.headless,
             gaps: self.gaps,
             taken_off: self.taken_off,
+            reloads,
+            reloads_refused,
             drained: read,
             lost: kernel.reported.saturating_sub(read),
             undecodable: undecodable + traced.undecodable,

@@ -174,9 +174,16 @@ impl Controller {
     ///
     /// [`KernelError::Map`].
     pub fn add_range(&mut self, network: IpAddr, prefix: u8, pu: u16) -> Result<(), KernelError> {
-        let bits = if network.is_ipv4() { 96 + u32::from(prefix) } else { u32::from(prefix) };
-        let key = Key::new(bits, mapped(network));
-        self.maps.cidrs.insert(&key, u32::from(pu), 0).map_err(failed("CIDRS", "written"))
+        self.maps.cidrs.insert(&range(network, prefix), u32::from(pu), 0).map_err(failed("CIDRS", "written"))
+    }
+
+    /// Addresses below `network/prefix` are nobody's by declaration any more.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn remove_range(&mut self, network: IpAddr, prefix: u8) -> Result<(), KernelError> {
+        absent_is_fine(self.maps.cidrs.remove(&range(network, prefix))).map_err(failed("CIDRS", "written"))
     }
 
     /// Has packets of an entry reported, or changes what is; it does nothing before there is a [`capture`](Self::capture).
@@ -218,6 +225,12 @@ impl Controller {
 
 fn key(tunnel: Tunnel) -> u32 {
     pu::tunnel(tunnel.protocol, tunnel.port.to_be())
+}
+
+/// A range as the programs compare it.
+fn range(network: IpAddr, prefix: u8) -> Key<[u8; 16]> {
+    let bits = if network.is_ipv4() { 96 + u32::from(prefix) } else { u32::from(prefix) };
+    Key::new(bits, mapped(network))
 }
 
 /// An address as the programs compare it: IPv4 as `::ffff:a.b.c.d`.
