@@ -43,11 +43,14 @@ impl Moment {
     }
 
     /// The same moment, with the wall clock as `before` had it unless it was stepped since: reading two clocks takes
-    /// some time, and a flow's first packet must have one time in all its records.
+    /// some time, and a flow's first packet must have one time in all its records. The wall clock was read at most `apart_ns`
+    /// after the other: so much later it may be without a step.
     #[must_use]
-    pub fn in_step_with(self, before: &Self) -> Self {
+    pub fn in_step_with(self, before: &Self, apart_ns: u64) -> Self {
         let expected = before.wall_ns + (self.boot_ns as i64 - before.boot_ns as i64);
-        let is_step = (self.wall_ns - expected).abs() > LEAST_STEP_NS;
+        let later = self.wall_ns - expected;
+        let apart = i64::try_from(apart_ns).unwrap_or(i64::MAX);
+        let is_step = later < -LEAST_STEP_NS || later > LEAST_STEP_NS.saturating_add(apart);
         Self { wall_ns: if is_step { self.wall_ns } else { expected }, ..self }
     }
 
@@ -76,11 +79,23 @@ mod tests {
     fn only_a_step_of_the_wall_clock_is_followed() {
         let later = Moment { boot_ns: MOMENT.boot_ns + 10, ..MOMENT };
         assert_eq!(
-            Moment { wall_ns: MOMENT.wall_ns + 999_000, ..later }.in_step_with(&MOMENT).wall_ns,
+            Moment { wall_ns: MOMENT.wall_ns + 999_000, ..later }.in_step_with(&MOMENT, 0).wall_ns,
             MOMENT.wall_ns + 10
         );
         let stepped = MOMENT.wall_ns + 5_000_000_000;
-        assert_eq!(Moment { wall_ns: stepped, ..later }.in_step_with(&MOMENT).wall_ns, stepped);
+        assert_eq!(Moment { wall_ns: stepped, ..later }.in_step_with(&MOMENT, 1_000_000).wall_ns, stepped);
+        let set_back = MOMENT.wall_ns - 5_000_000;
+        assert_eq!(
+            Moment { wall_ns: set_back, ..later }.in_step_with(&MOMENT, 1_000_000_000).wall_ns,
+            set_back
+        );
+    }
+
+    #[test]
+    fn a_task_that_is_held_up_between_two_clocks_sees_no_step() {
+        let later = Moment { boot_ns: MOMENT.boot_ns + 10, wall_ns: MOMENT.wall_ns + 30_000_000, ..MOMENT };
+        assert_eq!(later.in_step_with(&MOMENT, 30_000_000).wall_ns, MOMENT.wall_ns + 10);
+        assert_eq!(later.in_step_with(&MOMENT, 1_000_000).wall_ns, later.wall_ns);
     }
 
     #[test]

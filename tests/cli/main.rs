@@ -18,6 +18,8 @@ mod refused;
 /// What the running kernel is too old for.
 #[path = "../support/release.rs"]
 pub mod release;
+/// Another configuration for a collector that runs.
+mod reload;
 /// Runs in a namespace of its own: output, signals, closed pipes.
 mod run;
 /// The JSON Schema of the output.

@@ -9,6 +9,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
+use rustix::process::{Pid, WaitOptions, waitpid};
 use serde_json::Value;
 
 use crate::release;
@@ -160,6 +161,14 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn signal(&self, name: &str) {
         sh(&format!("kill -{name} {}", self.child.id()));
+    }
+
+    /// Stops it, and returns once it stands still; to go on with the signal `CONT`.
+    pub(crate) fn stop(&self) {
+        self.signal("STOP");
+        let pid = Pid::from_child(&self.child);
+        let stopped = waitpid(Some(pid), WaitOptions::UNTRACED).expect("it is a child");
+        assert!(stopped.is_some_and(|(_, status)| status.stopped()), "{stopped:?}");
     }
 
     /// Waits until it says a line with these words.

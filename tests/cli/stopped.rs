@@ -11,7 +11,7 @@ use std::{
 
 use rustix::{
     pipe::fcntl_getpipe_size,
-    process::{Pid, Signal, WaitOptions, kill_process, waitpid},
+    process::{Pid, Signal, kill_process},
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
@@ -60,10 +60,7 @@ fn a_reader_that_is_stopped_and_goes_on_has_lost_what_the_ledger_names_and_nothi
     let wire = Wire::new();
     wire.ping(1);
     let running = wire.start(&["--output", "json", "--flow-interval", "1h"]);
-    running.signal("STOP");
-    let pid = Pid::from_child(&running.child);
-    let stopped = waitpid(Some(pid), WaitOptions::UNTRACED).expect("it is a child").map(|(_, status)| status);
-    assert!(stopped.is_some_and(rustix::process::WaitStatus::stopped), "{stopped:?}");
+    running.stop();
     send_all(&wire);
     running.signal("CONT");
     running.signal("INT");

@@ -346,10 +346,11 @@ fn other_policies_hold_for_what_lives_once_they_are_loaded() -> Result<()> {
     // No drain falls due by itself.
     let drain_interval = collector_tests::collector::NEVER;
     let options = Options { drain_interval, ..enforcing(strict("host")?) };
-    let collector = Running::start_beside(&wire.a.place, options, Some(&wire.a.dev))?;
+    let collector = Running::start_beside(&wire.a.place, options.clone(), Some(&wire.a.dev))?;
     let load = |policies, enforce| {
         let enforcement = if enforce { Enforcement::Anyway } else { Enforcement::Off };
-        runtime.block_on(collector.started.policy_loader.load(policies, enforcement))
+        let wanted = Options { policies, enforcement, ..options.clone() };
+        runtime.block_on(collector.started.reloader.reload(wanted.into()))
     };
     let senders = [4, 6].map(|version| sender(&wire.b, version, 40_000));
     let [four, six] = senders;

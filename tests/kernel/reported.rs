@@ -2,7 +2,10 @@
 
 use std::{
     num::NonZeroU32,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -30,19 +33,33 @@ fn wish(unit: &str, directions: Directions) -> Wish {
     Wish { whose: Whose::Unit(unit.into()), directions, duration: None, every: NonZeroU32::MIN }
 }
 
-/// Keeps all packets.
+/// Keeps all packets, and looks whether each comes before all of its time are said to be there.
 #[derive(Debug, Default)]
-struct Kept(Mutex<Vec<Captured>>);
+struct Kept {
+    packets: Mutex<Vec<Captured>>,
+    complete: AtomicU64,
+    late: AtomicU64,
+}
 
 impl PacketCapture for Kept {
     fn capture(&self, packet: &Captured) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(packet.clone());
+        self.late.fetch_add(u64::from(packet.boot_ns <= self.complete.load(Relaxed)), Relaxed);
+        self.packets.lock().unwrap_or_else(PoisonError::into_inner).push(packet.clone());
+    }
+
+    fn complete(&self, boot_ns: u64) {
+        self.complete.fetch_max(boot_ns, Relaxed);
     }
 }
 
 impl Kept {
+    /// Once the collector has ended.
     fn all(&self) -> Vec<Captured> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let packets = self.packets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        assert_eq!(self.late.load(Relaxed), 0, "packets that came too late");
+        let newest = packets.iter().map(|packet| packet.boot_ns).max();
+        assert!(newest <= Some(self.complete.load(Relaxed)), "all packets are there at the end");
+        packets
     }
 }
 

@@ -11,7 +11,7 @@ use anyhow::{Context as _, anyhow, bail};
 use collector_user::{
     collector::memory::Recorder,
     config::Discover,
-    daemon::{self, Options, Started, inquiry::Inquirer, policy_loader::PolicyLoader, trace::Tracer},
+    daemon::{self, Options, Started, inquiry::Inquirer, reload::Reloader, trace::Tracer},
     event::{Event, Status},
     pu::registry::Declared,
 };
@@ -110,7 +110,7 @@ impl Running {
                 missing: Vec::new(),
                 tracer: Tracer::default(),
                 inquirer: Inquirer::default(),
-                policy_loader: PolicyLoader::default(),
+                reloader: Reloader::default(),
             },
             recorder,
             said,

@@ -320,6 +320,14 @@ impl Flows {
         }
     }
 
+    /// From `now` on, on the boot clock, so many nanoseconds pass between two records of a flow that lives.
+    pub fn report_every(&mut self, nanoseconds: u64, now: u64) {
+        self.lives.report = nanoseconds;
+        for flow in self.known.values_mut() {
+            flow.due = flow.due.min(now.saturating_add(nanoseconds));
+        }
+    }
+
     /// What was done so far.
     pub fn tally(&self) -> Tally {
         self.tally

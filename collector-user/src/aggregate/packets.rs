@@ -95,6 +95,7 @@ pub fn captured(
     bytes.truncate(snaplen);
     Some(Captured {
         time: moment.wall_of_boot(record.boot_ns),
+        boot_ns: record.boot_ns,
         ifindex: record.ifindex,
         interface,
         event: what_happened(record),

@@ -50,6 +50,11 @@ impl Scribe {
         Self { external, ..Self::default() }
     }
 
+    /// Has other networks have names from here on.
+    pub fn name_networks(&mut self, external: Networks) {
+        self.external = external;
+    }
+
     /// The record of what was counted for a flow since its last one.
     ///
     /// `verdicts` say what its verdict's number means; `host_end` is the unit whose socket on this host is one end of the flow,

@@ -19,9 +19,10 @@ use rustix::{
 
 use super::{
     args::CaptureArgs,
-    ending::Ending,
+    ending::{Ending, Hangup},
     outputs::Place,
-    run::{options, raise_descriptor_limit, until_ended},
+    reload,
+    run::{Wanted, options, raise_descriptor_limit, until_ended},
     say::Voice,
     stdout,
 };
@@ -139,7 +140,7 @@ fn keep(args: &CaptureArgs, config: &Config, voice: &Voice) -> Result<(), Captur
     raise_descriptor_limit();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CaptureError::Runtime)?;
-    let ending = Ending::on_signals().map_err(CaptureError::Runtime)?;
+    let ending = Ending::on_signals(Hangup::Ends).map_err(CaptureError::Runtime)?;
     runtime.block_on(async {
         let mut options = asked(args, config);
         // A file that is there stays as it is where nothing can be captured.
@@ -153,10 +154,9 @@ fn keep(args: &CaptureArgs, config: &Config, voice: &Voice) -> Result<(), Captur
         let unwanted = async {
             capture.ended().await;
         };
+        let wanted = Wanted { options: &options, duration: config.duration, socket: &Socket::None };
         // Nobody wants the events.
-        let served =
-            until_ended(&options, config.duration, &Socket::None, voice, &Fanout::new(), unwanted, &ending)
-                .await;
+        let served = until_ended(wanted, voice, &Fanout::new(), unwanted, reload::channel().0, &ending).await;
         // A daemon that failed has not been told to stop; from here on a signal means haste all the same.
         ending.begin();
         let losses = served.as_ref().map(|status| losses(&status.ledger)).unwrap_or_default();

@@ -4,7 +4,7 @@
 //! thread of its own hears them: the first begins the end, one more cuts it short.
 
 use std::{
-    future::Future,
+    future::{Future, pending},
     io,
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -34,6 +34,15 @@ enum Stage {
     Hurried,
 }
 
+/// What SIGHUP means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hangup {
+    /// The terminal has gone: the end.
+    Ends,
+    /// The configuration is to be read anew, which is somebody else's matter.
+    Reloads,
+}
+
 /// The end of a run; clones are the same.
 #[derive(Clone)]
 pub(super) struct Ending {
@@ -43,16 +52,16 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    /// Hears SIGINT, SIGTERM and SIGHUP from now on, on a thread of its own that lives as long as the process.
+    /// Hears SIGINT and SIGTERM from now on, and SIGHUP where that means the end, on a thread of its own that lives as long as the process.
     ///
     /// # Errors
     ///
     /// What the system says.
-    pub(super) fn on_signals() -> io::Result<Self> {
+    pub(super) fn on_signals(hangup: Hangup) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let signals = {
             let _context = runtime.enter();
-            Signals::new()?
+            Signals::new(hangup)?
         };
         let ending = Self::new();
         let heard = ending.clone();
@@ -137,25 +146,35 @@ trait Stop {
 }
 
 /// The signals that end a run.
-struct Signals([Signal; 3]);
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Option<Signal>,
+}
 
 impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self([
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::hangup())?,
-        ]))
+    fn new(hangup: Hangup) -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: (hangup == Hangup::Ends).then(|| signal(SignalKind::hangup())).transpose()?,
+        })
     }
 }
 
 impl Stop for Signals {
     async fn next(&mut self) {
-        let Self([interrupt, terminate, hangup]) = self;
+        let Self { interrupt, terminate, hangup } = self;
+        let hung_up = async {
+            match hangup {
+                Some(hangup) => hangup.recv().await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
+            _ = hung_up => {}
         }
     }
 }

@@ -7,6 +7,7 @@ mod door;
 mod ending;
 mod outputs;
 mod pu;
+mod reload;
 mod run;
 mod say;
 mod schema;

@@ -11,8 +11,9 @@ use tokio::{
 use super::{
     args::RunArgs,
     door::{self, Door},
-    ending::Ending,
+    ending::{Ending, Hangup},
     outputs::{OutputError, Outputs},
+    reload::{self, Reloading},
     say::Voice,
 };
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
         stash::{self, Limits, Stash},
     },
     config::{Attach, Config, ConfigError, Drops, Interval, OutputConfig, Socket, Tunnels, Xdp},
-    daemon::{self, DaemonError, Options, Started},
+    daemon::{self, DaemonError, Options, Started, reload::Reloader},
     event::Status,
     kernel::{
         attach::{Choice, Mechanism},
@@ -82,8 +83,8 @@ impl RunError {
 
 /// Runs the collector as the arguments and the configuration file say.
 pub(super) fn run(args: &RunArgs) -> ExitCode {
-    let config = match configuration(args) {
-        Ok(config) => config,
+    let (config, text) = match configuration(args) {
+        Ok(read) => read,
         Err(error) => return fail(&Voice::new(args.log_format.unwrap_or_default()), &error),
     };
     let (voice, rest) = match Voice::of_run(config.log_format) {
@@ -91,7 +92,8 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         Err(error) => return fail(&Voice::new(config.log_format), &RunError::Runtime(error)),
     };
     voice.start_log();
-    let code = collect(&config, &voice).map_or_else(|failure| fail(&voice, &failure), |()| ExitCode::SUCCESS);
+    let code = collect(args, &config, text, &voice)
+        .map_or_else(|failure| fail(&voice, &failure), |()| ExitCode::SUCCESS);
     rest.finish();
     code
 }
@@ -101,8 +103,15 @@ fn fail(voice: &Voice, failure: &RunError) -> ExitCode {
     failure.exit_code()
 }
 
-fn configuration(args: &RunArgs) -> Result<Config, RunError> {
-    let mut config = args.config.as_deref().map(Config::load).transpose()?.unwrap_or_default();
+/// What holds, and the file's text.
+fn configuration(args: &RunArgs) -> Result<(Config, String), RunError> {
+    let Some(path) = &args.config else { return Ok((over(Config::default(), args)?, String::new())) };
+    let text = Config::read(path)?;
+    Ok((over(Config::parse(&text, path)?, args)?, text))
+}
+
+/// What the file says, and the command line over it.
+pub(super) fn over(mut config: Config, args: &RunArgs) -> Result<Config, RunError> {
     args.apply(&mut config);
     // The octets of a drop are reported, too.
     let unused = [
@@ -115,15 +124,19 @@ fn configuration(args: &RunArgs) -> Result<Config, RunError> {
     }
 }
 
-fn collect(config: &Config, voice: &Voice) -> Result<(), RunError> {
+fn collect(args: &RunArgs, config: &Config, text: String, voice: &Voice) -> Result<(), RunError> {
     raise_descriptor_limit();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
-    let ending = Ending::on_signals().map_err(RunError::Runtime)?;
+    let hangup = if args.config.is_some() { Hangup::Reloads } else { Hangup::Ends };
+    let ending = Ending::on_signals(hangup).map_err(RunError::Runtime)?;
     let outputs = Outputs::open(config)?;
     ending.watch_over(outputs.queues());
     runtime.block_on(async {
-        let result = aggregate(config, voice, &outputs, &ending).await;
+        let file = args.config.as_deref();
+        let reloading = file.map(|path| Reloading::new(args, path, voice, config.clone(), text)).transpose();
+        let reloading = reloading.map_err(RunError::Runtime)?;
+        let result = aggregate(config, voice, &outputs, reloading, &ending).await;
         let give_up = || ending.give_up();
         // A daemon that failed has not been told to stop; from here on a signal means haste all the same.
         ending.begin();
@@ -151,10 +164,11 @@ async fn aggregate(
     config: &Config,
     voice: &Voice,
     outputs: &Outputs,
+    reloading: Option<Reloading<'_>>,
     ending: &Ending,
 ) -> Result<Status, DaemonError> {
     let Some(aggregate) = config.aggregate else {
-        return serve(config, voice, outputs.collector(), outputs, ending).await;
+        return serve(config, voice, outputs.collector(), outputs, reloading, ending).await;
     };
     let stash = Stash::new(outputs.collector(), aggregate, stash_limits(&config.outputs));
     let flushing = async {
@@ -167,7 +181,7 @@ async fn aggregate(
         }
     };
     let served = tokio::select! {
-        served = serve(config, voice, &stash, outputs, ending) => served,
+        served = serve(config, voice, &stash, outputs, reloading, ending) => served,
         never = flushing => never,
     };
     stash.close();
@@ -190,24 +204,41 @@ async fn serve(
     voice: &Voice,
     collector: &impl EventCollector,
     outputs: &Outputs,
+    reloading: Option<Reloading<'_>>,
     ending: &Ending,
 ) -> Result<Status, DaemonError> {
     let options = options(config);
     let unwanted = outputs.all_ended();
-    until_ended(&options, config.duration, &config.socket, voice, collector, unwanted, ending).await
+    let (tell, begun) = reload::channel();
+    let wanted = Wanted { options: &options, duration: config.duration, socket: &config.socket };
+    let running = until_ended(wanted, voice, collector, unwanted, tell, ending);
+    match reloading {
+        None => running.await,
+        Some(reloading) => tokio::select! {
+            ended = running => ended,
+            never = reloading.attend(begun) => match never {},
+        },
+    }
+}
+
+/// A daemon that is wanted, for how long, and where it can be asked.
+pub(super) struct Wanted<'a> {
+    pub(super) options: &'a Options,
+    pub(super) duration: Option<Interval>,
+    pub(super) socket: &'a Socket,
 }
 
 /// The daemon, until a signal, the end of its time, or until there is nobody left who wants anything. Once it counts, it
 /// can be asked at its socket.
 pub(super) async fn until_ended(
-    options: &Options,
-    duration: Option<Interval>,
-    socket: &Socket,
+    wanted: Wanted<'_>,
     voice: &Voice,
     collector: &impl EventCollector,
     unwanted: impl Future<Output = ()>,
+    reloadable: oneshot::Sender<Reloader>,
     ending: &Ending,
 ) -> Result<Status, DaemonError> {
+    let Wanted { options, duration, socket } = wanted;
     let (tell, begun) = oneshot::channel();
     let shutdown = async {
         // Its time is that in which it counts.
@@ -233,10 +264,10 @@ pub(super) async fn until_ended(
             Err(error) => started.missing.push(door::missing(&error)),
         }
         voice.started(&started);
-        // Who was to hear of it may have ended by a signal.
-        let _ = tell.send(());
+        // Who was to hear of it may have ended by a signal, or not be interested.
+        let _ = (tell.send(()), reloadable.send(started.reloader));
     };
-    let status = daemon::run(options, collector, shutdown, started).await;
+    let status = Box::pin(daemon::run(options, collector, shutdown, started)).await;
     // Before the outputs take their time: there is nobody any more who could answer.
     drop(opened);
     status

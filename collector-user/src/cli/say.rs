@@ -95,6 +95,16 @@ impl Voice {
         }
     }
 
+    /// What became of a configuration that was read anew, and is no other or was taken over.
+    pub(super) fn reloaded(&self, path: &Path, changes: &[String]) {
+        let path = path.display();
+        let what = match changes {
+            [] => "says what it said before".to_owned(),
+            _ => format!("was taken over: {}", changes.join("; ")),
+        };
+        self.line("INFO", &format!("{path}: the configuration {what}"));
+    }
+
     /// What became of the events of an output that failed: where it is the only one, there is no last line to say it.
     pub(super) fn losses(&self, name: &str, counts: &SinkCounts) {
         let SinkCounts { delivered, queue_full, failed } = counts;

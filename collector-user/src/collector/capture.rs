@@ -8,8 +8,8 @@ use crate::event::{Captured, LinkType, Text};
 /// [`EventCollector`](super::EventCollector).
 ///
 /// The daemon's task calls, one call at a time and in the order in which the packets are read: those of one CPU are in the
-/// order in which they were seen. As a collector, it must not block, and it counts what it loses. After the last packet it
-/// is dropped with the daemon's options.
+/// order in which they were seen, those of several are not, until they are [complete](Self::complete). As a collector, it must
+/// not block, and it counts what it loses. After the last packet it is dropped with the daemon's options.
 pub trait PacketCapture: fmt::Debug + Send + Sync {
     /// An interface is watched from now on: packets of it may come. Packets may come of others, too: where it was dropped, a
     /// packet need not have been seen at an interface.
@@ -19,4 +19,11 @@ pub trait PacketCapture: fmt::Debug + Send + Sync {
 
     /// A packet was seen. What is lent is cheap to clone.
     fn capture(&self, packet: &Captured);
+
+    /// Every packet that was seen up to this time, on the boot clock in nanoseconds, has been handed over, whatever CPU saw
+    /// it: those up to then can be put into [their order](Captured::boot_ns). It is told some times in a second as long as there
+    /// are packets of which it was not, and before the end.
+    fn complete(&self, boot_ns: u64) {
+        let _ = boot_ns;
+    }
 }

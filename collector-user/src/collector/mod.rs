@@ -130,7 +130,7 @@ mod tests {
     use super::{EventCollector, hand_over, memory::Recorder};
     use crate::event::{
         ContainerRecord, CounterReport, DnsRequestReport, Event, FlowRecord, PacketReport, PingReport,
-        Status, UserRecord,
+        UserRecord,
     };
 
     /// Calls every method once, in the trait's order.
@@ -167,7 +167,7 @@ mod tests {
         for event in first.events() {
             hand_over(&event, &second);
         }
-        hand_over(&Event::Status(Status::default()), &second);
+        hand_over(&Event::Status(Box::default()), &second);
         assert_eq!(first.events(), second.events());
     }
 }

@@ -49,6 +49,11 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// Whether there is no such file.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// `octets` are no text from where `error` says.
     pub(super) fn not_utf8(path: &Path, octets: &[u8], error: Utf8Error) -> Self {
         let (text, rest) = octets.split_at_checked(error.valid_up_to()).unwrap_or_default();

@@ -4,6 +4,7 @@
 //! wrong; [`Config::to_toml`] is the way back. The parts: [`OutputConfig`] (where events go), [`PuConfig`] (a declared
 //! processing unit), [`TraceConfig`] (whose packets are reported), [`Limits`], [`IfaceGlob`], [`Interval`], [`Socket`]. [`EXAMPLE`] is a file with every key.
 
+mod change;
 mod cidr;
 mod error;
 mod file;
@@ -20,6 +21,7 @@ mod trace;
 
 use std::{fs::File, io::Read as _, path::Path, sync::Arc};
 
+pub use change::Changes;
 pub use cidr::CidrError;
 pub use error::{ConfigError, Fault, Place};
 pub use glob::{GlobError, IfaceGlob};
@@ -297,10 +299,18 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Read`] where the file cannot be read, [`ConfigError::TooLong`] where it does not end within
-    /// [`MOST_OCTETS`](Self::MOST_OCTETS), [`ConfigError::Wrong`] for the first thing in it that is
-    /// wrong, with its place and with what was expected.
+    /// As [`read`](Self::read) and [`parse`](Self::parse).
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(&Self::read(path)?, path)
+    }
+
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Read`] where the file cannot be read, [`ConfigError::TooLong`] where it does not end within
+    /// [`MOST_OCTETS`](Self::MOST_OCTETS), [`ConfigError::Wrong`] where it is no text.
+    pub fn read(path: &Path) -> Result<String, ConfigError> {
         let failed = |source| ConfigError::Read { path: path.to_owned(), source };
         let mut octets = Vec::new();
         // A device, or a pipe that somebody goes on writing to, has no end.
@@ -309,17 +319,15 @@ impl Config {
         if octets.len() as u64 > Self::MOST_OCTETS {
             return Err(ConfigError::TooLong { path: path.to_owned(), most: Self::MOST_OCTETS });
         }
-        match str::from_utf8(&octets) {
-            Ok(text) => Self::parse(text, path),
-            Err(error) => Err(ConfigError::not_utf8(path, &octets, error)),
-        }
+        String::from_utf8(octets)
+            .map_err(|error| ConfigError::not_utf8(path, error.as_bytes(), error.utf8_error()))
     }
 
     /// Reads TOML; `path` is what messages call it.
     ///
     /// # Errors
     ///
-    /// As [`load`](Self::load), but for reading.
+    /// [`ConfigError::Wrong`] for the first thing in it that is wrong, with its place and with what was expected.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         file::read(text).map_err(|wrong| ConfigError::Wrong {
             place: Place::of(path, text, wrong.span.start),

@@ -1,8 +1,9 @@
 //! The only module that knows all stages: load, attach, drain, aggregate, report, until told to stop.
 //!
-//! Everything runs on one task. It waits for: the end, the drain's tick, the counters' tick, events, single packets, wishes
-//! for such packets, questions, and changes of interfaces and of CPUs; it never sleeps and never polls.
+//! Everything runs on one task. It waits for: the end, the drain's tick, the counters' tick, events, single packets, a capture's
+//! tick, wishes for such packets, questions, and changes of interfaces and of CPUs; it never sleeps and never polls.
 
+mod complete;
 mod cpus;
 mod described;
 mod device_drops;
@@ -17,7 +18,7 @@ mod news;
 mod numbers;
 mod options;
 mod policies;
-pub mod policy_loader;
+pub mod reload;
 mod reports;
 mod reserved;
 mod restore;
@@ -32,7 +33,9 @@ mod xdp;
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    io, thread,
+    io,
+    sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -79,7 +82,7 @@ use inquiry::Inquiries;
 use interfaces::Watched;
 pub use options::{DaemonError, Options, Started};
 use policies::Policies;
-use policy_loader::Loads;
+use reload::Reloads;
 use reports::Teller;
 use trace::{Tracing, Wishes};
 use users::Users;
@@ -97,6 +100,12 @@ const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Between two looks for what no message tells of units that are found.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often both clocks are read at most until that was done within [`CLOSE_NS`].
+const READINGS: u32 = 8;
+
+/// Two readings of clocks that are no further apart are of one moment.
+const CLOSE_NS: u64 = 200_000;
 
 /// Whether what was asked for can be had on this host, as far as that is seen without a privilege: for who would rather
 /// know before something else is begun.
@@ -149,7 +158,7 @@ pub async fn run(
     let (units, cgroups) = prepare(options, &netlink).await?;
     let (tracer, wishes) = trace::channel();
     let (inquirer, inquiries) = inquiry::channel();
-    let (policy_loader, loads) = policy_loader::channel();
+    let (reloader, reloads) = reload::channel();
     let mut shutdown = std::pin::pin!(shutdown);
     let settings = Settings {
         xdp: options.xdp != kernel_xdp::Choice::Off,
@@ -169,7 +178,7 @@ pub async fn run(
         loaded = load(settings) => loaded?,
     };
     // What waits here shall be small.
-    let mut daemon = Box::new(Daemon::new(options, collector, netlink, units, loaded)?);
+    let mut daemon = Box::new(Daemon::new(options, collector, netlink, units, loaded, reloads.tally())?);
     let start = tokio::select! {
         start = daemon.start(cgroups) => start,
         // Attaching to many interfaces takes its time; what is attached already has counted.
@@ -185,14 +194,14 @@ pub async fn run(
         }
     };
     let interfaces = daemon.interface_status(&BTreeMap::new());
-    started(&Started { interfaces, missing, tracer, inquirer, policy_loader });
-    let result = daemon.serve(&mut shutdown, changes, wishes, inquiries, loads).await;
+    started(&Started { interfaces, missing, tracer, inquirer, reloader });
+    let result = daemon.serve(&mut shutdown, changes, wishes, inquiries, reloads).await;
     let finished = daemon.finish().await;
     result.and(finished)
 }
 
 struct Daemon<'a> {
-    options: &'a Options,
+    options: Options,
     collector: &'a dyn EventCollector,
     netlink: Netlink,
     programs: Programs,
@@ -230,6 +239,8 @@ struct Daemon<'a> {
     gaps: u64,
     /// Times that somebody took the programs off an interface.
     taken_off: u64,
+    /// Configurations that were taken over, or not.
+    reloads: Arc<reload::Tally>,
     /// What was loaded for drops, until it is started.
     drops: Option<Result<Drops, KernelError>>,
     dropping: Option<Dropping>,
@@ -238,11 +249,12 @@ struct Daemon<'a> {
 
 impl<'a> Daemon<'a> {
     fn new(
-        options: &'a Options,
+        options: &Options,
         collector: &'a dyn EventCollector,
         netlink: Netlink,
         units: Registry,
         loaded: Loaded,
+        reloads: Arc<reload::Tally>,
     ) -> Result<Self, DaemonError> {
         let hz = requirements::ticks_per_second()?;
         let Loaded {
@@ -280,7 +292,8 @@ impl<'a> Daemon<'a> {
         let lives = Lives { report: nanos(options.flow_interval), ..Lives::default() };
         let moment = moment(&programs, hz, None)?;
         Ok(Self {
-            options,
+            options: options.clone(),
+            reloads,
             collector,
             netlink,
             programs,
@@ -331,8 +344,8 @@ impl<'a> Daemon<'a> {
         missing.extend(cgroups.missing);
         missing.extend(self.begin_workloads(cgroups.tree)?);
         // Before the first packet.
-        for wish in &self.options.traces {
-            self.trace(wish)?;
+        for wish in &self.options.traces.clone() {
+            self.trace_configured(wish)?;
         }
         missing.extend(self.reconcile(true).await?);
         missing.extend(self.begin_policies()?);
@@ -358,7 +371,7 @@ impl<'a> Daemon<'a> {
         changes: impl futures_util::Stream<Item = Change> + Unpin,
         mut wishes: Wishes,
         mut inquiries: Inquiries,
-        mut loads: Loads,
+        mut reloads: Reloads,
     ) -> Result<(), DaemonError> {
         // One answer to a burst of messages: each answer lists everything.
         let mut changes = changes.ready_chunks(1024);
@@ -373,6 +386,7 @@ impl<'a> Daemon<'a> {
         let mut look = ticks(LOOK_INTERVAL);
         let mut news = Vec::new();
         let mut packets = Vec::new();
+        let mut packets_due = ticks(complete::LOOK_INTERVAL);
         loop {
             tokio::select! {
                 () = &mut shutdown => return Ok(()),
@@ -426,18 +440,15 @@ impl<'a> Daemon<'a> {
                     for packet in packets.drain(..) {
                         self.tell_packet(packet);
                     }
+                    if self.tracing.incomplete.is_pressed() {
+                        self.look_at_packets()?;
+                        packets_due.reset();
+                    }
                 }
+                _ = packets_due.tick(), if self.options.capture.is_some() => self.look_at_packets()?,
                 wish = wishes.next() => {
                     let done = self.trace(&wish.wish);
                     wish.answer(done);
-                }
-                asked = loads.next() => {
-                    let done = self.load_policies(&asked.policies, asked.enforcement);
-                    // Each flow meets them at its next packet in another epoch.
-                    let drained = self.drain();
-                    drain.reset();
-                    asked.answer(done);
-                    drained?;
                 }
                 asked = inquiries.next() => {
                     self.drain()?;
@@ -445,6 +456,13 @@ impl<'a> Daemon<'a> {
                     self.answer(asked)?;
                 }
                 () = self.users.changed() => self.follow_users(),
+                asked = reloads.next() => {
+                    self.reload(asked).await?;
+                    drain = ticks(self.options.drain_interval);
+                    if report.period() != self.options.counter_interval {
+                        report = ticks(self.options.counter_interval);
+                    }
+                }
                 change = self.cpus.next() => self.follow_cpus(change),
                 result = self.faults.pass_on() => result?,
             }
@@ -494,6 +512,7 @@ impl<'a> Daemon<'a> {
         // Twice: a program that was running read the epoch before or after the first swap. And whatever fails, what was
         // drained is told.
         let drained = self.drain().and_then(|()| self.drain());
+        let drained = drained.and_then(|()| self.complete_packets(u64::MAX));
         let Self { flows, scribe, units, moment, collector, options, watched, policies, users, .. } = self;
         let verdicts = &policies.sets.verdicts;
         let teller =
@@ -557,10 +576,19 @@ fn tell<T>(result: Result<T, DaemonError>) -> Option<T> {
 }
 
 fn moment(programs: &Programs, hz: u32, before: Option<&Moment>) -> Result<Moment, KernelError> {
-    let anchor = programs.anchor()?;
-    let wall_ns = i64::try_from(clock::wall().as_unix_nanos()).unwrap_or(i64::MAX);
-    let moment = Moment { jiffies: anchor.jiffies, boot_ns: anchor.boot_ns, wall_ns, hz };
-    Ok(before.map_or(moment, |before| moment.in_step_with(before)))
+    let mut tries = READINGS;
+    loop {
+        let anchor = programs.anchor()?;
+        let wall_ns = i64::try_from(clock::wall().as_unix_nanos()).unwrap_or(i64::MAX);
+        let apart_ns = clock::boot().saturating_sub(anchor.boot_ns);
+        tries -= 1;
+        // Somebody else ran in between.
+        if apart_ns > CLOSE_NS && tries > 0 {
+            continue;
+        }
+        let moment = Moment { jiffies: anchor.jiffies, boot_ns: anchor.boot_ns, wall_ns, hz };
+        return Ok(before.map_or(moment, |before| moment.in_step_with(before, apart_ns)));
+    }
 }
 
 fn nanos(duration: Duration) -> u64 {

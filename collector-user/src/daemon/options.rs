@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use super::{inquiry::Inquirer, policy_loader::PolicyLoader, trace::Tracer};
+use super::{inquiry::Inquirer, reload::Reloader, trace::Tracer};
 use crate::{
     collector::capture::PacketCapture,
     config::{Discover, IfaceGlob},
@@ -61,7 +61,7 @@ pub struct Options {
     pub snaplen: u16,
     /// Who gets these packets as they were seen, before the collector gets their reports.
     pub capture: Option<Arc<dyn PacketCapture>>,
-    /// What units may do; [`Started::policy_loader`] takes other policies later.
+    /// What units may do; [`Started::reloader`] takes other policies later.
     pub policies: Vec<Policy>,
     /// Networks that have a name: ends of flows that are there, and no unit's, have it.
     pub networks: Vec<Arc<ExternalNetwork>>,
@@ -181,6 +181,6 @@ pub struct Started {
     pub tracer: Tracer,
     /// Answers what is asked of it as long as it runs.
     pub inquirer: Inquirer,
-    /// Takes other policies as long as it runs.
-    pub policy_loader: PolicyLoader,
+    /// Gives it another configuration as long as it runs.
+    pub reloader: Reloader,
 }

@@ -172,9 +172,9 @@ impl Daemon<'_> {
     /// Takes the policies that the options say, unless that would cut off whoever says it; what cannot be had is returned in
     /// words. From here on the programs look at every packet.
     pub(super) fn begin_policies(&mut self) -> Result<Vec<String>, DaemonError> {
-        let Options { policies, enforcement, guess_time, .. } = self.options;
-        self.policies.known_from = crate::clock::boot().saturating_add(super::nanos(*guess_time));
-        let mut missing: Vec<_> = self.load_policies(policies, *enforcement)?.into_iter().collect();
+        let Options { policies, enforcement, guess_time, .. } = self.options.clone();
+        self.policies.known_from = crate::clock::boot().saturating_add(super::nanos(guess_time));
+        let mut missing: Vec<_> = self.load_policies(&policies, enforcement)?.into_iter().collect();
         missing.extend(self.policies.beyond_room());
         Ok(missing)
     }

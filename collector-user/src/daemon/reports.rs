@@ -12,7 +12,7 @@ use crate::{
         flows::Flow,
         record::Scribe,
     },
-    clock::Moment,
+    clock::{self, Moment},
     collector::EventCollector,
     drain::decode::FlowId,
     event::Ledger,
@@ -24,9 +24,11 @@ impl Daemon<'_> {
     /// Renews the lease, swaps the epoch, adds what the retired one counted, and reports what has fallen due.
     pub(super) fn drain(&mut self) -> Result<(), DaemonError> {
         self.renew()?;
+        let now = clock::boot();
         self.drain_packets();
         self.end_traces()?;
         let retired = self.controller.swap(&self.flow_maps)?;
+        self.complete_packets(now)?;
         self.remove_retired();
         // Whatever the retired epoch counted has its unit by now.
         self.refill_units()?;
@@ -157,6 +159,7 @@ impl Daemon<'_> {
         let xdp = self.ledgers.xdp();
         let malformed = Unparsed::ALL.iter().zip(xdp.malformed).filter(|(_, count)| *count != 0);
         let unparsed = Unparsed::ALL.iter().zip(kernel.unparsed).filter(|(_, count)| *count != 0);
+        let (reloads, reloads_refused) = self.reloads.numbers();
         let mut ledger = Ledger {
             seen: kernel.seen,
             flows: self.flows.tally().skbs,
@@ -187,6 +190,8 @@ impl Daemon<'_> {
             xdp_headless: xdp.headless,
             gaps: self.gaps,
             taken_off: self.taken_off,
+            reloads,
+            reloads_refused,
             drained: read,
             lost: kernel.reported.saturating_sub(read),
             undecodable: undecodable + traced.undecodable,

@@ -5,7 +5,7 @@ use std::{future::pending, io, time::Duration};
 use collector_ebpf::abi::{counter, packet::event, trace};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Daemon, DaemonError};
+use super::{Daemon, DaemonError, complete::Incomplete};
 use crate::{
     aggregate::packets::{captured, report},
     drain::{
@@ -111,10 +111,14 @@ pub(super) fn channel() -> (Tracer, Wishes) {
 /// What is traced, and the buffers once anything is.
 pub(super) struct Tracing {
     packets: Packets,
+    /// Of those that a capture has.
+    pub(super) incomplete: Incomplete,
     traces: Traces,
     tally: Tally,
     /// Somebody has asked for packets.
     is_wanted: bool,
+    /// What the configuration wishes, and since when, on the boot clock.
+    pub(super) configured: Vec<(Wish, u64)>,
     /// What was wished of units by their ids, and until when: a container that is started anew is another unit of the same id.
     kept: Vec<(Wish, u64)>,
 }
@@ -136,9 +140,11 @@ impl Tracing {
     pub(super) fn new(source: Source) -> Result<Self, KernelError> {
         Ok(Self {
             packets: Packets::new(source)?,
+            incomplete: Incomplete::default(),
             traces: Traces::default(),
             tally: Tally::default(),
             is_wanted: false,
+            configured: Vec::new(),
             kept: Vec::new(),
         })
     }
@@ -202,16 +208,42 @@ impl Daemon<'_> {
         let entry = wish.entry(&self.units)?;
         self.open_tracing()?;
         let now = self.programs.anchor()?.boot_ns;
-        let unit = u16::try_from(entry).ok();
-        let entries = unit
-            .map_or_else(|| vec![entry], |unit| self.units.all_of(unit).into_iter().map(u32::from).collect());
-        for entry in entries {
+        for entry in self.entries_of(entry) {
             let trace = self.tracing.traces.add(entry, wish, now);
             self.controller.trace(entry, trace)?;
         }
         self.tracing.keep(wish, now);
         self.controller.capture(u32::from(self.options.snaplen) + HEADERS);
         Ok(())
+    }
+
+    /// Has packets reported, as the configuration says.
+    pub(super) fn trace_configured(&mut self, wish: &Wish) -> Result<(), DaemonError> {
+        self.tracing.configured.push((wish.clone(), crate::clock::boot()));
+        self.trace(wish)
+    }
+
+    /// Reports what was asked for by a wish no more; what else was asked for of the same unit goes on.
+    pub(super) fn end_wish(&mut self, wish: &Wish) -> Result<(), DaemonError> {
+        self.tracing.kept.retain(|(kept, _)| kept != wish);
+        // There is none of a unit that has gone.
+        let Ok(entry) = wish.entry(&self.units) else { return Ok(()) };
+        let entries = self.entries_of(entry);
+        for entry in entries {
+            if self.tracing.traces.forget(entry) {
+                self.controller.end_trace(entry)?;
+            }
+        }
+        if self.tracing.traces.is_empty() {
+            self.controller.capture(0);
+        }
+        u16::try_from(entry).map_or(Ok(()), |unit| self.trace_again(unit))
+    }
+
+    /// An entry, and those of other indexes that the same unit is counted by.
+    fn entries_of(&self, entry: u32) -> Vec<u32> {
+        let unit = u16::try_from(entry).ok();
+        unit.map_or_else(|| vec![entry], |unit| self.units.all_of(unit).into_iter().map(u32::from).collect())
     }
 
     /// What is traced of a unit is traced of another index, too, which turned out to be its.
@@ -288,6 +320,7 @@ impl Daemon<'_> {
                 captured.ethertype = report.ethertype.clone();
             }
             capture.capture(&captured);
+            self.tracing.incomplete.add(&captured);
         }
         self.collector.collect_packet_event(&report);
     }

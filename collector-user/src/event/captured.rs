@@ -19,6 +19,9 @@ pub enum LinkType {
 pub struct Captured {
     /// When the program saw it, by the wall clock.
     pub time: Time,
+    /// The same moment on the boot clock, in nanoseconds: that tells which of two packets came first, though the wall clock
+    /// is set meanwhile.
+    pub boot_ns: u64,
     /// The interface index; 0 where there is none.
     pub ifindex: u32,
     /// The interface's name; empty where it is not known.

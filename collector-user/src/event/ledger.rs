@@ -122,6 +122,10 @@ pub struct Ledger {
     /// at once where a filter went, a minute later at most where a TCX link did, of which nobody is told. The program at XDP
     /// is one of them: TC counts on while that one is off.
     pub taken_off: u64,
+    /// Times that another configuration was taken over while the collector ran.
+    pub reloads: u64,
+    /// Times that one was refused, so that the one before was kept.
+    pub reloads_refused: u64,
     /// Records that user space took from the kernel.
     pub drained: u64,
     /// Records that the programs wrote and that nobody read: those written, less those drained.

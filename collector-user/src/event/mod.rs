@@ -85,7 +85,7 @@ pub enum Event {
     /// A ping between processing units.
     Ping(PingReport),
     /// What the collector is attached to and what became of every packet and record: the last of a stream.
-    Status(Status),
+    Status(Box<Status>),
 }
 
 impl Event {
@@ -121,7 +121,7 @@ mod tests {
             Event::Counter(CounterReport::default()),
             Event::Dns(DnsRequestReport::default()),
             Event::Ping(PingReport::default()),
-            Event::Status(Status::default()),
+            Event::Status(Box::default()),
         ]
     }
 

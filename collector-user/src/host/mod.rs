@@ -3,6 +3,7 @@
 
 pub mod cgroups;
 mod ethtool;
+pub mod followed;
 pub mod links;
 pub mod names;
 pub mod namespaces;

@@ -70,11 +70,20 @@ impl Controller {
         let retired = self.swaps as usize & 1;
         self.swaps = self.swaps.wrapping_add(1);
         self.publish();
+        self.barrier(flows)?;
+        Ok(retired)
+    }
+
+    /// Returns after every program that was running: what those were to write is written. Takes some ten milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn barrier(&mut self, flows: &FlowMaps) -> Result<(), KernelError> {
         let [table, _] = &flows.tables_4;
         // Writing to a map of maps returns after every program that was running (maybe_wait_bpf_programs in
         // kernel/bpf/syscall.c); what is written is what stands there already.
-        self.maps.tables_4.set(0, table, 0).map_err(failed("TABLES4", "used as a barrier"))?;
-        Ok(retired)
+        self.maps.tables_4.set(0, table, 0).map_err(failed("TABLES4", "used as a barrier"))
     }
 
     /// Makes the programs attribute every flow anew, each at its next miss: after the maps of this controller changed.
@@ -166,9 +175,16 @@ impl Controller {
     ///
     /// [`KernelError::Map`].
     pub fn add_range(&mut self, network: IpAddr, prefix: u8, pu: u16) -> Result<(), KernelError> {
-        let bits = if network.is_ipv4() { 96 + u32::from(prefix) } else { u32::from(prefix) };
-        let key = Key::new(bits, mapped(network));
-        self.maps.cidrs.insert(&key, u32::from(pu), 0).map_err(failed("CIDRS", "written"))
+        self.maps.cidrs.insert(&range(network, prefix), u32::from(pu), 0).map_err(failed("CIDRS", "written"))
+    }
+
+    /// Addresses below `network/prefix` are nobody's by declaration any more.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn remove_range(&mut self, network: IpAddr, prefix: u8) -> Result<(), KernelError> {
+        absent_is_fine(self.maps.cidrs.remove(&range(network, prefix))).map_err(failed("CIDRS", "written"))
     }
 
     /// Has packets of an entry reported, or changes what is; it does nothing before there is a [`capture`](Self::capture).
@@ -228,6 +244,12 @@ impl Controller {
 
 fn key(tunnel: Tunnel) -> u32 {
     pu::tunnel(tunnel.protocol, tunnel.port.to_be())
+}
+
+/// A range as the programs compare it.
+fn range(network: IpAddr, prefix: u8) -> Key<[u8; 16]> {
+    let bits = if network.is_ipv4() { 96 + u32::from(prefix) } else { u32::from(prefix) };
+    Key::new(bits, mapped(network))
 }
 
 /// An address as the programs compare it: IPv4 as `::ffff:a.b.c.d`.

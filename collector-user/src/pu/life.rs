@@ -1,12 +1,16 @@
 //! The life of units, as container records tell it: each step once, when it happens.
 //!
-//! A declared unit is created when it is declared, and deleted when the collector ends. One with interfaces starts when the
-//! first of them is watched and stops when the last one is gone; one that is ranges only runs from its creation on.
+//! A declared unit is created when it is declared, and deleted when it is declared no more, or when the collector ends. One with
+//! interfaces starts when the first of them is watched and stops when the last one is gone; one that is ranges only runs from
+//! its creation on. One that is declared otherwise than before is updated.
 //!
 //! A unit that was found is created with its cgroup, starts once that has a process and it is known where its packets cross,
 //! stops with the last process, and is deleted with the cgroup, or when the collector ends.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     event::{ContainerRecord, ExtendedMap, reason},
@@ -43,6 +47,8 @@ pub enum State {
 #[derive(Debug, Default)]
 pub struct Lives {
     units: BTreeMap<u16, Life>,
+    /// Those with interfaces that are declared otherwise than when they were told of.
+    changed: BTreeSet<u16>,
 }
 
 #[derive(Debug, Default)]
@@ -57,17 +63,32 @@ struct Life {
 impl Lives {
     /// The creation of every declared unit, and the start of those that need no interface.
     pub fn begin(&mut self, units: &Registry) -> Vec<ContainerRecord> {
-        let mut told = Vec::new();
-        for unit in units.iter().filter(|unit| unit.kind == Kind::Declared) {
-            let life = self.units.entry(unit.index).or_default();
-            life.addresses = addresses(unit, &[]);
-            told.push(record(unit, &life.addresses, reason::CONTAINER_CREATE));
-            if unit.interfaces.is_empty() {
-                life.running = true;
-                told.push(record(unit, &life.addresses, reason::CONTAINER_START));
-            }
+        let declared = units.iter().filter(|unit| unit.kind == Kind::Declared);
+        declared.flat_map(|unit| self.declare(unit)).collect()
+    }
+
+    /// The creation of a unit that is declared, and its start where it needs no interface.
+    pub fn declare(&mut self, unit: &Unit) -> Vec<ContainerRecord> {
+        let life = self.units.entry(unit.index).or_default();
+        life.addresses = addresses(unit, &[]);
+        life.running = unit.interfaces.is_empty();
+        let created = record(unit, &life.addresses, reason::CONTAINER_CREATE);
+        let started = life.running.then(|| record(unit, &life.addresses, reason::CONTAINER_START));
+        std::iter::once(created).chain(started).collect()
+    }
+
+    /// A unit is declared otherwise than before. Of one with interfaces it is told when [those are looked at](Self::follow).
+    pub fn change(&mut self, unit: &Unit) -> Option<ContainerRecord> {
+        let life = self.units.get_mut(&unit.index)?;
+        if !unit.interfaces.is_empty() {
+            (life.refused, life.ignored) = (false, false);
+            self.changed.insert(unit.index);
+            return None;
         }
-        told
+        life.addresses = addresses(unit, &[]);
+        let has_run = std::mem::replace(&mut life.running, true);
+        let event = if has_run { reason::CONTAINER_UPDATE } else { reason::CONTAINER_START };
+        Some(record(unit, &life.addresses, event))
     }
 
     /// What has happened since the last time, now that `seen` is what there is of the declared interfaces.
@@ -79,11 +100,12 @@ impl Lives {
             let watched: Vec<&Seen> = of_unit(State::Watched).collect();
             let before = std::mem::replace(&mut life.addresses, addresses(unit, &watched));
             let running = !watched.is_empty();
+            let changed = self.changed.remove(index) || before != life.addresses;
             let refused = !running && of_unit(State::Refused).next().is_some();
             let ignored = !running && of_unit(State::NotSelected).next().is_some();
             let steps = [
                 (running && !life.running, reason::CONTAINER_START),
-                (running && life.running && before != life.addresses, reason::CONTAINER_UPDATE),
+                (running && life.running && changed, reason::CONTAINER_UPDATE),
                 (!running && life.running, reason::CONTAINER_STOP),
                 (refused && !life.refused, reason::CONTAINER_FAILED),
                 (ignored && !life.ignored, reason::CONTAINER_IGNORED),
@@ -260,6 +282,42 @@ mod tests {
             [("web", "stop"), ("web", "delete"), ("range", "stop"), ("range", "delete")]
         );
         assert_eq!(lives.end(&units), []);
+    }
+
+    #[test]
+    fn what_is_declared_otherwise_is_updated_once() {
+        let (mut units, mut lives) = (units(), Lives::default());
+        lives.begin(&units);
+        let both = [seen("v1", State::Watched, &[]), seen("v2", State::Watched, &[])];
+        lives.follow(&units, &both);
+        let mut redeclare = |web: Declared, seen: &[Seen]| {
+            let range = Declared {
+                id: "range".to_owned(),
+                ranges: vec!["10.2.0.0/16".parse().unwrap()],
+                ..Declared::default()
+            };
+            let (new, done) = units.redeclared(&[web, range], 1).unwrap();
+            let mut told = Vec::new();
+            told.extend(done.removed.iter().flat_map(|index| lives.delete(units.get(*index).unwrap())));
+            told.extend(done.changed.iter().filter_map(|index| lives.change(new.get(*index).unwrap())));
+            units = new;
+            told.extend(lives.follow(&units, seen));
+            assert_eq!(lives.follow(&units, seen), [], "told already");
+            told
+        };
+        let of = |interfaces: &[&str], tag: &str| Declared {
+            id: "web".to_owned(),
+            interfaces: interfaces.iter().map(ToString::to_string).collect(),
+            tags: vec![tag.to_owned()],
+            ..Declared::default()
+        };
+        let told = redeclare(of(&["v1", "v2"], "app=other"), &both);
+        assert_eq!(steps(&told), [("range", "update"), ("web", "update")]);
+        assert_eq!((&*told[0].ip_address["cidr"], told[1].tags.as_slice().len()), ("10.2.0.0/16", 1));
+        assert_eq!(steps(&redeclare(of(&["v1"], "app=other"), &both[..1])), [("web", "update")]);
+        assert_eq!(steps(&redeclare(of(&["v3"], "app=other"), &[])), [("web", "stop")]);
+        let without = Declared { ranges: vec!["10.3.0.0/16".parse().unwrap()], ..of(&[], "app=other") };
+        assert_eq!(steps(&redeclare(without, &[])), [("web", "start")]);
     }
 
     #[test]

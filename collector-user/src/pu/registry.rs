@@ -1,5 +1,7 @@
 //! The processing units that there are, by the index that the programs count with.
 
+mod redeclared;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
@@ -9,6 +11,7 @@ use std::{
 
 use collector_ebpf::abi::pu::index;
 use ipnet::IpNet;
+pub use redeclared::{RedeclareError, Redeclared};
 
 use super::{cgroup_glob::CgroupGlob, indexes::Indexes, port::Ports, user::User};
 use crate::event::{TagStore, Text};
@@ -123,7 +126,7 @@ pub struct Unit {
 }
 
 /// More units than there are indexes.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{declared} processing units are declared, at most {most} can be counted")]
 pub struct TooMany {
     /// How many were asked for.
@@ -175,19 +178,7 @@ impl Registry {
         }
         for declared in declared {
             let Some(index) = registry.indexes.take() else { break };
-            let unit = Unit {
-                namespace: declared.namespace.as_str().into(),
-                tags: Arc::new(declared.tags.iter().map(String::as_str).collect()),
-                interfaces: declared.interfaces.clone(),
-                side: declared.side,
-                ranges: declared.ranges.clone(),
-                cgroups: declared.cgroups.clone(),
-                namespaces: declared.namespaces.clone(),
-                ports: declared.ports.clone(),
-                users: declared.users.clone(),
-                ..unit(index, Kind::Declared, &declared.id)
-            };
-            registry.units.insert(index, unit);
+            registry.units.insert(index, declared_unit(index, declared));
         }
         Ok(registry)
     }
@@ -362,6 +353,21 @@ impl Registry {
             self.indexes.give_back(*index);
         }
         free
+    }
+}
+
+fn declared_unit(index: u16, declared: &Declared) -> Unit {
+    Unit {
+        namespace: declared.namespace.as_str().into(),
+        tags: Arc::new(declared.tags.iter().map(String::as_str).collect()),
+        interfaces: declared.interfaces.clone(),
+        side: declared.side,
+        ranges: declared.ranges.clone(),
+        cgroups: declared.cgroups.clone(),
+        namespaces: declared.namespaces.clone(),
+        ports: declared.ports.clone(),
+        users: declared.users.clone(),
+        ..unit(index, Kind::Declared, &declared.id)
     }
 }
 

@@ -41,17 +41,6 @@ pub(crate) enum Refused {
     Closed,
 }
 
-/// What came of waiting for items.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Taken {
-    /// There were some.
-    Some,
-    /// There were none in that time.
-    NothingYet,
-    /// There are none, and none will come.
-    NoMore,
-}
-
 impl<T> Bounded<T> {
     /// One whose items weigh nothing.
     pub(crate) const fn new(capacity: usize) -> Self {
@@ -103,7 +92,20 @@ impl<T> Bounded<T> {
         if !state.is_open {
             return Err(Refused::Closed);
         }
-        let item = item();
+        self.add(state, item());
+        Ok(())
+    }
+
+    /// Adds an item, however full the queue is, without waiting; nothing once it is closed. For what says something of the
+    /// items before it, and is not lost with others: who adds it sees to it that there are few.
+    pub(crate) fn push_beyond(&self, item: T) {
+        let state = self.lock();
+        if state.is_open {
+            self.add(state, item);
+        }
+    }
+
+    fn add(&self, mut state: MutexGuard<'_, State<T>>, item: T) {
         state.weight += (self.weigh)(&item);
         state.items.push_back(item);
         state.accepted += 1;
@@ -112,7 +114,6 @@ impl<T> Bounded<T> {
         if wake {
             self.ready.notify_one();
         }
-        Ok(())
     }
 
     /// From now on who adds to a full queue waits for room, for as long as items are taken out: `patience` passes
@@ -135,24 +136,6 @@ impl<T> Bounded<T> {
             state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         self.move_out(state, batch, most)
-    }
-
-    /// The same, but waits no longer than `patience`.
-    pub(crate) fn take_within(&self, batch: &mut Vec<T>, most: usize, patience: Duration) -> Taken {
-        let nothing_yet = |state: &mut State<T>| {
-            state.is_awaited = true;
-            state.items.is_empty() && state.is_open
-        };
-        let (state, _) = self
-            .ready
-            .wait_timeout_while(self.lock(), patience, nothing_yet)
-            .unwrap_or_else(PoisonError::into_inner);
-        let is_open = state.is_open;
-        match (self.move_out(state, batch, most), is_open) {
-            (true, _) => Taken::Some,
-            (false, true) => Taken::NothingYet,
-            (false, false) => Taken::NoMore,
-        }
     }
 
     /// Moves up to `most` items to `batch`; does not wait. False when there are none at the moment.
@@ -194,7 +177,7 @@ impl<T> Bounded<T> {
 mod tests {
     use std::{thread, time::Duration};
 
-    use super::{Bounded, Refused, Taken};
+    use super::{Bounded, Refused};
 
     /// Longer than any test takes that passes.
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -226,6 +209,19 @@ mod tests {
     }
 
     #[test]
+    fn a_full_queue_takes_what_goes_beyond_and_a_closed_one_does_not() {
+        let queue = Bounded::new(1);
+        assert_eq!([1, 2].map(|item| queue.push(|| item)), [Ok(()), Err(Refused::Full)]);
+        queue.push_beyond(3);
+        queue.close();
+        queue.push_beyond(4);
+        let mut batch = Vec::new();
+        assert!(queue.take(&mut batch, 9));
+        assert_eq!(batch, [1, 3]);
+        assert!(!queue.take(&mut batch, 9));
+    }
+
+    #[test]
     fn a_closed_queue_gives_what_it_has() {
         let queue = Bounded::new(3);
         assert_eq!(queue.push(|| 1), Ok(()));
@@ -253,22 +249,6 @@ mod tests {
             taker.join().unwrap()
         });
         assert_eq!(taken, (0..1000).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn who_waits_for_a_time_is_told_what_came_of_it() {
-        let queue = Bounded::new(3);
-        let mut batch = Vec::new();
-        assert_eq!(queue.take_within(&mut batch, 9, Duration::from_millis(1)), Taken::NothingYet);
-        thread::scope(|scope| {
-            let taker = scope.spawn(|| queue.take_within(&mut batch, 9, PATIENCE));
-            // Before the wait or in it: both see it.
-            queue.push(|| 1).unwrap();
-            assert_eq!(taker.join().unwrap(), Taken::Some);
-        });
-        queue.close();
-        assert_eq!(queue.take_within(&mut batch, 9, PATIENCE), Taken::NoMore);
-        assert_eq!(batch, [1]);
     }
 
     #[test]

@@ -55,7 +55,7 @@ mod tests {
     use crate::{
         event::{
             ContainerRecord, CounterReport, Counters, DnsRequestReport, Event, FlowRecord, PacketReport,
-            PingReport, Status, Time, TraceRecord, UserRecord,
+            PingReport, Time, TraceRecord, UserRecord,
         },
         sink::Format as _,
     };
@@ -92,7 +92,7 @@ mod tests {
             Event::Counter(CounterReport::default()),
             Event::Dns(DnsRequestReport::default()),
             Event::Ping(PingReport::default()),
-            Event::Status(Status::default()),
+            Event::Status(Box::default()),
         ] {
             let line = line(&event);
             assert_eq!(line.matches('\n').count(), 1, "{line}");

@@ -334,7 +334,7 @@ impl Closed {
         let sink = writer.name.clone();
         if self.is_open {
             let time = (writer.queue.clock)();
-            let unsent = writer.last.send((time, Event::Status(status)));
+            let unsent = writer.last.send((time, Event::Status(Box::new(status))));
             unsent.map_err(|_unsent| SinkError::Gone { sink: sink.clone() })?;
             match writer.outcome(give_up).await? {
                 Outcome::Written | Outcome::Ended(End::NoReader) => {}

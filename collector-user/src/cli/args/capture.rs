@@ -14,6 +14,7 @@ use crate::{
 pub(super) const HELP: &str = "\
 The file is pcapng with times in nanoseconds. What its format has no field for is in each packet's comment: the processing
 unit (pu=), the mark of the socket buffer (mark=), how many wire packets a super-packet stands for (packets=).
+Packets stand in the order in which they were seen, whichever CPU saw them; each is written some tenths of a second later.
 The last line on standard error says how many packets were written and what was lost, by name.
 Exit codes: 0 done, 1 failure at the start or later (of the file, too), 2 bad usage or configuration.";
 

@@ -2,8 +2,9 @@
 //!
 //! [`start`] gives two handles. [`Intake`] takes packets in, from the daemon's task, and does not wait; [`Capture`]
 //! belongs to who ends it. On the thread packets of several CPUs are put into the order of their times: each waits until
-//! one came that is a quarter of a second later, or until none came for that long. What comes later than that is written
-//! all the same, and counted.
+//! the daemon says that all of its time are [there](PacketCapture::complete), however long that takes. Only where more wait
+//! than there is room for, the first of them is written before that is known; what is to stand before it then and comes later
+//! is written all the same, and counted.
 //!
 //! Every packet that is handed over is counted once: `handed over = written + queue_full + surplus + failed`, once the
 //! capture is [closed](Capture::close) ([`CaptureCounts`]).
@@ -102,6 +103,8 @@ pub fn start(options: Options, out: impl Output + 'static) -> Result<(Intake, Ca
     let shared = Arc::new(Shared {
         queue: Bounded::weighing(MOST_PACKETS, MOST_OCTETS, Item::weight),
         handed: AtomicU64::new(0),
+        newest: AtomicU64::new(0),
+        complete: AtomicU64::new(0),
         fates: Mutex::default(),
         ended: watch::Sender::new(None),
     });
@@ -127,6 +130,10 @@ struct Shared {
     queue: Bounded<Item>,
     /// Packets that were handed over.
     handed: AtomicU64,
+    /// The latest boot time of a packet that was taken in.
+    newest: AtomicU64,
+    /// Until which boot time the thread was told that all are there.
+    complete: AtomicU64,
     fates: Mutex<Fates>,
     /// How it ended by itself, once it has.
     ended: watch::Sender<Option<End>>,
@@ -141,12 +148,14 @@ enum Item {
         link: LinkType,
     },
     Packet(Captured),
+    /// All packets up to this boot time are taken in.
+    Complete(u64),
 }
 
 impl Item {
     fn weight(&self) -> usize {
         match self {
-            Self::Interface { .. } => 0,
+            Self::Interface { .. } | Self::Complete(_) => 0,
             Self::Packet(packet) => weight(packet),
         }
     }
@@ -213,6 +222,7 @@ impl PacketCapture for Intake {
         let Self { shared } = self;
         shared.handed.fetch_add(1, Relaxed);
         let Err(refused) = shared.queue.push_weighing(weight(packet), || Item::Packet(packet.clone())) else {
+            shared.newest.fetch_max(packet.boot_ns, Relaxed);
             return;
         };
         let mut fates = shared.fates();
@@ -220,6 +230,16 @@ impl PacketCapture for Intake {
             *fates.surplus.entry(packet.ifindex).or_default() += 1;
         } else if refused == Refused::Full {
             *fates.queue_full.entry(packet.ifindex).or_default() += 1;
+        }
+    }
+
+    /// It goes through the queue, behind the packets that it speaks of. Where none waits for it, nothing does; so there are no
+    /// more of them in the queue than there were packets, even though nobody takes them out.
+    fn complete(&self, boot_ns: u64) {
+        let Self { shared } = self;
+        let before = shared.complete.fetch_max(boot_ns, Relaxed);
+        if before < boot_ns && before < shared.newest.load(Relaxed) {
+            shared.queue.push_beyond(Item::Complete(boot_ns));
         }
     }
 }

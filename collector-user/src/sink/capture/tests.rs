@@ -29,6 +29,7 @@ fn options(count: Option<u64>) -> Options {
 fn seen_at(nanos: i64) -> Captured {
     Captured {
         time: Time::from_unix_nanos(nanos),
+        boot_ns: nanos.unsigned_abs(),
         ifindex: 3,
         interface: "eth0".into(),
         event: PacketEvent::Received,
@@ -97,12 +98,70 @@ fn packets_of_several_cpus_stand_in_the_order_of_their_times() {
 }
 
 #[test]
+fn each_is_written_once_all_before_it_are_there_and_not_later() {
+    let (mut reader, writer) = io::pipe().unwrap();
+    let (intake, capture) = start(options(None), Stream::new(writer)).unwrap();
+    let mut octets = Vec::new();
+    let mut until = |want: &[u64]| {
+        let mut portion = [0; 4096];
+        while times(&octets).0.len() < want.len() {
+            let length = reader.read(&mut portion).unwrap();
+            assert_ne!(length, 0, "it ended");
+            octets.extend_from_slice(&portion[..length]);
+        }
+        assert_eq!(times(&octets).0, want);
+    };
+    // One CPU's, which are much later than what the other has to tell.
+    intake.capture(&seen_at(5));
+    intake.capture(&seen_at(90_000_000_000));
+    intake.complete(4);
+    intake.capture(&seen_at(4));
+    intake.capture(&seen_at(6));
+    intake.complete(6);
+    until(&[4, 5, 6]);
+    intake.complete(90_000_000_001);
+    until(&[4, 5, 6, 90_000_000_000]);
+    // Nothing waits: the thread is not woken.
+    intake.complete(90_000_000_002);
+    assert_eq!(intake.shared.queue.accepted(), 7);
+    let (counts, closed) = close(capture, Vec::new());
+    closed.unwrap();
+    assert_eq!((counts.written, counts.late), (4, 0));
+}
+
+#[test]
+fn what_is_said_of_the_packets_before_comes_through_a_full_queue() {
+    let ((is_reached, reached), (go_on, may_go_on)) = (channel(), channel());
+    let (intake, capture) = start(options(Some(1)), Held { writes: 0, is_reached, may_go_on }).unwrap();
+    intake.watch(3, &"eth0".into(), LinkType::Ethernet);
+    reached.recv().unwrap();
+    let large = Captured { bytes: vec![0; 60_000].into(), ..seen_at(1) };
+    (0..=MOST_OCTETS / super::weight(&large)).for_each(|_| intake.capture(&large));
+    assert_eq!(intake.shared.counts().queue_full, 1);
+    intake.complete(1);
+    drop(go_on);
+    // Nothing else says that the packet may be written.
+    assert_eq!(now(capture.ended()), End::Complete);
+    close(capture, Vec::new()).1.unwrap();
+}
+
+#[test]
+fn a_wall_clock_that_is_set_back_does_not_change_the_order() {
+    let (counts, times, _) = captured(None, |intake, _| {
+        for (boot_ns, nanos) in [(3, 103), (2, 102), (4, 1), (5, 2)] {
+            intake.capture(&Captured { boot_ns, ..seen_at(nanos) });
+        }
+    });
+    assert_eq!((times, counts.late), (vec![102, 103, 1, 2], 0));
+}
+
+#[test]
 fn a_count_is_exact_and_ends_it() {
     let (counts, times, last) = captured(Some(3), |intake, capture| {
         for nanos in 1..=10 {
             intake.capture(&seen_at(nanos));
         }
-        // The window passes, and nothing comes: what waits for its order is written.
+        intake.complete(10);
         assert_eq!(now(capture.ended()), End::Complete);
         intake.capture(&seen_at(11));
     });
@@ -123,6 +182,7 @@ fn a_reader_sees_packets_while_the_capture_goes_on() {
     let (mut reader, writer) = io::pipe().unwrap();
     let (intake, capture) = start(options(None), Stream::new(writer)).unwrap();
     intake.capture(&seen_at(1));
+    intake.complete(1);
     let mut octets = Vec::new();
     let mut portion = [0; 4096];
     while !read(&octets).iter().any(|block| matches!(block, Read::Packet { .. })) {
@@ -147,6 +207,7 @@ fn a_reader_that_goes_is_an_error_and_what_it_missed_is_counted() {
     let (intake, capture) = start(options(None), Stream::new(writer)).unwrap();
     drop(reader);
     intake.capture(&seen_at(1));
+    intake.complete(1);
     assert_eq!(now(capture.ended()), End::Failed);
     intake.capture(&seen_at(2));
     let (counts, closed) = close(capture, Vec::new());

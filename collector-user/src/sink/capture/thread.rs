@@ -4,7 +4,6 @@ use std::{
     collections::VecDeque,
     io,
     sync::{Arc, mpsc::Receiver},
-    time::Duration,
 };
 
 use super::{
@@ -15,7 +14,6 @@ use super::{
 use crate::{
     event::{Captured, Time},
     sink::{
-        bounded::Taken,
         merge::{Bounds, Merge},
         pcapng::{Ending, Section},
     },
@@ -23,9 +21,6 @@ use crate::{
 
 /// Items taken from the queue at once.
 const BATCH: usize = 256;
-/// How much later one may be read than another that was seen at the same time on another CPU: the daemon is busy with
-/// something else, at worst a drain of large tables, while the one is read already.
-const WINDOW: Duration = Duration::from_millis(250);
 /// What waits for its order at most.
 const BOUNDS: Bounds = Bounds { items: super::MOST_PACKETS, weight: super::MOST_OCTETS };
 
@@ -60,7 +55,7 @@ impl<W: Output> Thread<W> {
         Self {
             shared,
             section: Section::new(snap_length, filter, clock()),
-            merge: Merge::new(WINDOW.as_nanos() as i128, BOUNDS),
+            merge: Merge::new(BOUNDS),
             blocks,
             batch: VecDeque::new(),
             wanted: count,
@@ -97,20 +92,10 @@ impl<W: Output> Thread<W> {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
             if !shared.queue.try_take(&mut batch, BATCH) {
-                // Nothing to do at once: show what there is, then wait, and where something waits for its order, not
-                // for longer than that takes.
+                // Nothing to do at once: show what there is, then wait. What waits for its order is told of.
                 self.settle()?;
-                let taken = if !self.merge.is_empty() {
-                    shared.queue.take_within(&mut batch, BATCH, WINDOW)
-                } else if shared.queue.take(&mut batch, BATCH) {
-                    Taken::Some
-                } else {
-                    Taken::NoMore
-                };
-                match taken {
-                    Taken::Some => {}
-                    Taken::NothingYet => self.write_held()?,
-                    Taken::NoMore => return Ok(()),
+                if !shared.queue.take(&mut batch, BATCH) {
+                    return Ok(());
                 }
             }
             self.batch.extend(batch.drain(..));
@@ -120,7 +105,7 @@ impl<W: Output> Thread<W> {
         }
     }
 
-    /// Writes what waits for its order.
+    /// Writes what waits for its order: nothing comes any more.
     fn write_held(&mut self) -> Result<(), Stop> {
         while let Some(packet) = self.merge.next() {
             self.write(&packet)?;
@@ -135,11 +120,12 @@ impl<W: Output> Thread<W> {
             }
             Item::Packet(packet) => {
                 let weight = weight(&packet);
-                self.merge.push(packet.time.as_unix_nanos(), weight, packet);
-                while let Some(packet) = self.merge.due() {
-                    self.write(&packet)?;
-                }
+                self.merge.push(packet.boot_ns, weight, packet);
             }
+            Item::Complete(until) => self.merge.complete(until),
+        }
+        while let Some(packet) = self.merge.due() {
+            self.write(&packet)?;
         }
         Ok(())
     }
@@ -180,7 +166,7 @@ impl<W: Output> Thread<W> {
         loop {
             surplus.extend(rest.drain(..).filter_map(|item| match item {
                 Item::Packet(packet) => Some(packet.ifindex),
-                Item::Interface { .. } => None,
+                Item::Interface { .. } | Item::Complete(_) => None,
             }));
             if !self.shared.queue.try_take(&mut rest, BATCH) {
                 break;

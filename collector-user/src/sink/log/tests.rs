@@ -276,11 +276,11 @@ fn json_lines_are_objects() {
 fn the_status_is_an_entry() {
     let mut ledger = Ledger { seen: 5, flows: 4, table_full: 1, ..Ledger::default() };
     ledger.queue_full.insert("json".to_owned(), 3);
-    let status = Event::Status(Status { ledger, ..Status::default() });
+    let status = Event::Status(Box::new(Status { ledger, ..Status::default() }));
     let text = lines(TextLines, &status);
     let want = ": kind=status seen=5 explained=5 lost=\"table_full 1, queue_full.json 3\"\n";
     assert!(text.ends_with(want), "{text}");
-    assert!(lines(TextLines, &Event::Status(Status::default())).ends_with("lost=nothing\n"));
+    assert!(lines(TextLines, &Event::Status(Box::default())).ends_with("lost=nothing\n"));
 }
 
 #[test]

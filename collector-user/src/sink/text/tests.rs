@@ -8,8 +8,7 @@ use super::{Look, Text};
 use crate::{
     event::{
         ActionType, ContainerRecord, CounterReport, Counters, DnsRequestReport, EndPoint, Ended, Event,
-        FlowRecord, PacketEvent, PacketReport, PingReport, ResetBy, Stage, Status, Time, TraceRecord,
-        UserRecord,
+        FlowRecord, PacketEvent, PacketReport, PingReport, ResetBy, Stage, Time, TraceRecord, UserRecord,
     },
     sink::Format as _,
 };
@@ -194,7 +193,7 @@ fn the_other_records() {
             request: 1,
             ..PingReport::default()
         }),
-        Event::Status(Status::default()),
+        Event::Status(Box::default()),
     ];
     let want = "\
 07:29:33.987 web          container start bridge=10.1.0.2 app=web

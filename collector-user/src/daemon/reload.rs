@@ -1,0 +1,373 @@
+//! Another configuration for a daemon that runs: all of it or nothing.
+//!
+//! What is wished for is looked at first, with nothing changed: whatever is wrong with it leaves all as it was. Then what was
+//! counted so far is told, under the names of before; then the maps are written; and once no program runs any more that may
+//! have read some of them before, the generation changes, by which every flow is attributed anew, each at its next miss. No
+//! counter goes back and none is counted twice: a unit that stays has its index, and what it counts goes on.
+
+use std::{
+    collections::BTreeMap,
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use collector_ebpf::abi::pu::index;
+use ipnet::IpNet;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Daemon, DaemonError, Options};
+use crate::{
+    clock,
+    error::with_causes,
+    event::Text,
+    kernel::error::KernelError,
+    policy::{
+        lockout::Enforcement,
+        networks::{ExternalNetwork, Networks as ExternalNetworks},
+        rule::Policy,
+    },
+    pu::{
+        registry::{Declared, RedeclareError, Redeclared, Registry},
+        trace::{NoSuchUnit, Whose, Wish},
+    },
+};
+
+/// Reloads that may wait for the daemon's task.
+const WAITING: usize = 1;
+
+/// What of its [`Options`] a running daemon takes over. All the others hold from its start to its end.
+///
+/// What is to change in life is a field here: the daemon looks at it in `prepare_reload`, where whatever is wrong with it is
+/// told and nothing has changed yet, and does it in `take_over`, which ends with the barrier and the new generation.
+#[derive(Clone, Debug)]
+pub struct Reload {
+    /// Declared processing units.
+    pub units: Vec<Declared>,
+    /// What units may do.
+    pub policies: Vec<Policy>,
+    /// Whether what the policies reject is dropped.
+    pub enforcement: Enforcement,
+    /// Networks outside of all units that have a name.
+    pub networks: Vec<Arc<ExternalNetwork>>,
+    /// Whose packets are reported one by one.
+    pub traces: Vec<Wish>,
+    /// Report flows that only pass through this host, too.
+    pub forwarded: bool,
+    /// Between two records of a flow that lives.
+    pub flow_interval: Duration,
+    /// Between two counter reports.
+    pub counter_interval: Duration,
+    /// Between two drains of what the programs count.
+    pub drain_interval: Duration,
+}
+
+impl From<Options> for Reload {
+    fn from(options: Options) -> Self {
+        let Options { units, policies, enforcement, networks, traces, forwarded, .. } = options;
+        let Options { flow_interval, counter_interval, drain_interval, .. } = options;
+        Self {
+            units,
+            policies,
+            enforcement,
+            networks,
+            traces,
+            forwarded,
+            flow_interval,
+            counter_interval,
+            drain_interval,
+        }
+    }
+}
+
+/// Why everything stays as it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReloadError {
+    /// The daemon has ended.
+    #[error("the collector has ended: it takes nothing over any more")]
+    Ended,
+    /// The units cannot be declared so.
+    #[error(transparent)]
+    Units(#[from] RedeclareError),
+    /// A unit that is declared no more has something that runs, and lives as that.
+    #[error(
+        "the processing unit {id:?} has cgroups that are there, and so it cannot be taken away: start the collector anew"
+    )]
+    InUse {
+        /// Its id.
+        id: Text,
+    },
+    /// Packets are wished for of a unit that is not there.
+    #[error("trace: {0}")]
+    Trace(#[from] NoSuchUnit),
+    /// The policies are too many, or would cut off who is logged in, or the kernel refuses them.
+    #[error("the policies stay as they were: {cause}")]
+    Policies {
+        /// Which of it.
+        cause: String,
+    },
+    /// The kernel refuses something.
+    #[error("{cause}")]
+    Kernel {
+        /// What, and what it said.
+        cause: String,
+    },
+}
+
+impl From<KernelError> for ReloadError {
+    fn from(error: KernelError) -> Self {
+        Self::Kernel { cause: with_causes(&error) }
+    }
+}
+
+/// How often a configuration was taken over, or not.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    done: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Tally {
+    /// Those that were taken over, and those that were not.
+    pub(super) fn numbers(&self) -> (u64, u64) {
+        (self.done.load(Relaxed), self.refused.load(Relaxed))
+    }
+}
+
+/// Gives a running daemon another configuration.
+#[derive(Clone, Debug)]
+pub struct Reloader {
+    asked: mpsc::Sender<Asked>,
+    tally: Arc<Tally>,
+}
+
+impl Reloader {
+    /// Returns once all of it holds, or nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ReloadError`]: all is as it was.
+    pub async fn reload(&self, wanted: Reload) -> Result<(), ReloadError> {
+        let (answer, answered) = oneshot::channel();
+        let asked = Asked { wanted, answer };
+        self.asked.send(asked).await.map_err(|_unsent| ReloadError::Ended)?;
+        answered.await.map_err(|_unanswered| ReloadError::Ended)?
+    }
+
+    /// Counts a configuration that was refused before it came to the daemon.
+    pub fn count_refused(&self) {
+        self.tally.refused.fetch_add(1, Relaxed);
+    }
+}
+
+impl Default for Reloader {
+    /// Of no daemon: it has ended.
+    fn default() -> Self {
+        channel().0
+    }
+}
+
+/// What is wished for, and who waits for what comes of it.
+#[derive(Debug)]
+pub(super) struct Asked {
+    wanted: Reload,
+    answer: oneshot::Sender<Result<(), ReloadError>>,
+}
+
+/// The wishes, as they come to the daemon.
+pub(super) struct Reloads {
+    asked: mpsc::Receiver<Asked>,
+    tally: Arc<Tally>,
+}
+
+impl Reloads {
+    /// The next one; waits for ever where nobody can have any.
+    pub(super) async fn next(&mut self) -> Asked {
+        match self.asked.recv().await {
+            Some(asked) => asked,
+            None => pending().await,
+        }
+    }
+
+    /// What becomes of them.
+    pub(super) fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
+    }
+}
+
+pub(super) fn channel() -> (Reloader, Reloads) {
+    let (wishes, asked) = mpsc::channel(WAITING);
+    let tally = Arc::<Tally>::default();
+    (Reloader { asked: wishes, tally: Arc::clone(&tally) }, Reloads { asked, tally })
+}
+
+/// What was looked at and can be done.
+struct Prepared {
+    units: Registry,
+    changed: Redeclared,
+}
+
+impl Daemon<'_> {
+    /// Takes another configuration over, or refuses it as a whole, which is answered.
+    pub(super) async fn reload(&mut self, asked: Asked) -> Result<(), DaemonError> {
+        let Asked { wanted, answer } = asked;
+        // Under the names of before.
+        self.drain()?;
+        let done = match self.prepare_reload(&wanted) {
+            Ok(prepared) => {
+                self.take_over(prepared, wanted).await?;
+                self.reloads.done.fetch_add(1, Relaxed);
+                Ok(())
+            }
+            Err(error) => {
+                self.reloads.refused.fetch_add(1, Relaxed);
+                Err(error)
+            }
+        };
+        // Who asked may have stopped waiting.
+        let _ = answer.send(done);
+        Ok(())
+    }
+
+    /// Everything that may fail for what is wished. Nothing that anybody sees has changed where it does.
+    fn prepare_reload(&mut self, wanted: &Reload) -> Result<Prepared, ReloadError> {
+        let (units, changed) = self.units.redeclared(&wanted.units, clock::boot())?;
+        let is_in_use = |index: &&u16| self.workloads.alive.values().any(|alive| alive.unit == **index);
+        if let Some(unit) = changed.removed.iter().find(is_in_use).and_then(|index| self.units.get(*index)) {
+            return Err(ReloadError::InUse { id: unit.id.clone() });
+        }
+        for wish in &wanted.traces {
+            // A unit that was found may come again.
+            let is_as_before = self.options.traces.contains(wish)
+                && !matches!(&wish.whose, Whose::Unit(id) if self.options.units.iter().any(|unit| unit.id == **id));
+            match wish.entry(&units) {
+                Err(error) if !is_as_before => return Err(error.into()),
+                _ => {}
+            }
+        }
+        self.counters.ensure(units.last_index())?;
+        if !wanted.traces.is_empty() {
+            self.open_tracing()?;
+        }
+        let [before, after] = [&self.units, &units].map(|units| units.ranges().collect());
+        let written = self.write_ranges(&before, &after).map_err(ReloadError::from);
+        let (units, loaded) = match written {
+            Ok(()) => self.load_policies_of(units, wanted),
+            Err(error) => (units, Err(error)),
+        };
+        if let Err(error) = loaded {
+            // What could be written before can be written again.
+            self.write_ranges(&after, &before)?;
+            return Err(error);
+        }
+        Ok(Prepared { units, changed })
+    }
+
+    /// Has other policies hold, for units that are about to be.
+    fn load_policies_of(
+        &mut self,
+        mut units: Registry,
+        wanted: &Reload,
+    ) -> (Registry, Result<(), ReloadError>) {
+        let Options { policies, enforcement, .. } = &self.options;
+        if *policies == wanted.policies && *enforcement == wanted.enforcement {
+            return (units, Ok(()));
+        }
+        std::mem::swap(&mut self.units, &mut units);
+        let loaded = self.load_policies(&wanted.policies, wanted.enforcement);
+        std::mem::swap(&mut self.units, &mut units);
+        let loaded = loaded.map_err(|error| ReloadError::Policies { cause: with_causes(&error) });
+        (units, loaded.map(|unknown| unknown.into_iter().for_each(|unknown| tracing::warn!("{unknown}"))))
+    }
+
+    /// Writes those ranges that are not as they were, and forgets those that are no more.
+    fn write_ranges(
+        &mut self,
+        before: &BTreeMap<IpNet, u16>,
+        after: &BTreeMap<IpNet, u16>,
+    ) -> Result<(), KernelError> {
+        for (range, pu) in after.iter().filter(|(range, pu)| before.get(range) != Some(pu)) {
+            self.controller.add_range(range.network(), range.prefix_len(), *pu)?;
+        }
+        for range in before.keys().filter(|range| !after.contains_key(range)) {
+            self.controller.remove_range(range.network(), range.prefix_len())?;
+        }
+        Ok(())
+    }
+
+    async fn take_over(&mut self, prepared: Prepared, wanted: Reload) -> Result<(), DaemonError> {
+        let Prepared { units, changed } = prepared;
+        self.units = units;
+        let Reload { units, policies, enforcement, networks, traces, forwarded, .. } = wanted;
+        let Reload { flow_interval, counter_interval, drain_interval, .. } = wanted;
+        self.options.units = units;
+        self.options.policies = policies;
+        self.options.enforcement = enforcement;
+        self.scribe.name_networks(ExternalNetworks::new(&networks));
+        self.options.networks = networks;
+        self.options.forwarded = forwarded;
+        self.options.flow_interval = flow_interval;
+        self.options.counter_interval = counter_interval;
+        self.options.drain_interval = drain_interval;
+        self.flows.report_every(super::nanos(flow_interval), self.moment.boot_ns);
+        if !changed.is_nothing() {
+            self.attribute_anew(&changed).await?;
+        }
+        self.retrace(traces)?;
+        self.follow_policies();
+        // Each flow meets what is new at its next packet in another epoch.
+        self.drain()
+    }
+
+    /// Tells the programs and everybody else of units that are declared otherwise than before.
+    async fn attribute_anew(&mut self, changed: &Redeclared) -> Result<(), DaemonError> {
+        let of =
+            |indexes: &[u16]| indexes.iter().filter_map(|index| self.units.get(*index)).cloned().collect();
+        let [removed, changed, added]: [Vec<_>; 3] =
+            [of(&changed.removed), of(&changed.changed), of(&changed.added)];
+        let mut told = Vec::new();
+        told.extend(removed.iter().flat_map(|unit| self.lives.delete(unit)));
+        told.extend(changed.iter().filter_map(|unit| self.lives.change(unit)));
+        told.extend(added.iter().flat_map(|unit| self.lives.declare(unit)));
+        self.tell_lives(&told);
+        for address in self.watched.locals.clone() {
+            let pu = self.units.of_address(address).map_or(index::HOST, |unit| unit.index);
+            self.controller.add_local(address, pu)?;
+        }
+        // Roles of interfaces, and who starts and stops by that.
+        self.look_again().await;
+        self.controller.barrier(&self.flow_maps)?;
+        self.controller.next_generation();
+        Ok(())
+    }
+
+    /// Has packets reported as the configuration says now. What it says as before goes on, and does not begin anew.
+    fn retrace(&mut self, wanted: Vec<Wish>) -> Result<(), DaemonError> {
+        let now = clock::boot();
+        let before = std::mem::take(&mut self.tracing.configured);
+        let (stay, gone): (Vec<_>, Vec<_>) = before.into_iter().partition(|(wish, _)| wanted.contains(wish));
+        for (wish, _) in &gone {
+            self.end_wish(wish)?;
+        }
+        // An entry is that of all wishes for its unit.
+        for (wish, since) in &stay {
+            let spent = Duration::from_nanos(now.saturating_sub(*since));
+            let left = wish.duration.map(|duration| duration.saturating_sub(spent));
+            if gone.iter().any(|(other, _)| other.whose == wish.whose) && left != Some(Duration::ZERO) {
+                self.trace(&Wish { duration: left, ..wish.clone() })?;
+            }
+        }
+        let new: Vec<_> =
+            wanted.iter().filter(|wish| !stay.iter().any(|(other, _)| other == *wish)).cloned().collect();
+        self.tracing.configured = stay;
+        for wish in &new {
+            self.trace_configured(wish)?;
+        }
+        self.options.traces = wanted;
+        Ok(())
+    }
+}

@@ -1,0 +1,195 @@
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::process::{Running, TempFile, Wire, json, sh};
+
+/// The unit that has the near end's address, and whatever else is said.
+fn web(rest: &str) -> String {
+    format!("[[pu]]\nid = \"web\"\ncidr = [\"10.88.0.1/32\"]\n{rest}")
+}
+
+/// Puts another file in the place of one, as an editor does.
+fn replace(file: &TempFile, text: &str) {
+    let new = TempFile::new(text);
+    fs::rename(&new.0, &file.0).expect("both are in one folder");
+}
+
+fn start(wire: &Wire, file: &TempFile, args: &[&str]) -> Running {
+    let args = [&["--config", file.path(), "--output", "json"], args].concat();
+    wire.start(&args)
+}
+
+/// All that each unit has counted of one counter, in all reports.
+fn counted(events: &[Value], name: &str) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    for record in events.iter().filter(|event| event["type"] == "counter").map(|event| &event["record"]) {
+        let counters = record["counters"].as_array().expect("a list");
+        let values = counters.iter().filter(|counter| counter["name"] == name);
+        let value: u64 = values.map(|counter| counter["value"].as_u64().expect("a number")).sum();
+        *sums.entry(text(&record["context_id"])).or_default() += value;
+    }
+    sums
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_configuration_is_taken_over_whole_or_not_at_all_and_no_counter_jumps() {
+    const COUNT: u64 = 400;
+    const MORE: u64 = 30;
+    let wire = Wire::new();
+    wire.ping(1);
+    // Nobody asks for neighbours anew in the midst of it.
+    sh(&format!(
+        "ip -n {} neigh change 10.88.0.2 dev {} nud permanent; ip -n {} neigh change 10.88.0.1 dev far nud permanent",
+        wire.near, wire.interface, wire.far
+    ));
+    let file = TempFile::new(&web(""));
+    let mut running = start(&wire, &file, &["--flow-interval", "1h", "--counter-interval", "1h"]);
+    let mut ping = Command::new("ip")
+        .args(["netns", "exec", &wire.far, "ping", "-q", "-c", &COUNT.to_string(), "-i", "0.02", "10.88.0.1"])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("ping starts");
+
+    // Another file in its place.
+    let idle = "[[pu]]\nid = \"idle\"\ncidr = [\"10.99.0.0/16\"]\n";
+    replace(&file, &[&web("tags = [\"app=web\"]\n"), idle].concat());
+    running.wait_to_say("the configuration was taken over: pu idle is new; pu web: tags");
+    // Written in place by somebody who has not closed it: nothing is noticed until somebody asks for it.
+    let mut open = File::create(&file.0).expect("it may be written");
+    open.write_all(idle.as_bytes()).expect("it is written");
+    running.signal("HUP");
+    running.wait_to_say("the configuration was taken over: pu web is gone");
+    // A flow that is new, while the one that lives goes on: both are the host's now.
+    wire.ping(u32::try_from(MORE).expect("few"));
+    running.signal("HUP");
+    running.wait_to_say("the configuration says what it said before");
+    // What is wrong changes nothing, and says why.
+    for (text, want) in [
+        ("[[pu]]\nid = \"web\"\ncidr = [\"10.8", "stays as it was: "),
+        ("", "there is nothing in it"),
+        ("# nothing\n", "there is nothing in it"),
+        ("log-format = \"json\"\nsnaplen = 9", "log-format; snaplen cannot be another"),
+        ("[[trace]]\npu = \"nosuch\"", "there is no processing unit \"nosuch\""),
+        (
+            "[[pu]]\nid = \"web\"\nnetns = [\"x\"]\n[[pu]]\nid = \"idle\"\ncidr = [\"10.99.0.0/16\"]",
+            "pu web is new, with netns",
+        ),
+    ] {
+        replace(&file, text);
+        running.wait_to_say(want);
+    }
+    // The open file has no name any more.
+    drop(open);
+    fs::remove_file(&file.0).expect("it is there");
+    running.wait_to_say("the configuration cannot be read");
+    replace(&file, &web(""));
+    running.wait_to_say("the configuration was taken over: pu web is new; pu idle is gone");
+    assert!(ping.wait().expect("it was started here").success(), "all are answered");
+    running.signal("INT");
+    let (code, lines, errors) = running.end();
+    assert_eq!(code, Some(0), "{errors}");
+
+    let events: Vec<_> = lines.iter().map(|line| json(line)).collect();
+    let steps: Vec<_> = events
+        .iter()
+        .filter(|event| event["type"] == "container")
+        .map(|event| {
+            format!("{} {}", event["record"]["context_id"], event["record"]["event"]).replace('"', "")
+        })
+        .collect();
+    let want = [
+        "web create",
+        "web start",
+        "web update",
+        "idle create",
+        "idle start",
+        "web stop",
+        "web delete",
+        "idle stop",
+        "idle delete",
+        "web create",
+        "web start",
+        "web stop",
+        "web delete",
+    ];
+    assert_eq!(steps, want);
+    for name in ["rx_packets", "tx_packets"] {
+        let sums = counted(&events, name);
+        assert_eq!(sums.values().sum::<u64>(), COUNT + MORE, "each once, whosever it was: {sums:?}");
+        assert!(sums["web"] > 0 && sums["host"] > MORE, "{sums:?}");
+        assert_eq!(sums.get("idle").copied().unwrap_or_default(), 0, "{sums:?}");
+    }
+    let flows = events.iter().filter(|event| event["type"] == "flow").map(|event| &event["record"]);
+    let mut sums = [0, 0];
+    for record in flows.filter(|record| record["l4_protocol"] == 1) {
+        for (sum, name) in sums.iter_mut().zip(["packets", "reply_packets"]) {
+            *sum += record[name].as_u64().expect("a number");
+        }
+    }
+    assert_eq!(sums, [COUNT + MORE; 2]);
+    let ledger = &events.last().expect("a status")["record"]["ledger"];
+    assert_eq!(
+        (ledger["reloads"].as_u64(), ledger["reloads_refused"].as_u64()),
+        (Some(3), Some(7)),
+        "{ledger}"
+    );
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_is_traced_and_how_often_it_is_told_change_while_it_runs() {
+    let wire = Wire::new();
+    wire.ping(1);
+    let file = TempFile::new("flow-interval = \"1h\"\n");
+    let mut running = start(&wire, &file, &[]);
+    wire.ping(3);
+    replace(&file, "flow-interval = \"1h\"\n[[trace]]\npu = \"host\"\ndirection = \"in\"\n");
+    running.wait_to_say("taken over: trace");
+    wire.ping(5);
+    replace(&file, "flow-interval = \"1h\"\n");
+    running.wait_to_say("taken over: trace");
+    wire.ping(3);
+    // From here on each drain tells.
+    replace(&file, "flow-interval = \"200ms\"\n");
+    running.wait_to_say("taken over: flow-interval");
+    let mut out = std::io::BufRead::lines(std::io::BufReader::new(running.out.take().expect("it is piped")));
+    wire.ping(1);
+    let mut traced = 0;
+    loop {
+        let event = json(&out.next().expect("it ended").expect("text"));
+        let is_icmp = event["record"]["protocol"] == 1;
+        if event["type"] == "packet" && is_icmp {
+            assert_eq!(event["record"]["event"], "Received", "{event}");
+            traced += 1;
+        }
+        // While it runs: nobody has told it to stop.
+        if event["type"] == "flow" && event["record"]["l4_protocol"] == 1 {
+            break;
+        }
+    }
+    assert_eq!(traced, 5);
+    running.signal("INT");
+    let rest: Vec<_> = out.map(|line| json(&line.expect("text"))).collect();
+    assert!(rest.iter().all(|event| event["type"] != "packet" || event["record"]["protocol"] != 1));
+    let (code, errors) = running.end_without_output();
+    assert_eq!(code, Some(0), "{errors}");
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_hangup_ends_a_run_without_a_file() {
+    let wire = Wire::new();
+    let running = wire.start(&["--output", "json"]);
+    running.signal("HUP");
+    let (code, lines, errors) = running.end();
+    assert_eq!(code, Some(0), "{errors}");
+    assert_eq!(json(lines.last().expect("a line"))["type"], "status");
+}
