@@ -5,7 +5,7 @@
 //! - [`event`]: the eight kinds of record, and the status; [`clock`]: the only place that reads clocks;
 //!   [`error`]: causes in words.
 //! - [`collector`]: the trait [`EventCollector`](collector::EventCollector), the seam to whoever wants the events.
-//! - [`host`]: interfaces and addresses, by netlink; cgroups; packet filters, by libpcap.
+//! - [`host`]: interfaces and addresses, by netlink; cgroups; who is logged in by SSH; packet filters, by libpcap.
 //! - [`kernel`]: loads and attaches the eBPF programs, and talks to their maps.
 //! - [`drain`]: takes out what the programs counted and reported.
 //! - [`pu`]: processing units, and what an interface or a cgroup is to them.

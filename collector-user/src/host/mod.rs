@@ -1,5 +1,5 @@
-//! What the host says about itself: interfaces by netlink, cgroups by their file system, and what is in `/proc`; and what
-//! its libpcap makes of an expression.
+//! What the host says about itself: interfaces by netlink, cgroups by their file system, and what is in `/proc`, such as who is
+//! logged in by SSH; and what its libpcap makes of an expression.
 
 pub mod cgroups;
 mod ethtool;

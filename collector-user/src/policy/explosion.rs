@@ -37,15 +37,18 @@ impl What {
 
     const fn hint(self) -> &'static str {
         match self {
-            Self::Remotes | Self::RemoteEntries => {
-                "name fewer and wider networks in them, or let them select fewer units"
+            Self::Remotes => "name fewer and wider networks in them",
+            Self::Services => "name fewer ports or wider ranges in them",
+            Self::RemoteEntries => {
+                "name fewer and wider networks in them, or let them select fewer units; at a reload, those from before count, too"
             }
-            Self::Services | Self::ServiceEntries => {
-                "name fewer ports or wider ranges in them, or let them select fewer units"
+            Self::ServiceEntries => {
+                "name fewer ports or wider ranges in them, or let them select fewer units; at a reload, those from before count, \
+                 too"
             }
             Self::Pairs => {
                 "name fewer networks in those that are about every service, or fewer ports in those that are about every remote \
-                 end; or let them select fewer units"
+                 end, or let them select fewer units; at a reload, those from before count, too"
             }
             Self::Verdicts => "let several networks and ports be one policy",
             Self::Numbers => "start the collector anew",
