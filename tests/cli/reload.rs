@@ -185,6 +185,53 @@ fn what_is_traced_and_how_often_it_is_told_change_while_it_runs() {
 
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn an_interface_is_a_units_from_when_it_is_declared_until_it_is_no_more() {
+    let wire = Wire::new();
+    wire.ping(1);
+    let file = TempFile::new("counter-interval = \"1h\"\n");
+    let mut running = start(&wire, &file, &[]);
+    let db = format!(
+        "counter-interval = \"1h\"\n[[pu]]\nid = \"db\"\nside = \"host\"\ninterface = [\"{}\"]\n",
+        wire.interface
+    );
+    replace(&file, &db);
+    running.wait_to_say("taken over: pu db is new");
+    wire.ping(20);
+    replace(&file, "counter-interval = \"1h\"\n");
+    running.wait_to_say("taken over: pu db is gone");
+    wire.ping(7);
+    running.signal("INT");
+    let (code, lines, errors) = running.end();
+    assert_eq!(code, Some(0), "{errors}");
+    let events: Vec<_> = lines.iter().map(|line| json(line)).collect();
+    let flows = events.iter().filter(|event| event["type"] == "flow").map(|event| &event["record"]);
+    let mut sums: BTreeMap<String, u64> = BTreeMap::new();
+    for record in flows.filter(|record| record["l4_protocol"] == 1) {
+        let unit = record["context_id"].as_str().expect("text").to_owned();
+        *sums.entry(unit).or_default() += record["packets"].as_u64().expect("a number");
+    }
+    assert_eq!(sums, [("db".to_owned(), 20), ("host".to_owned(), 7)].into());
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_pipe_is_read_once() {
+    let wire = Wire::new();
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/run/netns/{}", wire.near)).args(["bash", "-c"]).arg(format!(
+        "exec {} run --discover off --output json --config <(echo 'counter-interval = \"1h\"')",
+        crate::process::COLLECTOR
+    ));
+    let mut running = Wire::begin(command);
+    running.signal("HUP");
+    running.wait_to_say("this is no file, so it cannot be read once more");
+    running.signal("INT");
+    let (code, _, errors) = running.end();
+    assert_eq!(code, Some(0), "{errors}");
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn a_hangup_ends_a_run_without_a_file() {
     let wire = Wire::new();
     let running = wire.start(&["--output", "json"]);
