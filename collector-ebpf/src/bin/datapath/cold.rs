@@ -19,6 +19,7 @@ use crate::{
     identity::{self, Who},
     inner,
     packet::{forget_both, opaque, wire},
+    policy,
     read::{self, Packet},
     reject, report,
     settings::BY_ENDS,
@@ -303,6 +304,7 @@ fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> Outcome {
     } else {
         let who = forget_both(skb, identity::find::<K>(skb, packet));
         report::flow::<K>(skb, packet, who);
+        let who = forget_both(skb, policy::ask::<K>(packet, who));
         if Who::unpack(who).is_dropped() {
             // It may have been accepted before in this epoch. One after the other: nested, they need more stack than there is.
             slot::leave::<K>(packet);

@@ -23,7 +23,6 @@ use crate::{
     family::Key,
     maps::ASKED,
     packet::forget_both,
-    policy::{self, Units},
     quote,
     read::Packet,
     report,
@@ -43,7 +42,7 @@ pub(crate) struct Who {
     pub(crate) event: u8,
     /// The unit at the other end on this host, as in an identity.
     pub(crate) host_pu: u16,
-    /// What the policies say of it: a [`verdict`].
+    /// What the policies say of it, once they were [asked](crate::policy::ask): a [`verdict`].
     pub(crate) verdict: u32,
 }
 
@@ -120,10 +119,9 @@ pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u64 {
     let mut is_news = attribution != 0;
     if identity.is_null() {
         let attribution = Attribution::unpack(attribution);
-        let (how, verdict, begun) = begin::<K>(skb, packet, attribution);
-        let verdict = but_for_errors::<K>(packet, verdict);
+        let (how, begun) = begin::<K>(skb, packet, attribution);
         let (pu, host_pu) = (attribution.pu, attribution.host_pu);
-        let mut who = Who { pu, how, refused: false, event: 0, host_pu, verdict };
+        let mut who = Who { pu, how, refused: false, event: 0, host_pu, verdict: 0 };
         match begun {
             Begun::Refused => who.refused = true,
             Begun::Kept => who.event = kind::START,
@@ -152,16 +150,9 @@ pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u64 {
         if (*identity).newcomer != 0 {
             settle_down::<K>(packet, identity);
         }
-        let verdict = but_for_errors::<K>(packet, policy::of_known::<K>(packet, identity));
         let Identity { pu, how, host_pu, .. } = *identity;
-        Who { pu, how, refused: false, event, host_pu, verdict }.pack()
+        Who { pu, how, refused: false, event, host_pu, verdict: 0 }.pack()
     }
-}
-
-/// The verdict on the flow as it holds for this packet: an error about a flow that was not rejected passes.
-#[inline(always)]
-fn but_for_errors<K: Key>(packet: &Packet, verdict: u32) -> u32 {
-    if verdict & verdict::REJECT != 0 && quote::is_of_accepted::<K>(packet) != 0 { 0 } else { verdict }
 }
 
 /// Writes down who the flow belongs to: an [`Attribution`] in one number. 0.
@@ -323,16 +314,14 @@ enum Begun {
 
 /// A flow that nobody knew. Two CPUs may meet it at once: only one makes its identity.
 #[inline(always)]
-fn begin<K: Key>(skb: Skb, packet: &Packet, attribution: Attribution) -> (u8, u32, Begun) {
+fn begin<K: Key>(skb: Skb, packet: &Packet, attribution: Attribution) -> (u8, Begun) {
     // No socket of this host is asked for what is inside of a tunnel.
     let initiator = if packet.inside != 0 { packet.initiator } else { socket::initiator::<K>(skb, packet) };
     let how = attribution.put_into(initiator);
-    let verdict =
-        policy::of_new::<K>(packet, Units { pu: attribution.pu, how, host_pu: attribution.host_pu });
     if !can_afford(attribution.pu, packet) {
-        return (how, verdict, Begun::Refused);
+        return (how, Begun::Refused);
     }
-    let Some(asked) = ASKED.get_ptr_mut(0) else { return (how, verdict, Begun::Lost) };
+    let Some(asked) = ASKED.get_ptr_mut(0) else { return (how, Begun::Lost) };
     // SAFETY: this CPU's own entry while softirqs are off; any bits are an identity. Field by field: LLVM would make the
     // whole on the stack first.
     let identity = unsafe { &mut (*asked).identity };
@@ -351,24 +340,23 @@ fn begin<K: Key>(skb: Skb, packet: &Packet, attribution: Attribution) -> (u8, u3
     identity.newcomer = 1;
     identity.decided = u8::from(packet.is_leaving());
     identity.host_pu = attribution.host_pu;
-    // SAFETY: as above.
-    identity.sets = if packet.policies_from == 0 { [0; 2] } else { unsafe { (*asked).question.sets } };
-    identity.verdict = verdict;
+    identity.sets = [0; 2];
+    identity.verdict = 0;
     identity.user = user::user_here(skb);
     user::tell(identity.user);
     match K::newcomers().insert(packet.key(), &*identity, u64::from(BPF_NOEXIST)) {
         Ok(()) => {}
-        Err(EEXIST) => return (how, verdict, Begun::Lost),
+        Err(EEXIST) => return (how, Begun::Lost),
         // A full LRU hash makes room; should it fail all the same, that is a fault. The packet is counted, and
         // that the flow began is not said, since its next miss would say it again.
         Err(error) => {
             say_unremembered(skb, i64::from(error));
             ledger(|ledger| ledger.identity_full += 1);
-            return (how, verdict, Begun::Lost);
+            return (how, Begun::Lost);
         }
     }
     spend(attribution.pu);
-    (how, verdict, Begun::Kept)
+    (how, Begun::Kept)
 }
 
 /// A global function, verified once by itself: what a log line unfolds to was half of all that there was to verify.

@@ -17,7 +17,9 @@ use collector_ebpf::abi::{
 
 use crate::{
     family::{Key, Rest},
+    identity::{self, Who},
     maps::{ASKED, Asked, POLICIES, REMOTES, SERVICES, VERDICTS},
+    quote,
     read::Packet,
     socket::TCP,
 };
@@ -102,10 +104,25 @@ const fn sets([own, other]: [u64; 2]) -> [u32; 2] {
     [PolicyEntry::set(own), PolicyEntry::set(other)]
 }
 
-/// What the policies say of a new flow; the sets that they have said it under are left in [`Question::sets`].
-#[inline(always)]
-pub(crate) fn of_new<K: Key>(packet: &Packet, units: Units) -> u32 {
-    if packet.policies_from == 0 { 0 } else { judge::<K>(units, 0) }
+/// A packed [`Who`] with what the policies say of the packet's flow. Not a part of what finds the flow: nested, they need more
+/// stack than there is.
+#[inline(never)]
+pub(crate) fn ask<K: Key>(packet: &Packet, who: u64) -> u64 {
+    if packet.policies_from == 0 {
+        return who;
+    }
+    let who = Who::unpack(who);
+    let identity = identity::known::<K>(packet);
+    let verdict = if identity.is_null() {
+        // Its flow was refused, or could not be remembered.
+        judge::<K>(Units { pu: who.pu, how: who.how, host_pu: who.host_pu }, 0)
+    } else {
+        // SAFETY: the entry is memory of the map for the run.
+        unsafe { of_known::<K>(packet, identity) }
+    };
+    // An error about a flow that was not rejected passes.
+    let passes = verdict & verdict::REJECT != 0 && quote::is_of_accepted::<K>(packet) != 0;
+    Who { verdict: if passes { 0 } else { verdict }, ..who }.pack()
 }
 
 /// What the policies say of a flow that is known, which is asked anew where its units have other sets by now.
@@ -113,11 +130,8 @@ pub(crate) fn of_new<K: Key>(packet: &Packet, units: Units) -> u32 {
 /// # Safety
 ///
 /// The identity is live.
-#[inline(never)]
-pub(crate) unsafe fn of_known<K: Key>(packet: &Packet, identity: *mut Identity) -> u32 {
-    if packet.policies_from == 0 {
-        return 0;
-    }
+#[inline(always)]
+unsafe fn of_known<K: Key>(packet: &Packet, identity: *mut Identity) -> u32 {
     // SAFETY: the caller's promise. Two CPUs may ask at once, one of them under sets that have just been replaced: whatever it
     // is that they leave of each other's answers, who sees afterwards that its sets are not those that hold now has the next
     // packet ask again.
@@ -157,18 +171,18 @@ fn judge<K: Key>(units: Units, first_ns: u64) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn judge_4(units: u64, first_ns: u64) -> u32 {
-    Packet::of_run().map_or(0, |packet| ask::<FlowKey4>(packet, Units::unpack(units), first_ns))
+    Packet::of_run().map_or(0, |packet| find::<FlowKey4>(packet, Units::unpack(units), first_ns))
 }
 
 /// The same for IPv6.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn judge_6(units: u64, first_ns: u64) -> u32 {
-    Packet::of_run().map_or(0, |packet| ask::<FlowKey6>(packet, Units::unpack(units), first_ns))
+    Packet::of_run().map_or(0, |packet| find::<FlowKey6>(packet, Units::unpack(units), first_ns))
 }
 
 #[inline(always)]
-fn ask<K: Key>(packet: &Packet, units: Units, first_ns: u64) -> u32 {
+fn find<K: Key>(packet: &Packet, units: Units, first_ns: u64) -> u32 {
     let Some(asked) = ASKED.get_ptr_mut(0) else { return 0 };
     let key = packet.key::<K>();
     let rest = key.rest();
