@@ -67,6 +67,10 @@ pub type Text = Arc<str>;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", content = "record", rename_all = "lowercase")]
 #[non_exhaustive]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all events are flows: a box would be an allocation for each, and spare the rare ones some octets"
+)]
 pub enum Event {
     /// A flow: its end, its interruption, or what it did since its last record.
     Flow(FlowRecord),

@@ -215,13 +215,8 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         .override_global("HIGH_WATER_4", &high_water_4, true)
         .override_global("HIGH_WATER_6", &high_water_6, true)
         .map_max_entries("CONTROL", possible)
-        .map_max_entries("VERDICTS", settings.verdicts.max(1))
-        .map_max_entries("CACHE4", entries_4)
-        .map_max_entries("CACHE6", entries_6)
-        .map_max_entries("NEW4", settings.identities_4 / 2)
-        .map_max_entries("NEW6", settings.identities_6 / 2)
-        .map_max_entries("LIVE4", settings.identities_4)
-        .map_max_entries("LIVE6", settings.identities_6);
+        .map_max_entries("VERDICTS", settings.verdicts.max(1));
+    give_room(&mut loader, settings, [entries_4, entries_6]);
     for (name, factor) in HASH_FACTORS.into_iter().zip(&factors) {
         loader.override_global(name, factor, true);
     }
@@ -272,6 +267,17 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         xdp,
         reference,
     })
+}
+
+/// Says how many entries the maps of flows have.
+fn give_room(loader: &mut EbpfLoader<'_>, settings: &Settings, [entries_4, entries_6]: [u32; 2]) {
+    loader
+        .map_max_entries("CACHE4", entries_4)
+        .map_max_entries("CACHE6", entries_6)
+        .map_max_entries("NEW4", settings.identities_4 / 2)
+        .map_max_entries("NEW6", settings.identities_6 / 2)
+        .map_max_entries("LIVE4", settings.identities_4)
+        .map_max_entries("LIVE6", settings.identities_6);
 }
 
 /// Flows that `floor` can tell apart.
