@@ -34,6 +34,7 @@ impl UnitGlob {
         let beginning = self.pattern.get(..self.beginning).unwrap_or_default();
         match self.literal() {
             Some(plain) => id == plain,
+            None if self.pattern == "*" => true,
             // Of thousands of patterns, few get further.
             None => id.starts_with(beginning) && self.matcher.is_match(id),
         }
