@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use collector_ebpf::{
     abi::{
+        control::Anchor,
         flow::{RX, TX},
         policy::{UnitPolicy, verdict},
         pu::{Role, index, role},
@@ -404,6 +405,21 @@ fn a_set_that_finds_no_room_leaves_nothing_behind() -> Result<()> {
     policies.remove(&whole)?;
     policies.write(&set(3, 8)?.entries())?;
     assert!(policies.give(u16::MAX, UnitPolicy::default()).is_err(), "no such unit");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn programs_whose_collector_has_died_let_all_pass() -> Result<()> {
+    let mut datapath = with(&Settings::default(), [Some(Set::new(1)), Some(Set::new(2))])?;
+    for hook in Hook::BOTH {
+        assert_eq!(run(&mut datapath, hook, &ENDS_4.udp(9))?, SHOT);
+    }
+    // The lease of a collector that was killed has run out: not waited for, written.
+    datapath.controller.renew_lease(&Anchor::default());
+    for hook in Hook::BOTH {
+        assert_eq!(run(&mut datapath, hook, &ENDS_4.udp(9))?, PASS_ON);
+    }
     Ok(())
 }
 
