@@ -35,12 +35,12 @@ fn ingress_filters(wire: &Wire) -> usize {
 }
 
 /// The lease of the collector whose filters these are has run out: not waited for, written.
-fn expire(filters: &str) {
+pub(crate) fn expire(filters: &str) {
     lease(filters, 0);
 }
 
 /// Its lease ends at this tick.
-fn lease(filters: &str, lease: u64) {
+pub(crate) fn lease(filters: &str, lease: u64) {
     let line = filters.lines().find(|line| line.contains("tc_ingress")).expect("its filter stands there");
     let id = line
         .split(" id ")

@@ -15,12 +15,12 @@ fn web(rest: &str) -> String {
 }
 
 /// Puts another file in the place of one, as an editor does.
-fn replace(file: &TempFile, text: &str) {
+pub(crate) fn replace(file: &TempFile, text: &str) {
     let new = TempFile::new(text);
     fs::rename(&new.0, &file.0).expect("both are in one folder");
 }
 
-fn start(wire: &Wire, file: &TempFile, args: &[&str]) -> Running {
+pub(crate) fn start(wire: &Wire, file: &TempFile, args: &[&str]) -> Running {
     let args = [&["--config", file.path(), "--output", "json"], args].concat();
     wire.start(&args)
 }
