@@ -219,8 +219,8 @@ fn a_full_ring_or_buffer_loses_news_but_no_packet() -> Result<()> {
 fn room(transport: Transport, octets: u32) -> Result<(u32, u64)> {
     Ok(match transport {
         // A header of eight, the length of four, and padding to eight.
-        Transport::Perf => (octets * cpus::online()?.len() as u32, 80),
-        _ => (octets, 72),
+        Transport::Perf => (octets * cpus::online()?.len() as u32, 88),
+        _ => (octets, 80),
     })
 }
 
