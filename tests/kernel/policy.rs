@@ -134,21 +134,63 @@ fn what_never_leaves_is_counted_as_rejected_alone() -> Result<()> {
     for ends in [ENDS_4, ENDS_6] {
         let before = datapath.ledger()?;
         for _ in 0..3 {
-            assert_eq!(run(&mut datapath, Hook::Egress, &ends.back().udp(10))?, SHOT);
+            assert_eq!(run(&mut datapath, Hook::Egress, &ends.back().tcp(SYN, 0))?, SHOT);
         }
         let delta = one(&mut datapath)?;
         assert_eq!((delta.verdict, delta.rejected, delta.begun), (OTHERWISE, [0, 3], 1));
         assert_eq!((delta.packets, delta.bytes, delta.skbs), ([0; 2], [0; 2], [0; 2]));
         // Later epochs begin no flow.
-        assert_eq!(run(&mut datapath, Hook::Egress, &ends.back().udp(10))?, SHOT);
+        assert_eq!(run(&mut datapath, Hook::Egress, &ends.back().tcp(SYN, 0))?, SHOT);
         // What comes in for the same flow is rejected, too, and came.
-        assert_eq!(run(&mut datapath, Hook::Ingress, &ends.udp(10))?, SHOT);
+        assert_eq!(run(&mut datapath, Hook::Ingress, &ends.tcp(ACK, 9))?, SHOT);
         let delta = one(&mut datapath)?;
         assert_eq!((delta.packets, delta.rejected, delta.begun), ([1, 0], [1, 1], 0));
         let ledger = datapath.ledger()?;
         assert_eq!((ledger.seen - before.seen, ledger.rejected - before.rejected), (5, 4));
     }
     assert_eq!(datapath.unit(UNIT)?.rejected, [2, 8]);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn who_sends_what_is_rejected_decides_nothing_for_the_other_end() -> Result<()> {
+    let mut datapath = with(&Settings::default(), [Some(Set::new(1)), None])?;
+    for ends in [ENDS_4, ENDS_6] {
+        let at = |port| (ends.from_port(port), ends.from_port(port).back());
+        // Somebody sends what looks as if it came from a server that the unit asks afterwards.
+        let (from, back) = at(1);
+        assert_eq!(run(&mut datapath, Hook::Ingress, &from.udp(9))?, SHOT);
+        assert_eq!(run(&mut datapath, Hook::Egress, &back.udp(9))?, PASS_ON);
+        assert_eq!(run(&mut datapath, Hook::Ingress, &from.udp(9))?, PASS_ON, "the answer");
+        let (from, back) = at(2);
+        assert_eq!(run(&mut datapath, Hook::Ingress, &from.tcp(SYN, 0))?, SHOT);
+        assert_eq!(run(&mut datapath, Hook::Egress, &back.tcp(ACK, 0))?, SHOT, "that opens nothing");
+        assert_eq!(run(&mut datapath, Hook::Egress, &back.tcp(SYN, 0))?, PASS_ON);
+        for flags in [SYN | ACK, ACK] {
+            assert_eq!(run(&mut datapath, Hook::Ingress, &from.tcp(flags, 0))?, PASS_ON);
+        }
+        // Nor does a packet that no socket takes open a door for a connection.
+        for (port, before) in [(3, SYN | ACK), (4, ACK)] {
+            let (from, back) = at(port);
+            assert_eq!(run(&mut datapath, Hook::Ingress, &from.tcp(before, 0))?, PASS_ON);
+            for _ in 0..2 {
+                assert_eq!(run(&mut datapath, Hook::Ingress, &from.tcp(SYN, 0))?, SHOT);
+            }
+            assert_eq!(run(&mut datapath, Hook::Egress, &back.tcp(SYN, 0))?, PASS_ON, "it may itself");
+        }
+        datapath.deltas()?;
+    }
+    // What has passed and is rejected by now is not opened anew by an answer.
+    give(&mut datapath, UNIT, [None, None])?;
+    let (from, back) = (ENDS_4.from_port(5).udp(9), ENDS_4.from_port(5).back().udp(9));
+    assert_eq!(run(&mut datapath, Hook::Ingress, &from)?, PASS_ON);
+    assert_eq!(run(&mut datapath, Hook::Egress, &back)?, PASS_ON);
+    give(&mut datapath, UNIT, [Some(Set::new(3)), None])?;
+    datapath.deltas()?;
+    for (hook, frame) in [(Hook::Egress, &back), (Hook::Ingress, &from), (Hook::Egress, &back)] {
+        assert_eq!(run(&mut datapath, hook, frame)?, SHOT);
+    }
     Ok(())
 }
 
@@ -197,6 +239,12 @@ fn what_keeps_a_network_alive_meets_no_policy() -> Result<()> {
             assert_eq!(run(&mut datapath, hook, &ENDS_6.frame(ICMPV6, &icmp(kind, 0)))?, PASS_ON, "{kind}");
         }
         assert_eq!(run(&mut datapath, hook, &ENDS_6.frame(ICMPV6, &icmp(138, 0)))?, SHOT);
+        // Answers by DHCP come from another address than was asked.
+        for (ends, ports) in [(ENDS_4, (67, 68)), (ENDS_6, (547, 546))] {
+            let server = Ends { source_port: ports.0, destination_port: ports.1, ..ends };
+            let frame = if hook == Hook::Ingress { server.udp(9) } else { server.back().udp(9) };
+            assert_eq!(run(&mut datapath, hook, &frame)?, PASS_ON, "{ports:?}");
+        }
         // IGMP (RFC 9776).
         assert_eq!(run(&mut datapath, hook, &ENDS_4.frame(2, &[0x16; 8]))?, PASS_ON);
         // A piece without the first one shows no ports.
@@ -426,7 +474,8 @@ fn programs_whose_collector_has_died_let_all_pass() -> Result<()> {
 /// A verdict is a number in records, and a few bits for the programs.
 #[test]
 fn numbers_and_bits_do_not_meet() {
-    let bits = [verdict::DROP, verdict::REJECT, verdict::GUESSED, verdict::OTHER_END];
+    let bits =
+        [verdict::DROP, verdict::REJECT, verdict::GUESSED, verdict::OTHER_END, verdict::NOTHING_PASSED];
     assert!(bits.iter().all(|bit| bit & verdict::NUMBER == 0));
     assert_eq!(bits.iter().sum::<u32>(), bits.iter().fold(0, |all, bit| all | bit));
     assert_eq!(dropped(7) & verdict::NUMBER, 7);

@@ -137,4 +137,6 @@ pub mod verdict {
     pub const GUESSED: u32 = 1 << 18;
     /// It is that of the unit at the flow's other end on this host.
     pub const OTHER_END: u32 = 1 << 19;
+    /// Of an identity's: no packet of the flow was ever let pass.
+    pub const NOTHING_PASSED: u32 = 1 << 20;
 }

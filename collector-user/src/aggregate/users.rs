@@ -105,7 +105,14 @@ impl Users {
             let (_, oldest, _) = times.select_nth_unstable(place);
             let (oldest, before) = (*oldest, self.told.len());
             let all = mem::take(&mut self.told);
-            self.told = all.into_iter().filter(|(_, told)| told.at > oldest).collect();
+            // Many may be of one time.
+            let mut left = place + 1;
+            let mut goes = |told: &Told| {
+                let goes = told.at <= oldest && left > 0;
+                left -= usize::from(goes);
+                goes
+            };
+            self.told = all.into_iter().filter(|(_, told)| !goes(told)).collect();
             self.evicted += (before - self.told.len()) as u64;
         }
         self.told.insert(key, told);

@@ -159,6 +159,8 @@ impl Daemon<'_> {
             // It may have run for long, and have had no address that anybody knew of.
             self.workloads.are_readdressed = true;
         }
+        // Before its interface counts for it, and not at the next drain.
+        self.follow_policies();
         Ok(())
     }
 

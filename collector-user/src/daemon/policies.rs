@@ -21,11 +21,11 @@ use crate::{
         rule::{Policy, Subject},
         sets::{Set, Sets},
     },
-    pu::{
-        registry::{Registry, Unit},
-        workload,
-    },
+    pu::{port, registry::Registry, workload},
 };
+
+/// Of what SSH goes by.
+const IPPROTO_TCP: u8 = 6;
 
 /// The policies, and what the programs were told of them.
 #[derive(Clone, Debug, Default)]
@@ -128,9 +128,9 @@ impl Policies {
             self.note(change.new, change.old);
         }
         self.without.retain(|unit| there.contains(unit));
-        // An index may be another unit's by now.
-        let is_other = |unit: &&Unit| !self.sets.knows(unit.index, &unit.id);
-        let others: Vec<Subject> = units.iter().filter(is_other).map(Subject::from).collect();
+        // An index may be another unit's by now, or the unit may be declared otherwise.
+        let is_other = |unit: &Subject| !self.sets.knows(unit);
+        let others: Vec<Subject> = units.iter().map(Subject::from).filter(is_other).collect();
         for unit in others {
             let index = unit.index;
             let change = self.sets.remove(index, now);
@@ -186,8 +186,7 @@ impl Daemon<'_> {
         policies: &[Policy],
         enforcement: Enforcement,
     ) -> Result<Option<String>, DaemonError> {
-        let is_asked = enforcement == Enforcement::On && !policies.is_empty();
-        let unknown = if is_asked { self.would_cut_off(policies)? } else { None };
+        let unknown = self.check_lockout(policies, enforcement)?;
         let is_enforced = enforcement != Enforcement::Off;
         let before = self.policies.clone();
         let now = crate::clock::boot();
@@ -200,6 +199,16 @@ impl Daemon<'_> {
             self.policies = before;
         }
         done.map(|()| unknown)
+    }
+
+    /// Refuses policies that would cut off who is logged in, if that is asked for; a sentence where that cannot be known.
+    pub(super) fn check_lockout(
+        &self,
+        policies: &[Policy],
+        enforcement: Enforcement,
+    ) -> Result<Option<String>, DaemonError> {
+        let is_asked = enforcement == Enforcement::On && !policies.is_empty();
+        Ok(if is_asked { self.would_cut_off(policies)? } else { None })
     }
 
     /// Whether policies, once enforced, would cut off who is logged in; a sentence where that cannot be known.
@@ -222,14 +231,15 @@ impl Daemon<'_> {
         lockout::check(policies, &connections).map(|()| None)
     }
 
-    /// The units whose policies a session may be subject to: that of its address, those of uplinks that are a unit's alone,
-    /// that of the server's cgroup, or else the host.
+    /// The units whose policies a session may be subject to: that of its address, that of its port, those of uplinks that are a
+    /// unit's alone, that of the server's cgroup, or else the host.
     fn units_of(&self, session: &ssh::Session) -> Vec<Subject> {
         let mut indexes: BTreeSet<u16> =
             self.units.of_address(session.local.ip()).map(|unit| unit.index).into_iter().collect();
         let roles = self.watched.interfaces.values().filter_map(|interface| interface.role.as_ref());
         let own = roles.filter(|it| it.flags & role::OWN != 0 && it.flags & role::FAR == 0);
         indexes.extend(own.map(|it| it.pu));
+        indexes.extend(port::owners(&self.units).get(&(IPPROTO_TCP, session.local.port())).copied());
         let by_cgroup = session.cgroups.iter().filter_map(|path| {
             let declared = self.units.of_cgroup(path).map(|(unit, _)| unit.index);
             declared.or_else(|| {

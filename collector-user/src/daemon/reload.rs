@@ -124,6 +124,10 @@ impl From<KernelError> for ReloadError {
     }
 }
 
+fn refused(error: &DaemonError) -> ReloadError {
+    ReloadError::Policies { cause: with_causes(error) }
+}
+
 /// How often a configuration was taken over, or not.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
@@ -253,35 +257,36 @@ impl Daemon<'_> {
         if !wanted.traces.is_empty() {
             self.open_tracing()?;
         }
+        let units = self.load_policies_of(units, wanted)?;
         let [before, after] = [&self.units, &units].map(|units| units.ranges().collect());
-        let written = self.write_ranges(&before, &after).map_err(ReloadError::from);
-        let (units, loaded) = match written {
-            Ok(()) => self.load_policies_of(units, wanted),
-            Err(error) => (units, Err(error)),
-        };
-        if let Err(error) = loaded {
-            // What could be written before can be written again.
+        if let Err(error) = self.write_ranges(&before, &after) {
+            // What could be written before can be written again; and what was attributed meanwhile is attributed anew.
             self.write_ranges(&after, &before)?;
-            return Err(error);
+            let Options { policies, enforcement, .. } = self.options.clone();
+            self.load_policies(&policies, enforcement).map_err(|error| refused(&error))?;
+            self.controller.barrier(&self.flow_maps)?;
+            self.controller.next_generation();
+            return Err(error.into());
         }
         Ok(Prepared { units, changed })
     }
 
     /// Has other policies hold, for units that are about to be.
-    fn load_policies_of(
-        &mut self,
-        mut units: Registry,
-        wanted: &Reload,
-    ) -> (Registry, Result<(), ReloadError>) {
+    fn load_policies_of(&mut self, mut units: Registry, wanted: &Reload) -> Result<Registry, ReloadError> {
         let Options { policies, enforcement, .. } = &self.options;
-        if *policies == wanted.policies && *enforcement == wanted.enforcement {
-            return (units, Ok(()));
+        let is_as_before = *policies == wanted.policies && *enforcement == wanted.enforcement;
+        std::mem::swap(&mut self.units, &mut units);
+        let loaded = if is_as_before {
+            // Other units may have them.
+            self.check_lockout(&wanted.policies, wanted.enforcement)
+        } else {
+            self.load_policies(&wanted.policies, wanted.enforcement)
+        };
+        std::mem::swap(&mut self.units, &mut units);
+        if let Some(unknown) = loaded.map_err(|error| refused(&error))? {
+            tracing::warn!("{unknown}");
         }
-        std::mem::swap(&mut self.units, &mut units);
-        let loaded = self.load_policies(&wanted.policies, wanted.enforcement);
-        std::mem::swap(&mut self.units, &mut units);
-        let loaded = loaded.map_err(|error| ReloadError::Policies { cause: with_causes(&error) });
-        (units, loaded.map(|unknown| unknown.into_iter().for_each(|unknown| tracing::warn!("{unknown}"))))
+        Ok(units)
     }
 
     /// Writes those ranges that are not as they were, and forgets those that are no more.

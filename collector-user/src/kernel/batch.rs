@@ -164,7 +164,9 @@ pub fn insert<K: Pod, V: Pod>(map: impl AsFd, entries: &[(K, V)]) -> Result<(), 
             ..Batch::default()
         };
         match call(&map, UPDATE, &mut batch) {
-            Ok(()) => done += (batch.count as usize).max(1),
+            // Nothing was written, and nothing is wrong: as if there were no batches.
+            Ok(()) if batch.count == 0 => break,
+            Ok(()) => done += batch.count as usize,
             Err(error) if error.raw_os_error() == Some(NO_BATCHES) => break,
             Err(error) => return Err((done + batch.count as usize, error)),
         }

@@ -114,9 +114,9 @@ impl Sets {
         self.units.values().map(|(subject, policy)| (subject, *policy))
     }
 
-    /// Whether a unit of this index was put that has this id.
-    pub fn knows(&self, index: u16, id: &str) -> bool {
-        self.units.get(&index).is_some_and(|(unit, _)| &*unit.id == id)
+    /// Whether this unit was put, and is what it was.
+    pub fn knows(&self, unit: &Subject) -> bool {
+        self.units.get(&unit.index).is_some_and(|(known, _)| known == unit)
     }
 
     /// There is no policy: no unit has any set.

@@ -296,7 +296,7 @@ unsafe fn follow_tcp(packet: &Packet, identity: *mut Identity) -> u8 {
     }
 }
 
-const INITIATOR_BITS: u8 = how::LOCAL_INITIATED | how::INITIATOR_MASK << how::INITIATOR_SHIFT;
+pub(crate) const INITIATOR_BITS: u8 = how::LOCAL_INITIATED | how::INITIATOR_MASK << how::INITIATOR_SHIFT;
 const FINS_RX: u64 = 0xFF;
 const FINS_TX: u64 = 0xFF00;
 /// One FIN in either field.
@@ -341,7 +341,7 @@ fn begin<K: Key>(skb: Skb, packet: &Packet, attribution: Attribution) -> (u8, Be
     identity.decided = u8::from(packet.is_leaving());
     identity.host_pu = attribution.host_pu;
     identity.sets = [0; 2];
-    identity.verdict = 0;
+    identity.verdict = if packet.policies_from == 0 { 0 } else { verdict::NOTHING_PASSED };
     identity.user = user::user_here(skb);
     user::tell(identity.user);
     match K::newcomers().insert(packet.key(), &*identity, u64::from(BPF_NOEXIST)) {

@@ -9,15 +9,18 @@
 use core::mem::offset_of;
 
 use aya_ebpf::{btf_maps::lpm_trie::Key as Prefix, helpers::bpf_ktime_get_boot_ns};
-use collector_ebpf::abi::{
-    flow::{FlowKey4, FlowKey6, Identity, LOOPBACK_BOUNDARY, how, ports},
-    policy::{ClassesKey, INCOMING, OUTGOING, PolicyEntry, RemoteKey, ServiceKey, verdict},
-    pu::index,
+use collector_ebpf::{
+    abi::{
+        flow::{FlowKey4, FlowKey6, Identity, LOOPBACK_BOUNDARY, how, ports},
+        policy::{ClassesKey, INCOMING, OUTGOING, PolicyEntry, RemoteKey, ServiceKey, verdict},
+        pu::index,
+    },
+    wire::tcp,
 };
 
 use crate::{
     family::{Key, Rest},
-    identity::{self, Who},
+    identity::{self, INITIATOR_BITS, Who},
     maps::{ASKED, Asked, POLICIES, REMOTES, SERVICES, VERDICTS},
     quote,
     read::Packet,
@@ -28,6 +31,8 @@ use crate::{
 const ICMP: u8 = 1;
 const IGMP: u8 = 2;
 const ICMPV6: u8 = 58;
+/// `IPPROTO_UDP`.
+const UDP: u8 = 17;
 
 /// Keys of the maps, written where the kernel can read them: the stack has no room.
 #[repr(C, align(8))]
@@ -136,25 +141,64 @@ unsafe fn of_known<K: Key>(packet: &Packet, identity: *mut Identity) -> u32 {
     // is that they leave of each other's answers, who sees afterwards that its sets are not those that hold now has the next
     // packet ask again.
     unsafe {
+        let rest = packet.key::<K>().rest();
+        if may_turn(packet, identity, rest) {
+            (*identity).how = (*identity).how & !INITIATOR_BITS | packet.initiator;
+            (*identity).sets = [0; 2];
+        }
         let Identity { pu, how, host_pu, first_ns, .. } = *identity;
         let units = Units { pu, how, host_pu };
-        let rest = packet.key::<K>().rest();
         let now = sets(units.policies(rest));
-        if now == [0; 2] {
+        if now == [0; 2] && !opens_otherwise(packet, how) {
+            (*identity).verdict = 0;
             return 0;
         }
+        let known = (*identity).verdict;
+        if opens_otherwise(packet, how) && known & verdict::DROP == 0 {
+            let how = how & !INITIATOR_BITS | packet.initiator;
+            let own = judge::<K>(Units { how, ..units }, first_ns);
+            if own & verdict::DROP != 0 {
+                return own;
+            }
+        }
         if now == (*identity).sets {
-            return (*identity).verdict;
+            return known;
         }
         let verdict = judge::<K>(units, first_ns);
+        let is_dropped = verdict & verdict::DROP != 0;
+        let verdict = verdict | if is_dropped { known & verdict::NOTHING_PASSED } else { 0 };
         let Some(asked) = ASKED.get_ptr_mut(0) else { return 0 };
         (&raw mut (*identity).verdict).write_volatile(verdict);
         (&raw mut (*identity).sets).write_volatile((*asked).question.sets);
-        if sets(units.policies(rest)) != (*asked).question.sets {
+        let is_anothers = (&raw const (*identity).verdict).read_volatile() != verdict;
+        if is_anothers || sets(units.policies(rest)) != (*asked).question.sets {
             (&raw mut (*identity).sets).write_volatile([0; 2]);
         }
         verdict
     }
+}
+
+/// Whether a packet opens a connection that is known as opened by its other end, or by nobody knows whom: what made it known
+/// so need not have been a packet that any socket took (a SYN-ACK with a wrong checksum). It is judged by itself, and whose the
+/// flow is stays as it was: the packet may be as false.
+#[inline(always)]
+fn opens_otherwise(packet: &Packet, how: u8) -> bool {
+    packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN && how & INITIATOR_BITS != packet.initiator
+}
+
+/// Whether the end that did not open a flow sends, of which nothing was ever let pass: then it opens the flow, or whoever sends
+/// what is rejected could have its packets rejected, too. Of TCP only what opens a connection does.
+///
+/// # Safety
+///
+/// The identity is live.
+#[inline(always)]
+unsafe fn may_turn(packet: &Packet, identity: *const Identity, rest: Rest) -> bool {
+    // SAFETY: the caller's promise.
+    let (known, how) = unsafe { ((*identity).verdict, (*identity).how) };
+    known & verdict::NOTHING_PASSED != 0
+        && packet.sent() != (how & how::LOCAL_INITIATED != 0)
+        && (rest.protocol != TCP || opens_otherwise(packet, how))
 }
 
 /// Asks about the packet of this run, whose flow began at this time; 0 for now.
@@ -217,6 +261,10 @@ fn is_exempt(rest: Rest) -> bool {
         (ports::FRAGMENT, _) | (_, IGMP) => true,
         // Listeners, neighbours and routers (RFC 4890 sections 4.4.1 and 4.3.3; RFC 2710, RFC 9777, RFC 4861).
         (ports::ICMP, ICMPV6) => matches!(kind, 130..=137 | 143),
+        // Addresses by DHCP: the answer comes from another address than was asked (RFC 2131 section 4.1, RFC 9915 section 7.2).
+        (ports::TRANSPORT, UDP) => {
+            matches!((u16::from_be(rest.local_port), u16::from_be(rest.remote_port)), (68, 67) | (546, 547))
+        }
         _ => false,
     }
 }
