@@ -76,6 +76,8 @@ impl Vm {
             "xdp::a_declared_range",
             "found::a_container_is_found",
             "services::what_a_services",
+            "policy::rules_are",
+            "users::a_connection",
             "stacked::",
             "offloaded::",
             "tunnels::",
