@@ -18,7 +18,7 @@ use collector_tests::{
     Result, generated,
     testrun::{Counted, Datapath, Hook},
 };
-use collector_user::{drain::decode::FlowId, kernel::settings::Settings};
+use collector_user::{drain::flow::FlowId, kernel::settings::Settings};
 use proptest::{
     collection,
     prelude::any,

@@ -12,7 +12,7 @@ use collector_tests::{
     frames::{C_TAG, ENDS_4, ENDS_6, Ends, GRE, IPV4, IPV6, TCP, UDP, ethernet, tcp, udp},
     testrun::{Context, Counted, Datapath, Hook, NOTHING, UNIT, uplink},
 };
-use collector_user::{drain::decode::FlowDelta, kernel::settings::Settings};
+use collector_user::{drain::flow::FlowDelta, kernel::settings::Settings};
 
 const VXLAN_PORT: u16 = 4789;
 const GENEVE_PORT: u16 = 6081;

@@ -21,7 +21,7 @@ use collector_tests::{
     testrun::{Datapath, Hook, IFINDEX, INTERFACE, PASS_ON, UNIT, explained_without_flow},
 };
 use collector_user::{
-    drain::decode::FlowDelta,
+    drain::flow::FlowDelta,
     kernel::{error::KernelError, settings::Settings},
 };
 

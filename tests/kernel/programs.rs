@@ -13,7 +13,7 @@ use collector_tests::{
     },
     testrun::{Context, Counted, Datapath, Hook, INTERFACE, NOTHING, PASS_ON, UNIT, explained_without_flow},
 };
-use collector_user::{drain::decode::FlowId, kernel::settings::Settings};
+use collector_user::{drain::flow::FlowId, kernel::settings::Settings};
 
 /// What a frame is to the programs.
 #[derive(Clone, Copy, Debug)]

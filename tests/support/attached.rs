@@ -5,7 +5,7 @@ use collector_ebpf::abi::{
     pu::{Role, index, role},
 };
 use collector_user::{
-    drain::decode::FlowDelta,
+    drain::flow::FlowDelta,
     kernel::{
         attach::{Attachments, Choice},
         filters::Place,

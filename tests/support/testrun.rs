@@ -13,8 +13,9 @@ use collector_ebpf::abi::{
 use collector_user::{
     clock,
     drain::{
-        decode::{DecodeError, FlowDelta, FlowId, FlowNews, Packet, Record},
+        decode::{DecodeError, FlowNews, Packet, Record},
         events::Events,
+        flow::{FlowDelta, FlowId},
         packets::Packets,
         sequence::Sequences,
     },

@@ -10,11 +10,11 @@ use collector_ebpf::{
     wire::tcp::{ACK, FIN, RST, SYN},
 };
 use collector_user::{
-    aggregate::{
-        flows::{Flow, Flows},
-        lives::Lives,
+    aggregate::{flow::Flow, flows::Flows, lives::Lives},
+    drain::{
+        decode::FlowNews,
+        flow::{FlowDelta, FlowId},
     },
-    drain::decode::{FlowDelta, FlowId, FlowNews},
 };
 
 const SECOND: u64 = 1_000_000_000;

@@ -23,7 +23,7 @@ mod mock;
 // Who is logged in by SSH, whom a policy could cut off.
 mod ssh;
 
-use collector_user::{aggregate::booking::HostEnd, drain::decode::FlowId};
+use collector_user::{aggregate::booking::HostEnd, drain::flow::FlowId};
 
 /// For flows at an uplink, which have no end on this host beside their unit's.
 fn nobody(id: &FlowId, _: u16) -> HostEnd {

@@ -9,9 +9,12 @@ use collector_ebpf::{
     wire::tcp::{ACK, FIN, RST, SYN},
 };
 use collector_user::{
-    aggregate::{flows::Flows, lives::Lives, record::Scribe},
+    aggregate::{flow::Flow, flows::Flows, lives::Lives, record::Scribe},
     clock::Moment,
-    drain::decode::{FlowDelta, FlowId, FlowNews},
+    drain::{
+        decode::FlowNews,
+        flow::{FlowDelta, FlowId},
+    },
     event::{Ended, FlowRecord, InitiatorBy, ResetBy},
     policy::verdicts::Verdicts,
     pu::registry::Registry,
@@ -69,7 +72,7 @@ impl Desk {
     }
 }
 
-fn record(id: &FlowId, flow: &collector_user::aggregate::flows::Flow) -> FlowRecord {
+fn record(id: &FlowId, flow: &Flow) -> FlowRecord {
     let registry = Registry::new(&[]).unwrap();
     let moment = Moment { jiffies: 0, boot_ns: 0, wall_ns: 1_000 * SECOND as i64, hz: 250 };
     Scribe::default().flow(id, flow, None, &Verdicts::default(), &registry, &moment)

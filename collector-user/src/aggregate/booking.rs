@@ -15,7 +15,7 @@ use collector_ebpf::abi::{
     network,
 };
 
-use crate::drain::decode::{FlowDelta, FlowId};
+use crate::drain::flow::{FlowDelta, FlowId};
 
 /// Amounts by direction: `RX`, `TX`.
 type Amounts = [DirectionCounters; 2];
@@ -133,7 +133,7 @@ mod tests {
     };
 
     use super::{Credit, Credits, HostEnd, Open};
-    use crate::drain::decode::{FlowDelta, FlowId};
+    use crate::drain::flow::{FlowDelta, FlowId};
 
     fn delta(how: u8) -> FlowDelta {
         let address = IpAddr::from([10, 0, 0, 1]);

@@ -2,7 +2,7 @@
 
 use collector_ebpf::abi::flow::{how, ports};
 
-use crate::{drain::decode::FlowId, event::InitiatorBy};
+use crate::{drain::flow::FlowId, event::InitiatorBy};
 
 /// Whether the local end opened a flow, and by what that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 pub mod booking;
 pub mod counters;
 pub mod drops;
+pub mod flow;
 pub mod flows;
 pub mod initiator;
 pub mod lives;

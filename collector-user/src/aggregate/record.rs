@@ -9,9 +9,9 @@ use collector_ebpf::abi::{
 };
 
 use crate::{
-    aggregate::{booking::HostEnd, flows::Flow},
+    aggregate::{booking::HostEnd, flow::Flow},
     clock::Moment,
-    drain::decode::FlowId,
+    drain::flow::FlowId,
     event::{AttributedBy, EndPoint, EndPointType, FlowRecord, ServiceType, Text, Tunnel, reason},
     policy::{networks::Networks, verdicts::Verdicts},
     pu::registry::{Registry, Unit, is_named},

@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::BTreeMap};
 
 use super::{Daemon, DaemonError, Options};
 use crate::{
-    aggregate::{flows::Flow, users::Users as Seen},
+    aggregate::{flow::Flow, users::Users as Seen},
     collector::EventCollector,
     error::with_causes,
     event::FlowRecord,

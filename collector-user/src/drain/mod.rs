@@ -4,6 +4,7 @@
 pub mod decode;
 pub mod events;
 pub mod faults;
+pub mod flow;
 pub mod order;
 pub mod packets;
 pub mod perf;

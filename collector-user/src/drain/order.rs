@@ -39,7 +39,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::{ALL, Order};
-    use crate::drain::decode::{FlowId, FlowNews};
+    use crate::drain::{decode::FlowNews, flow::FlowId};
 
     fn news(boot_ns: u64, kind: u8) -> FlowNews {
         let address = Ipv4Addr::LOCALHOST.into();

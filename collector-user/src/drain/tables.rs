@@ -12,7 +12,7 @@ use collector_ebpf::abi::flow::{
 };
 
 use crate::{
-    drain::decode::{FlowDelta, FlowId},
+    drain::flow::{FlowDelta, FlowId},
     kernel::{batch, error::KernelError, memory::SharedArray, object::FlowMaps},
 };
 

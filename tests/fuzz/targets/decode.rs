@@ -3,7 +3,10 @@
 #![no_main]
 
 use collector_ebpf::abi::flow::{FlowKey4, FlowKey6};
-use collector_user::drain::decode::{FlowId, Padding, flow_event, packet};
+use collector_user::drain::{
+    decode::{Padding, flow_event, packet},
+    flow::FlowId,
+};
 use libfuzzer_sys::fuzz_target;
 
 /// `N` octets from `at` on.

@@ -17,7 +17,7 @@ use crate::{
         record::Scribe,
     },
     clock::Moment,
-    drain::decode::FlowId,
+    drain::flow::FlowId,
     event::{
         ActionType, AttributedBy, EndPoint, FlowRecord, InitiatorBy, PacketReport, ServiceType, Text, Tunnel,
     },
