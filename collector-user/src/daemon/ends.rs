@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use collector_ebpf::abi::pu::index;
 
-use super::{Daemon, DaemonError, workloads::Whose};
+use super::{Daemon, DaemonError, alive::Whose};
 use crate::{
     host::{links::Link, namespaces::Namespace},
     pu::registry::Registry,

@@ -20,7 +20,6 @@ use super::{
     missing,
     numbers::Numbers,
     surroundings::surround,
-    tell,
     unseen::Uplinks,
 };
 use crate::{
@@ -403,6 +402,15 @@ impl Daemon<'_> {
             self.detach(index).await;
         }
     }
+}
+
+/// What fails here is no reason to stop counting elsewhere.
+pub(super) fn tell<T>(result: Result<T, DaemonError>) -> Option<T> {
+    result
+        .map_err(|error| {
+            tracing::warn!(error = &error as &dyn std::error::Error, "interfaces are not followed");
+        })
+        .ok()
 }
 
 /// A name without wildcards must exist; a pattern may match later.

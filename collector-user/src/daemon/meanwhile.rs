@@ -3,7 +3,7 @@
 
 use futures_util::FutureExt as _;
 
-use super::{Daemon, DaemonError, workloads::Whose};
+use super::{Daemon, DaemonError, alive::Whose};
 
 impl Daemon<'_> {
     /// Takes in what is told of cgroups by now, and asks those that have processes for their network namespaces. Whether there

@@ -173,7 +173,7 @@ impl Daemon<'_> {
     /// words. From here on the programs look at every packet.
     pub(super) fn begin_policies(&mut self) -> Result<Vec<String>, DaemonError> {
         let Options { policies, enforcement, guess_time, .. } = self.options.clone();
-        self.policies.known_from = crate::clock::boot().saturating_add(super::nanos(guess_time));
+        self.policies.known_from = crate::clock::boot().saturating_add(super::moment::nanos(guess_time));
         let mut missing: Vec<_> = self.load_policies(&policies, enforcement)?.into_iter().collect();
         missing.extend(self.policies.beyond_room());
         Ok(missing)

@@ -318,7 +318,7 @@ impl Daemon<'_> {
         self.options.flow_interval = flow_interval;
         self.options.counter_interval = counter_interval;
         self.options.drain_interval = drain_interval;
-        self.flows.report_every(super::nanos(flow_interval), self.moment.boot_ns);
+        self.flows.report_every(super::moment::nanos(flow_interval), self.moment.boot_ns);
         if !changed.is_nothing() {
             self.attribute_anew(&changed).await?;
         }

@@ -94,7 +94,7 @@ impl Daemon<'_> {
     /// Forgets identities that nobody ages: those of flows which user space never heard of or had no room for, of an
     /// age at which it would have heard.
     pub(super) fn sweep_identities(&mut self) -> Result<(), DaemonError> {
-        let heard_by = self.moment.boot_ns.saturating_sub(super::nanos(super::SWEEP_INTERVAL));
+        let heard_by = self.moment.boot_ns.saturating_sub(super::moment::nanos(super::SWEEP_INTERVAL));
         let mut orphans = Vec::new();
         let flows = &self.flows;
         self.flow_maps.lived(|id, first| {

@@ -4,10 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use collector_ebpf::abi::pu::index;
 
-use super::{
-    Daemon,
-    workloads::{Whose, Workloads},
-};
+use super::{Daemon, alive::Whose, workloads::Workloads};
 use crate::{
     event::{ExtendedMap, reason},
     host::namespaces::Namespace,

@@ -151,7 +151,8 @@ impl Tracing {
 
     /// Remembers a wish for when its unit comes again.
     fn keep(&mut self, wish: &Wish, now: u64) {
-        let until = wish.duration.map_or(u64::MAX, |duration| now.saturating_add(super::nanos(duration)));
+        let until =
+            wish.duration.map_or(u64::MAX, |duration| now.saturating_add(super::moment::nanos(duration)));
         let is_other = |other: &Wish| (&other.whose, other.directions) != (&wish.whose, wish.directions);
         self.kept.retain(|(other, until)| *until > now && is_other(other));
         if matches!(wish.whose, Whose::Unit(_)) && self.kept.len() < trace::MOST as usize {

@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use collector_ebpf::abi::pu::index;
 
-use super::{Daemon, DaemonError, Options};
+use super::{
+    Daemon, DaemonError, Options,
+    alive::{Alive, Whose},
+};
 use crate::{
     config::Discover,
     error::with_causes,
@@ -82,75 +85,6 @@ impl Cgroups {
     pub(super) fn have(&self, id: &str) -> bool {
         let cgroups = self.tree.as_ref().map(Tree::all).unwrap_or_default();
         cgroups.iter().any(|cgroup| workload::of(&cgroup.path).is_some_and(|it| it.id == id))
-    }
-}
-
-pub(super) struct Alive {
-    /// Index of its unit.
-    pub(super) unit: u16,
-    /// The unit is declared, and lives as that.
-    pub(super) is_declared: bool,
-    pub(super) kind: Kind,
-    /// The path of the cgroup that is all of it.
-    pub(super) root: String,
-    pub(super) cgroups: BTreeSet<u64>,
-    /// Since when it has a process.
-    pub(super) populated: Option<u64>,
-    pub(super) namespace: Namespace,
-    /// It has had a process.
-    has_run: bool,
-    /// How often it was asked for that, and when it is again.
-    asked: (u32, u64),
-}
-
-/// Which units are asked for their network namespaces: of a thousand containers each question takes some 30 us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whose {
-    /// Those that were never asked.
-    New,
-    /// Those too that came a moment ago, and some of the others, the more seldom the longer they have been there.
-    Recent,
-    /// All: there is a namespace that is new.
-    All,
-}
-
-impl Alive {
-    /// Its network namespace may be another than is known.
-    pub(super) fn is_open(&self) -> bool {
-        self.populated.is_some()
-            && match self.namespace {
-                // A container is in ours until its engine has made one for it.
-                Namespace::Own => self.kind == Kind::Container,
-                Namespace::Numbered(_) => false,
-                Namespace::Unknown => true,
-            }
-    }
-}
-
-impl Alive {
-    /// Whether it is one of those that are asked for their namespace, at `now` on the boot clock.
-    pub(super) fn is_asked(&self, whose: Whose, now: u64) -> bool {
-        let (times, again) = self.asked;
-        let is_among = match whose {
-            Whose::New => times == 0,
-            Whose::Recent => times == 0 || self.is_recent(now) || now >= again,
-            Whose::All => true,
-        };
-        is_among && self.is_open()
-    }
-
-    /// It came a moment ago: its engine may still be about to give it a namespace.
-    pub(super) fn is_recent(&self, now: u64) -> bool {
-        const MOMENT_NS: u64 = 5_000_000_000;
-        self.populated.is_some_and(|since| now.saturating_sub(since) < MOMENT_NS)
-    }
-
-    /// It was asked.
-    pub(super) fn was_asked(&mut self, now: u64) {
-        const SECOND_NS: u64 = 1_000_000_000;
-        let (times, _) = self.asked;
-        // Up to a minute.
-        self.asked = (times.saturating_add(1), now.saturating_add(SECOND_NS << times.min(6)));
     }
 }
 
@@ -355,17 +289,7 @@ impl Daemon<'_> {
     fn begin(&mut self, cgroup: &Cgroup, unit: u16, root: String, kind: Kind) -> (u16, u64) {
         let is_declared = self.units.get(unit).is_some_and(|unit| unit.kind == Kind::Declared);
         let id = *self.workloads.of_root.entry(root.clone()).or_insert(cgroup.id);
-        self.workloads.alive.entry(id).or_insert_with(|| Alive {
-            unit,
-            is_declared,
-            kind,
-            root,
-            cgroups: BTreeSet::new(),
-            populated: None,
-            namespace: Namespace::Unknown,
-            has_run: false,
-            asked: (0, 0),
-        });
+        self.workloads.alive.entry(id).or_insert_with(|| Alive::new(unit, is_declared, kind, root));
         (unit, id)
     }
 
@@ -383,7 +307,7 @@ impl Daemon<'_> {
         alive.populated = populated.then(|| before.unwrap_or(now));
         alive.has_run |= populated;
         if before.is_none() {
-            alive.asked = (0, 0);
+            alive.is_new_again();
         }
         if before.is_some() && !populated {
             alive.namespace = Namespace::Unknown;
@@ -428,45 +352,5 @@ const fn kind(kind: workload::Kind) -> Kind {
         workload::Kind::Container => Kind::Container,
         workload::Kind::Service => Kind::Service,
         workload::Kind::Scope => Kind::Scope,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::{Alive, Kind, Namespace, Whose};
-
-    const SECOND: u64 = 1_000_000_000;
-
-    #[test]
-    fn who_is_asked_in_vain_is_asked_the_more_seldom() {
-        let mut alive = Alive {
-            unit: 101,
-            is_declared: false,
-            kind: Kind::Container,
-            root: "/docker/aa".to_owned(),
-            cgroups: BTreeSet::new(),
-            populated: None,
-            namespace: Namespace::Unknown,
-            has_run: false,
-            asked: (0, 0),
-        };
-        assert!(!alive.is_asked(Whose::All, SECOND), "nobody is there to be asked");
-        alive.populated = Some(SECOND);
-        assert!(alive.is_asked(Whose::New, SECOND));
-        alive.was_asked(SECOND);
-        assert!(!alive.is_asked(Whose::New, SECOND) && alive.is_asked(Whose::Recent, SECOND));
-        let mut times = Vec::new();
-        for now in 7..200 {
-            if alive.is_asked(Whose::Recent, now * SECOND) {
-                alive.was_asked(now * SECOND);
-                times.push(now);
-            }
-        }
-        assert_eq!(times, [7, 9, 13, 21, 37, 69, 133, 197]);
-        assert!(alive.is_asked(Whose::All, 200 * SECOND));
-        alive.namespace = Namespace::Numbered(3);
-        assert!(!alive.is_asked(Whose::All, 200 * SECOND));
     }
 }
