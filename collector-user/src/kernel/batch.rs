@@ -38,6 +38,7 @@ struct Single {
     flags: u64,
 }
 
+const LOOKUP_ONE: libc::c_long = 1;
 const UPDATE_ONE: libc::c_long = 2;
 const DELETE_ONE: libc::c_long = 3;
 const LOOKUP: libc::c_long = 24;
@@ -78,18 +79,6 @@ pub fn each<K: Pod, V: Pod>(map: impl AsFd, see: impl FnMut(&K, &V)) -> io::Resu
     walk(&map, LOOKUP, see)
 }
 
-/// `bpf_attr` of the commands for one entry.
-#[repr(C)]
-struct Element {
-    map_fd: u32,
-    _pad: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
-}
-
-const LOOKUP_ONE: libc::c_long = 1;
-
 /// The value of one key, if it is there. One system call for one entry: for few.
 ///
 /// # Errors
@@ -97,23 +86,12 @@ const LOOKUP_ONE: libc::c_long = 1;
 /// What the kernel says.
 pub fn get<K: Pod, V: Pod>(map: impl AsFd, key: &K) -> io::Result<Option<V>> {
     let mut value = MaybeUninit::<V>::uninit();
-    let mut element = Element {
-        map_fd: map.as_fd().as_raw_fd() as u32,
-        _pad: 0,
-        key: std::ptr::from_ref(key) as u64,
-        value: value.as_mut_ptr() as u64,
-        flags: 0,
-    };
-    // SAFETY: the attribute is as large as it says; key and value are as large as the map's.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, LOOKUP_ONE, std::ptr::from_mut(&mut element), size_of::<Element>())
-    };
-    if result < 0 {
-        let error = io::Error::last_os_error();
-        return if error.raw_os_error() == Some(libc::ENOENT) { Ok(None) } else { Err(error) };
+    match one(&map, LOOKUP_ONE, key, Some(&mut value)) {
+        // SAFETY: the kernel has written all of it; any bytes are a `Pod`.
+        Ok(()) => Ok(Some(unsafe { value.assume_init() })),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
     }
-    // SAFETY: the kernel has written all of it; any bytes are a `Pod`.
-    Ok(Some(unsafe { value.assume_init() }))
 }
 
 /// Removes `keys` from a hash map. A key that is not there (any more) is passed over.
@@ -172,7 +150,7 @@ pub fn insert<K: Pod, V: Pod>(map: impl AsFd, entries: &[(K, V)]) -> Result<(), 
         }
     }
     for (key, value) in keys.iter().zip(&values).skip(done) {
-        one(&map, UPDATE_ONE, key, Some(value)).map_err(|error| (done, error))?;
+        one(&map, UPDATE_ONE, key, Some(&mut MaybeUninit::new(*value))).map_err(|error| (done, error))?;
         done += 1;
     }
     Ok(())
@@ -194,11 +172,17 @@ pub fn remove_each<'a, K: Pod>(map: impl AsFd, keys: impl IntoIterator<Item = &'
     result
 }
 
-fn one<K: Pod, V>(map: &impl AsFd, command: libc::c_long, key: &K, value: Option<&V>) -> io::Result<()> {
+/// A command for one entry, which reads or writes `value`, where it takes one.
+fn one<K: Pod, V>(
+    map: &impl AsFd,
+    command: libc::c_long,
+    key: &K,
+    value: Option<&mut MaybeUninit<V>>,
+) -> io::Result<()> {
     let single = Single {
         map_fd: map.as_fd().as_raw_fd() as u32,
         key: std::ptr::from_ref(key) as u64,
-        value: value.map_or(0, |value| std::ptr::from_ref(value) as u64),
+        value: value.map_or(0, |value| value.as_mut_ptr() as u64),
         ..Single::default()
     };
     // SAFETY: the attribute is as large as it says, and the key and the value that it names are those of the map.
