@@ -2,15 +2,11 @@
 
 use std::{fmt, str::FromStr};
 
-use globset::{Glob, GlobMatcher};
+use crate::pu::pattern::Pattern;
 
 /// A pattern for the names of interfaces: `*`, `?`, `[a-z]`, `{a,b}`; or a plain name.
-#[derive(Clone, Debug)]
-pub struct IfaceGlob {
-    pattern: String,
-    /// None for a plain name.
-    matcher: Option<GlobMatcher>,
-}
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IfaceGlob(Pattern);
 
 /// Text that is no pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,21 +29,18 @@ pub enum GlobError {
 
 impl IfaceGlob {
     /// Whether it is a plain name: only such a one names `lo`, and the interface must exist.
-    pub const fn is_literal(&self) -> bool {
-        self.matcher.is_none()
+    pub fn is_literal(&self) -> bool {
+        self.0.literal().is_some()
     }
 
     /// Whether an interface of this name is meant. Wildcards never mean `lo`.
     pub fn matches(&self, name: &str) -> bool {
-        match &self.matcher {
-            Some(matcher) => name != "lo" && matcher.is_match(name),
-            None => name == self.pattern,
-        }
+        (name != "lo" || self.is_literal()) && self.0.matches(name)
     }
 
     /// The text of the pattern.
     pub fn as_str(&self) -> &str {
-        &self.pattern
+        self.0.text()
     }
 }
 
@@ -58,28 +51,14 @@ impl FromStr for IfaceGlob {
         if pattern.is_empty() {
             return Err(GlobError::Empty);
         }
-        let matcher = if pattern.contains(['*', '?', '[', ']', '{', '}', '\\']) {
-            let glob = Glob::new(pattern)
-                .map_err(|source| GlobError::Meaningless { pattern: pattern.to_owned(), source })?;
-            Some(glob.compile_matcher())
-        } else {
-            None
-        };
-        Ok(Self { pattern: pattern.to_owned(), matcher })
+        let meaningless = |source| GlobError::Meaningless { pattern: pattern.to_owned(), source };
+        Pattern::of_name(pattern).map(Self).map_err(meaningless)
     }
 }
-
-impl PartialEq for IfaceGlob {
-    fn eq(&self, other: &Self) -> bool {
-        self.pattern == other.pattern
-    }
-}
-
-impl Eq for IfaceGlob {}
 
 impl fmt::Display for IfaceGlob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.pattern)
+        self.0.fmt(f)
     }
 }
 

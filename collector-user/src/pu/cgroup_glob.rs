@@ -2,15 +2,12 @@
 
 use std::{fmt, str::FromStr};
 
-use globset::{GlobBuilder, GlobMatcher};
+use super::pattern::Pattern;
 
 /// A pattern for the path of a cgroup from the root of the hierarchy: `*`, `?`, `[a-z]`, `{a,b}` stand for parts of one name,
 /// `**` for any number of names; or a plain path.
-#[derive(Clone, Debug)]
-pub struct CgroupGlob {
-    pattern: String,
-    matcher: GlobMatcher,
-}
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupGlob(Pattern);
 
 /// Text that is no pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,17 +34,17 @@ pub enum CgroupGlobError {
 impl CgroupGlob {
     /// Whether the cgroup at this path is meant.
     pub fn matches(&self, path: &str) -> bool {
-        self.matcher.is_match(path)
+        self.0.matches(path)
     }
 
     /// The path, where it is no pattern.
     pub(super) fn path(&self) -> Option<&str> {
-        (!self.pattern.contains(['*', '?', '[', '{'])).then_some(&*self.pattern)
+        self.0.literal()
     }
 
     /// The greater of two is the more specific.
     pub(super) fn weight(&self) -> (bool, usize) {
-        (self.path().is_some(), self.pattern.len())
+        (self.path().is_some(), self.0.text().len())
     }
 }
 
@@ -59,25 +56,14 @@ impl FromStr for CgroupGlob {
         if !pattern.starts_with('/') {
             return Err(CgroupGlobError::NoPath { pattern: given.to_owned() });
         }
-        // systemd writes `\x2d` into names, which is no escape here.
-        let glob = GlobBuilder::new(pattern).literal_separator(true).backslash_escape(false).build();
-        let glob =
-            glob.map_err(|source| CgroupGlobError::Meaningless { pattern: given.to_owned(), source })?;
-        Ok(Self { pattern: pattern.to_owned(), matcher: glob.compile_matcher() })
+        let meaningless = |source| CgroupGlobError::Meaningless { pattern: given.to_owned(), source };
+        Pattern::of_path(pattern).map(Self).map_err(meaningless)
     }
 }
-
-impl PartialEq for CgroupGlob {
-    fn eq(&self, other: &Self) -> bool {
-        self.pattern == other.pattern
-    }
-}
-
-impl Eq for CgroupGlob {}
 
 impl fmt::Display for CgroupGlob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.pattern)
+        self.0.fmt(f)
     }
 }
 

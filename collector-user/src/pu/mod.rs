@@ -5,6 +5,7 @@ mod indexes;
 pub mod life;
 pub mod mark;
 pub mod overlaps;
+pub(crate) mod pattern;
 pub mod port;
 pub mod registry;
 pub mod role;

@@ -2,16 +2,11 @@
 
 use std::{fmt, str::FromStr};
 
-use globset::{Glob, GlobMatcher};
+use super::pattern::Pattern;
 
 /// A pattern for the ids of processing units: `*`, `?`, `[a-z]`, `{a,b}`; or a plain id.
-#[derive(Clone, Debug)]
-pub struct UnitGlob {
-    pattern: String,
-    /// So many octets of it are what every id begins with that is meant.
-    beginning: usize,
-    matcher: GlobMatcher,
-}
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitGlob(Pattern);
 
 /// Text that is no pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,18 +21,12 @@ pub struct UnitGlobError {
 impl UnitGlob {
     /// The id, where it is a plain one.
     pub fn literal(&self) -> Option<&str> {
-        (self.beginning == self.pattern.len()).then_some(&self.pattern)
+        self.0.literal()
     }
 
     /// Whether a unit of this id is meant.
     pub fn matches(&self, id: &str) -> bool {
-        let beginning = self.pattern.get(..self.beginning).unwrap_or_default();
-        match self.literal() {
-            Some(plain) => id == plain,
-            None if self.pattern == "*" => true,
-            // Of thousands of patterns, few get further.
-            None => id.starts_with(beginning) && self.matcher.is_match(id),
-        }
+        self.0.matches(id)
     }
 }
 
@@ -45,24 +34,14 @@ impl FromStr for UnitGlob {
     type Err = UnitGlobError;
 
     fn from_str(pattern: &str) -> Result<Self, UnitGlobError> {
-        let glob =
-            Glob::new(pattern).map_err(|source| UnitGlobError { pattern: pattern.to_owned(), source })?;
-        let beginning = pattern.find(['*', '?', '[', ']', '{', '}', '\\']).unwrap_or(pattern.len());
-        Ok(Self { pattern: pattern.to_owned(), beginning, matcher: glob.compile_matcher() })
+        let meaningless = |source| UnitGlobError { pattern: pattern.to_owned(), source };
+        Pattern::of_name(pattern).map(Self).map_err(meaningless)
     }
 }
-
-impl PartialEq for UnitGlob {
-    fn eq(&self, other: &Self) -> bool {
-        self.pattern == other.pattern
-    }
-}
-
-impl Eq for UnitGlob {}
 
 impl fmt::Display for UnitGlob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.pattern)
+        self.0.fmt(f)
     }
 }
 
