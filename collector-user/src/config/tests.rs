@@ -1,18 +1,18 @@
 //! Whole files, right and wrong.
 
+mod files;
+mod outputs;
 mod policies;
+mod shown;
+mod units;
 
 use std::path::Path;
 
 use super::{
-    Attach, Config, ConfigError, DEFAULT_MARK_MASK, Destination, Discover, Drops, EXAMPLE, Fault, Form,
-    Limits, LogFormat, Output, OutputConfig, Socket, Tunnels, Xdp,
+    Attach, Config, ConfigError, DEFAULT_MARK_MASK, Discover, Drops, Fault, IfaceGlob, Limits, LogFormat,
+    Output, OutputConfig, Socket, Tunnels, Xdp,
 };
-use crate::{
-    collector::filter::{Kind, Kinds},
-    host::pcap::Filter,
-    kernel::settings::Transport,
-};
+use crate::{host::pcap::Filter, kernel::settings::Transport};
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(text, Path::new("c.toml"))
@@ -93,7 +93,7 @@ cidr = ["10.1.2.3/32"]
 "#,
     )
     .unwrap();
-    assert_eq!(config.iface.iter().map(super::IfaceGlob::as_str).collect::<Vec<_>>(), ["eth0", "veth*"]);
+    assert_eq!(config.iface.iter().map(IfaceGlob::as_str).collect::<Vec<_>>(), ["eth0", "veth*"]);
     assert_eq!(config.discover, Discover::Off);
     assert_eq!(config.ignore.iter().map(ToString::to_string).collect::<Vec<_>>(), ["session-*.scope", "aa"]);
     assert!(config.forwarded);
@@ -144,164 +144,6 @@ fn the_form_of_the_checks_is_understood() {
 }
 
 #[test]
-fn any_number_of_outputs() {
-    let config = parse(
-        r#"
-queue = 7
-[[output]]
-type = "json"
-[[output]]
-type = "json"
-to = "flows.json"
-queue = 9
-events = ["flow", "dns"]
-[[output]]
-type = "log"
-[[output]]
-type = "log"
-to = "journal"
-name = "json-2"
-[[output]]
-type = "log"
-to = "syslog:/run/other/log"
-[[output]]
-type = "text"
-to = "./journal"
-"#,
-    )
-    .unwrap();
-    let told: Vec<_> = config
-        .outputs
-        .iter()
-        .map(|output| (output.form, output.to.to_string(), output.name.as_str(), output.queue))
-        .collect();
-    let want = [
-        (Form::Json, "stdout", "json", 7),
-        (Form::Json, "flows.json", "json-3", 9),
-        (Form::Log, "stderr", "log", 7),
-        (Form::Log, "journal:/run/systemd/journal/socket", "json-2", 7),
-        (Form::Log, "syslog:/run/other/log", "log-2", 7),
-        (Form::Text, "./journal", "text", 7),
-    ];
-    assert_eq!(told, want.map(|(form, to, name, queue)| (form, to.to_owned(), name, queue)));
-    assert_eq!(config.outputs[1].events, [Kind::Flow, Kind::Dns].into_iter().collect());
-    assert_eq!(config.outputs[0].events, Kinds::ALL);
-    assert_eq!(config.outputs[1].to, Destination::File("flows.json".into()));
-}
-
-#[test]
-fn every_fault_of_an_output_has_its_place() {
-    let json = "[[output]]\ntype = \"json\"\n";
-    for (text, want) in [
-        (
-            format!("{json}{json}"),
-            "c.toml:4:8: output: two outputs go to stdout, the first in line 2: expected another `to`",
-        ),
-        (
-            format!("{json}to = \"a/./b\"\n{json}to = \"a/b\""),
-            "c.toml:6:6: output: two outputs go to a/b, the first in line 3: ",
-        ),
-        (
-            format!("{json}to = \"stderr\""),
-            "c.toml:3:6: output: \"stderr\" is no place for type \"json\": expected stdout or the path of a file",
-        ),
-        (
-            "[[output]]\ntype = \"log\"\nto = \"stdout\"".to_owned(),
-            "c.toml:3:6: output: \"stdout\" is no place for type \"log\": expected stderr, journal, syslog, or",
-        ),
-        (
-            "[[output]]\ntype = \"log\"\nto = \"syslog:log\"".to_owned(),
-            "c.toml:3:6: output: \"syslog:log\" is no place for",
-        ),
-        (
-            "[[output]]\ntype = \"xml\"".to_owned(),
-            "c.toml:2:8: unknown variant `xml`, expected one of `text`, `json`, `log`",
-        ),
-        ("[[output]]\nto = \"f\"".to_owned(), "c.toml:1:1: missing field `type`"),
-        (
-            format!("{json}file = \"f\""),
-            "c.toml:3:1: unknown field `file`, expected one of `type`, `to`, `name`, `queue`, `events`",
-        ),
-        (format!("{json}queue = 0"), "c.toml:3:9: queue is 0: expected a number from 1 on"),
-        (format!("{json}name = \"\""), "c.toml:3:8: output: \"\" is no name"),
-        (
-            format!("{json}name = \"aggregate\""),
-            "c.toml:3:8: output: the name \"aggregate\" is the collector's own: expected another",
-        ),
-        (format!("{json}name = \"a\\u0000\""), "c.toml:3:8: output: \"a\\0\" is no name"),
-        (
-            format!("{json}name = \"a\"\n{json}to = \"f\"\nname = \"a\""),
-            "c.toml:7:8: output: two outputs are named \"a\", the first in line 3: ",
-        ),
-        (
-            format!("{json}events = []"),
-            "c.toml:3:10: output: no kind of event is left: expected some of flow, ",
-        ),
-        (
-            format!("{json}events = [\"flow\", \"status\"]"),
-            "c.toml:3:19: output: \"status\" is no kind of event: expected flow, container, user, trace, ",
-        ),
-        (
-            "filter = \"tcp port\"".to_owned(),
-            "c.toml:1:10: filter: \"tcp port\" is no filter (pcap-filter(7)): ",
-        ),
-        (
-            "filter = \"ip6 protochain 6\"".to_owned(),
-            "c.toml:1:10: filter: \"ip6 protochain 6\" is compiled to a loop",
-        ),
-        ("output = []".to_owned(), "c.toml:1:10: output: no output is left: expected "),
-        (
-            "[limits]\nflows = -1".to_owned(),
-            "c.toml:2:9: invalid value: integer `-1`, expected a whole number from 0 to 4294967295",
-        ),
-        (
-            "output = 1".to_owned(),
-            "c.toml:1:10: invalid type: integer `1`, expected `text`, `json`, or tables",
-        ),
-    ] {
-        let message = error(&text).0;
-        assert!(message.starts_with(want), "{text:?}: {message:?} does not start with {want:?}");
-    }
-}
-
-#[test]
-fn what_is_shown_is_the_same_configuration() {
-    let full = "iface = [\"eth*\"]\nduration = \"90s\"\nflow-interval = \"1.5s\"\nmark-mask = 0\n\
-                log-format = \"json\"\nattach = \"tcx\"\ntransport = \"perf\"\nsocket = \"none\"\n\
-                [limits]\nflows = 64\n[[output]]\ntype = \"log\"\nto = \"journal\"\nevents = [\"ping\"]\n\
-                [[output]]\ntype = \"text\"\nto = \"a\\\"b\"\nname = \"two words\"\n\
-                [[trace]]\npu = \"c\"\ndirection = \"out\"\nfor = \"1m\"\nsample = 9\n[[trace]]\npu = \"all\"\n\
-                [[pu]]\nid = \"a\\tb\"\ncidr = [\"10.0.0.0/8\"]\ntags = [\"k=v\"]\n\
-                [[pu]]\nid = \"c\"\nnamespace = \"/n\"\ninterface = [\"x\"]\nside = \"behind\"\n";
-    let full = &format!("enforce = true\n{full}{}", policies::ALL);
-    for text in ["", full, EXAMPLE] {
-        let config = parse(text).unwrap();
-        let shown = config.to_toml();
-        assert_eq!(parse(&shown).unwrap_or_else(|error| panic!("{error} in {shown}")), config);
-        // Nothing is left to a default; the duration has none.
-        for key in keys("") {
-            let is_empty = match key.as_str() {
-                "pu" => config.pu.is_empty(),
-                "network" => config.network.is_empty(),
-                "policy" => config.policy.is_empty(),
-                _ => false,
-            };
-            assert!(shown.contains(&key) || is_empty, "{key} in {shown}");
-        }
-    }
-    assert!(parse("").unwrap().to_toml().contains("mark-mask = 0xfffc0000\n"));
-}
-
-/// The keys of a table, as the reader itself lists them; `head` opens the table.
-fn keys(head: &str) -> Vec<String> {
-    let message = error(&format!("{head}\nnonsense = 1")).0;
-    let (_, list) = message.split_once("expected one of ").unwrap();
-    let all: Vec<String> = list.split(", ").map(|key| key.trim_matches(['`', '\n']).to_owned()).collect();
-    // Not the older spellings.
-    all.iter().filter(|key| !all.contains(&key.replace('_', "-")) || !key.contains('_')).cloned().collect()
-}
-
-#[test]
 fn a_trace_that_cannot_be_is_told_with_its_place() {
     for (text, place, want) in [
         ("[[trace]]\npu = \"wbe\"", "2:6", "no processing unit \"wbe\""),
@@ -316,75 +158,6 @@ fn a_trace_that_cannot_be_is_told_with_its_place() {
         let (message, _) = error(text);
         assert!(message.starts_with(&format!("c.toml:{place}: ")) && message.contains(want), "{message}");
     }
-}
-
-#[test]
-fn the_example_has_every_key_and_is_right_with_and_without_its_comments() {
-    assert_eq!(parse(EXAMPLE).unwrap(), Config::default());
-    // Prose has a blank behind its `#`. The one key that excludes others stays out.
-    let uncommented: Vec<_> = EXAMPLE
-        .lines()
-        .filter(|line| *line != "#output = \"json\"")
-        .map(|line| match line.strip_prefix('#') {
-            Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => rest,
-            _ => line,
-        })
-        .collect();
-    let text = uncommented.join("\n");
-    let config = parse(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
-    assert_eq!((config.outputs.len(), config.pu.len(), config.trace.len()), (3, 1, 1));
-    assert_eq!((config.network.len(), config.policy.len()), (1, 2));
-    let mut sections: Vec<(&str, Vec<&str>)> = vec![("", Vec::new())];
-    for line in uncommented {
-        match line.strip_prefix('[') {
-            Some(head) => sections.push((head.trim_matches(['[', ']']), Vec::new())),
-            None => sections.last_mut().unwrap().1.extend(line.split_once(" = ").map(|(key, _)| key)),
-        }
-    }
-    let of = |section: &str| -> Vec<&str> {
-        let same = sections.iter().filter(|(name, _)| *name == section);
-        same.flat_map(|(_, keys)| keys.iter().copied()).collect()
-    };
-    for (section, head) in [
-        ("", ""),
-        ("limits", "[limits]"),
-        ("output", "[[output]]\ntype = \"log\""),
-        ("pu", "[[pu]]\nid = \"a\""),
-        ("trace", "[[trace]]\npu = \"host\""),
-        ("policy", "[[policy]]\nid = \"a\""),
-    ] {
-        let keys = keys(head);
-        assert!(keys.len() >= 3, "{keys:?}");
-        for key in keys {
-            let is_section = sections.iter().any(|(name, _)| *name == key);
-            assert!(of(section).contains(&key.as_str()) || is_section, "{key} of [{section}]");
-        }
-    }
-}
-
-#[test]
-fn a_file_that_is_no_text_has_the_place_of_its_first_octet_that_is_none() {
-    let path = std::env::temp_dir().join(format!("collector-utf8-{}.toml", std::process::id()));
-    std::fs::write(&path, b"forwarded = true\n# \xc3\xa9\xff\n").unwrap();
-    let error = Config::load(&path).unwrap_err();
-    std::fs::remove_file(&path).unwrap();
-    let want =
-        format!("{}:2:4: the octet 0xff is no UTF-8: expected the file in that encoding", path.display());
-    assert_eq!(error.to_string(), want);
-}
-
-#[test]
-fn more_units_than_can_be_counted_have_the_place_of_the_first_too_many() {
-    let units: Vec<_> =
-        (0..17_000).map(|unit| format!("[[pu]]\nid = \"{unit}\"\ninterface = [\"v{unit}\"]\n")).collect();
-    let (message, fault) = error(&units.concat());
-    let Fault::TooMany { source } = fault else { panic!("{message}") };
-    let want = format!(
-        "c.toml:{}:6: 17000 processing units are declared, at most {} can be counted: expected fewer units",
-        source.most * 3 + 2,
-        source.most
-    );
-    assert!(message.starts_with(&want), "{message}");
 }
 
 #[test]
@@ -428,159 +201,4 @@ fn every_wrong_value_has_its_place_and_what_was_expected() {
         let message = error(text).0;
         assert!(message.starts_with(want), "{text:?}: {message:?} does not start with {want:?}");
     }
-}
-
-#[test]
-fn every_fault_of_a_unit_names_it() {
-    let pu = "[[pu]]\nid = \"web\"\n";
-    for (text, want) in [
-        (
-            "",
-            "c.toml:2:6: processing unit \"web\" matches nothing: expected a name in `interface`, a network in",
-        ),
-        (
-            "cidr = [\"10.0.0.0\"]",
-            "c.toml:3:9: processing unit \"web\": 10.0.0.0 is an address, not a network: write 10.0.0.0/32",
-        ),
-        (
-            "cidr = [\"10.1.2.3/16\"]",
-            "c.toml:3:9: processing unit \"web\": 10.1.2.3/16 has bits beyond its length: write 10.1.0.0/16 for the \
-             network, or 10.1.2.3/32 for the one address",
-        ),
-        (
-            "cidr = [\n  \"fd00::1/64\",\n]",
-            "c.toml:4:3: processing unit \"web\": fd00::1/64 has bits beyond its length: write fd00::/64",
-        ),
-        (
-            "cidr = [\"10.0.0.0/33\"]",
-            "c.toml:3:9: processing unit \"web\": \"10.0.0.0/33\" is no network: expected an address",
-        ),
-        ("cidr = [\"x\"]", "c.toml:3:9: processing unit \"web\": \"x\" is no network"),
-        ("port = [0]", "c.toml:3:9: processing unit \"web\": port: \"0\" is no port: expected 1 to 65535 or"),
-        ("port = [\"x\"]", "c.toml:3:9: processing unit \"web\": port: \"x\" is no port"),
-        ("port = [true]", "c.toml:3:8: expected a number or text"),
-        (
-            "port = [\"9-8\"]",
-            "c.toml:3:9: processing unit \"web\": port: \"9-8\": the range ends before it begins: write 8-9",
-        ),
-        (
-            "port = [\"icmp/8\"]",
-            "c.toml:3:9: processing unit \"web\": port: \"icmp/8\": \"icmp\" is none of the protocols",
-        ),
-        (
-            "uid = [-1]",
-            "c.toml:3:8: processing unit \"web\": \"-1\" is no user: expected an id from 0 to 4294967294, or a name",
-        ),
-        ("uid = [4294967295]", "c.toml:3:8: processing unit \"web\": \"4294967295\" is no user"),
-        ("uid = [\"\"]", "c.toml:3:8: processing unit \"web\": \"\" is no user"),
-        ("interface = [\"\"]", "c.toml:3:14: processing unit \"web\": no interface can be called \"\""),
-        (
-            "interface = [\"veth*\"]",
-            "c.toml:3:14: processing unit \"web\": \"veth*\" looks like a pattern, and a unit's interfaces are names",
-        ),
-        (
-            "cidr = [\"::ffff:10.0.0.0/104\"]",
-            "c.toml:3:9: processing unit \"web\": no packet has an address of ::ffff:10.0.0.0/104, which is how IPv6 \
-             sockets write IPv4 ones: write 10.0.0.0/8",
-        ),
-        (
-            "cidr = [\"::ffff:10.0.0.1\"]",
-            "c.toml:3:9: processing unit \"web\": 10.0.0.1 is an address, not a network",
-        ),
-        (
-            "cidr = [\"10.0.0.0/8\"]\nside = \"host\"",
-            "c.toml:4:8: processing unit \"web\" has a `side`, and no interface on whose side it could be",
-        ),
-        (
-            "interface = [\"eth0\"]\nside = \"left\"",
-            "c.toml:4:8: unknown variant `left`, expected `behind` or `host`",
-        ),
-        ("interface = [\"a b\"]", "c.toml:3:14: processing unit \"web\": no interface can be called \"a b\""),
-        (
-            "interface = [\"sixteen-letters-\"]",
-            "c.toml:3:14: processing unit \"web\": no interface can be called",
-        ),
-        (
-            "interface = [\"eth0\"]\ntags = [\"a=b\", \"lonely\"]",
-            "c.toml:4:16: processing unit \"web\": the tag \"lonely\" lacks a key or a `=`: expected key=value",
-        ),
-        (
-            "interface = [\"eth0\"]\ntags = [\"=b\"]",
-            "c.toml:4:9: processing unit \"web\": the tag \"=b\" lacks",
-        ),
-    ] {
-        let message = error(&format!("{pu}{text}")).0;
-        assert!(message.starts_with(want), "{text:?}: {message:?} does not start with {want:?}");
-    }
-}
-
-#[test]
-fn units_do_not_get_in_each_others_way() {
-    let two = |first: &str, second: &str| format!("[[pu]]\n{first}\n[[pu]]\n{second}\n");
-    let (message, fault) = error(&two("id = \"a\"\ninterface = [\"x\"]", "id = \"a\"\ninterface = [\"y\"]"));
-    assert_eq!(
-        message,
-        "c.toml:5:6: processing unit \"a\" is declared twice, first in line 2: expected an id of its own for each"
-    );
-    assert!(matches!(fault, Fault::DuplicateId { first: 2, .. }));
-    let (message, fault) =
-        error(&two("id = \"a\"\ncidr = [\"10.0.0.0/8\"]", "id = \"b\"\ncidr = [\"10.0.0.0/8\"]"));
-    assert!(
-        message.starts_with("c.toml:6:9: processing unit \"b\" claims 10.0.0.0/8, as does \"a\""),
-        "{message}"
-    );
-    assert!(matches!(fault, Fault::ClaimedTwice { .. }));
-    let (message, _) =
-        error(&two("id = \"a\"\ncidr = [\"fd77::/64\"]", "id = \"b\"\ncidr = [\"fd77:0::/64\"]"));
-    assert!(
-        message.starts_with("c.toml:6:9: processing unit \"b\" claims fd77::/64, as does \"a\""),
-        "{message}"
-    );
-    for id in ["host", "forwarded", "unknown", "overlay"] {
-        let (message, fault) = error(&format!("[[pu]]\nid = \"{id}\"\ninterface = [\"x\"]"));
-        assert!(
-            message.starts_with("c.toml:2:6: ") && matches!(fault, Fault::ReservedId { .. }),
-            "{message}"
-        );
-    }
-    assert!(matches!(error("[[pu]]\nid = \"\"\ninterface = [\"x\"]").1, Fault::EmptyId));
-    for (key, first, second, what) in [
-        ("port", "443", "\"443-443\"", "port 443"),
-        ("uid", "33", "\"033\"", "uid 33"),
-        ("uid", "\"bob\"", "\"bob\"", "uid bob"),
-    ] {
-        let (message, _) = error(&two(
-            &format!("id = \"a\"\n{key} = [{first}]"),
-            &format!("id = \"b\"\n{key} = [{second}]"),
-        ));
-        assert!(message.contains(&format!("\"b\" claims {what}, as does \"a\"")), "{message}");
-    }
-    let many: Vec<_> = (0..=4096).map(|uid| uid.to_string()).collect();
-    let (message, _) = error(&format!("[[pu]]\nid = \"a\"\nuid = [{}]", many.join(", ")));
-    assert!(
-        message.starts_with("c.toml:2:6: processing unit \"a\": with its own there are more than 4096"),
-        "{message}"
-    );
-    // One inside the other is how a part of a network becomes a unit of its own.
-    let nested = two("id = \"a\"\ncidr = [\"10.0.0.0/8\"]", "id = \"b\"\ncidr = [\"10.1.0.0/16\"]");
-    assert_eq!(parse(&nested).unwrap().pu.len(), 2);
-}
-
-#[test]
-fn a_file_is_read_and_one_that_is_not_there_is_named() {
-    let missing = Path::new("/nonexistent/c.toml");
-    let error = Config::load(missing).unwrap_err();
-    assert_eq!(error.to_string(), "/nonexistent/c.toml: the configuration cannot be read");
-    assert!(matches!(error, ConfigError::Read { .. }));
-    let path = std::env::temp_dir().join(format!("collector-config-{}.toml", std::process::id()));
-    std::fs::write(&path, "forwarded = true\n").unwrap();
-    let config = Config::load(&path);
-    std::fs::remove_file(&path).unwrap();
-    assert!(config.unwrap().forwarded);
-}
-
-#[test]
-fn a_file_without_an_end_is_not_read_for_ever() {
-    let error = Config::load(Path::new("/dev/zero")).unwrap_err();
-    assert!(matches!(error, ConfigError::TooLong { most: Config::MOST_OCTETS, .. }), "{error}");
 }
