@@ -11,7 +11,7 @@ use collector_ebpf::abi::{
 use collector_tests::{
     Result,
     attached::{Attached, Sum},
-    groups::Group,
+    cgroups::Cgroup,
     lab::{Addressed, End, host, join, silent_host},
     netns::NetNs,
     talk::{Talk, ask, asker, connect},
@@ -30,8 +30,8 @@ const FRAME: [u64; 2] = [142, 162];
 const COUNT: u64 = 100;
 
 /// A group that is known as a unit.
-fn group(attached: &mut Attached, unit: u16) -> Result<Group> {
-    let group = Group::new()?;
+fn group(attached: &mut Attached, unit: u16) -> Result<Cgroup> {
+    let group = Cgroup::unique()?;
     attached.datapath.cgroups.as_mut().context("groups were asked for")?.set(group.id()?, unit)?;
     Ok(group)
 }
@@ -39,14 +39,7 @@ fn group(attached: &mut Attached, unit: u16) -> Result<Group> {
 /// A host with nothing but loopback, which is named.
 fn loopback() -> Result<(NetNs, End, Attached)> {
     let alone = host()?;
-    let lo = End {
-        place: alone.place().clone(),
-        dev: "lo".to_owned(),
-        ifindex: 1,
-        mac: [0; 6],
-        v4: [127, 0, 0, 1].into(),
-        v6: std::net::Ipv6Addr::LOCALHOST,
-    };
+    let lo = End::loopback(alone.place());
     let attached = Attached::at(&lo, LOOPBACK, &Settings::default())?;
     Ok((alone, lo, attached))
 }
@@ -126,7 +119,7 @@ fn an_end_on_loopback_that_has_a_declared_address_is_whose_that_is() -> Result<(
 /// A host-side end, what is behind it, and a group of the host's.
 struct Behind {
     attached: Attached,
-    group: Group,
+    group: Cgroup,
     outside: End,
     inside: End,
     _hosts: [NetNs; 2],

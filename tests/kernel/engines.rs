@@ -30,11 +30,7 @@ const PUBLISHED: u16 = 8080;
 
 /// A host with an uplink to a peer. No device does what the host could do itself.
 fn wire() -> Result<Wire> {
-    let wire = Wire::silent()?;
-    for end in [&wire.a, &wire.b] {
-        end.without_offloads()?;
-    }
-    Ok(wire)
+    Wire::unsegmented()
 }
 
 fn start(wire: &Wire) -> Result<Running> {

@@ -6,8 +6,8 @@ use std::{io::ErrorKind, net::UdpSocket};
 use collector_tests::{
     Result,
     books::Books,
+    cgroups::Cgroup,
     collector::{Running, discovering},
-    groups::Group,
     lab::Wire,
     netns::unique,
     program::Firewall,
@@ -31,22 +31,22 @@ fn a_firewall_at_a_leaf_works_before_with_and_after_the_collector() -> Result<()
     let wire = Wire::silent()?;
     let (host, peer) = (&wire.b, &wire.a);
     let service = format!("{}.service", unique("ct").replace('.', "_"));
-    let leaf = Group::named(&service)?;
-    assert_eq!(Firewall::count(leaf.path())?, [0; 2], "this host's own manager has none above it");
+    let leaf = Cgroup::new(&service)?;
+    assert_eq!(Firewall::count(leaf.directory())?, [0; 2], "this host's own manager has none above it");
     let (at_host, at_peer) = ((host.v4, 40_000).into(), (peer.v4, 5001).into());
     let taking = talk::listener(&peer.place, at_peer)?;
     let socket = leaf.within(|| asker(&host.place, at_host, at_peer))?;
     for comes_first in [true, false] {
-        let before = comes_first.then(|| Firewall::on(leaf.path())).transpose()?;
+        let before = comes_first.then(|| Firewall::on(leaf.directory())).transpose()?;
         let collector = Running::start(&host.place, discovering())?;
         // Exclusive: the kernel refuses it where there is any above it that does not tolerate that.
-        let firewall = before.map_or_else(|| Firewall::on(leaf.path()), Ok)?;
-        assert_eq!(Firewall::count(leaf.path())?, [0, 1], "the service manager's own, and none of ours");
+        let firewall = before.map_or_else(|| Firewall::on(leaf.directory()), Ok)?;
+        assert_eq!(Firewall::count(leaf.directory())?, [0, 1], "the service manager's own, and none of ours");
         assert!(!may_send(&socket)?);
         drop(firewall);
-        assert_eq!(Firewall::count(leaf.path())?, [0; 2]);
+        assert_eq!(Firewall::count(leaf.directory())?, [0; 2]);
         let told = talk::tell(&socket, &taking, 10, 100)?;
-        let firewall = Firewall::on(leaf.path())?;
+        let firewall = Firewall::on(leaf.directory())?;
         assert!(!may_send(&socket)?);
         let finished = collector.stop()?;
         assert!(!may_send(&socket)?, "it stays when the collector goes");

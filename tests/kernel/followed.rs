@@ -6,16 +6,16 @@ use std::net::SocketAddr;
 use collector_tests::{
     Result,
     books::Books,
-    collector::{Finished, Running, declared, options},
+    collector::{Running, declared, options},
     command, events,
     lab::{Addressed, End, join, pair, silent_host},
+    lives::steps,
     netns::{NetNs, unique},
     talk::talk,
     traffic::{ANSWERS, Host},
 };
 use collector_user::{
     daemon::Options,
-    event::Event,
     pu::registry::{Declared, Side},
 };
 
@@ -149,8 +149,8 @@ fn what_an_interface_is_follows_it() -> Result<()> {
     let mut want = vec![("lo", "not selected"), (&*lab.uplink.dev, "uplink"), ("br0", "stacked")];
     want.sort_by_key(|(name, _)| roles.iter().position(|(it, _)| it == name));
     assert_eq!(roles, want);
-    assert_eq!(lives(&finished, "web"), ["create", "start", "stop", "delete"]);
-    assert_eq!(lives(&finished, "range"), ["create", "start", "stop", "delete"]);
+    assert_eq!(steps(&finished.events, "web"), ["create", "start", "stop", "delete"]);
+    assert_eq!(steps(&finished.events, "range"), ["create", "start", "stop", "delete"]);
     Ok(())
 }
 
@@ -241,13 +241,4 @@ fn a_bridge_that_is_named_beside_its_port_is_said_to_count_twice() -> Result<()>
     assert!(collector.started.missing.contains(&want), "{:?}", collector.started.missing);
     collector.stop()?;
     Ok(())
-}
-
-/// The steps of a unit's life, as they were told.
-fn lives<'a>(finished: &'a Finished, unit: &str) -> Vec<&'a str> {
-    let of_unit = finished.events.iter().filter_map(|event| match event {
-        Event::Container(record) if &*record.context_id == unit => Some(&*record.event),
-        _ => None,
-    });
-    of_unit.collect()
 }

@@ -7,7 +7,6 @@ use collector_tests::{
     events::{self, Totals},
     frames::{TCP, UDP},
     lab::{End, host},
-    netns::NetNs,
     talk::{self, talk},
     traffic::{ANSWERS, Datagrams, Host, send_and_settle, transfer},
 };
@@ -18,22 +17,11 @@ use crate::assert_balanced;
 const PORT: u16 = 5001;
 const COUNT: u64 = 1000;
 
-fn loopback_of(host: &NetNs) -> End {
-    End {
-        place: host.place().clone(),
-        dev: "lo".to_owned(),
-        ifindex: 1,
-        mac: [0; 6],
-        v4: [127, 0, 0, 1].into(),
-        v6: std::net::Ipv6Addr::LOCALHOST,
-    }
-}
-
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn a_packet_on_loopback_is_sent_and_received_and_in_one_flow() -> Result<()> {
     let alone = host()?;
-    let lo = loopback_of(&alone);
+    let lo = End::loopback(alone.place());
     let collector = Running::start(&lo.place, Options { ifaces: vec!["lo".parse()?], ..options() })?;
     let sink = Host::new(&lo, &[PORT])?;
     let both = [4, 6].map(|version| Datagrams { to: sink.address(version, PORT), count: COUNT, size: 100 });
@@ -65,7 +53,7 @@ fn a_packet_on_loopback_is_sent_and_received_and_in_one_flow() -> Result<()> {
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn from_service_to_service_is_one_flow_and_each_ones_own() -> Result<()> {
     let alone = host()?;
-    let lo = loopback_of(&alone);
+    let lo = End::loopback(alone.place());
     let service = |last: u8, port| std::net::SocketAddr::new([127, 0, 0, last].into(), port);
     let units = vec![
         declared("one", &[], &["127.0.0.2/32".to_owned()])?,

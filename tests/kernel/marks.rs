@@ -1,6 +1,6 @@
 //! Marks of others: nothing that is counted depends on them, and their bits stay theirs.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use collector_tests::{
@@ -70,14 +70,7 @@ fn marks_in_our_bits_change_nothing_that_is_counted() -> Result<()> {
 fn bits_of_others_survive_ours() -> Result<()> {
     const COUNT: u64 = 100;
     let alone = silent_host()?;
-    let lo = End {
-        place: alone.place().clone(),
-        dev: "lo".to_owned(),
-        ifindex: 1,
-        mac: [0; 6],
-        v4: Ipv4Addr::LOCALHOST,
-        v6: std::net::Ipv6Addr::LOCALHOST,
-    };
+    let lo = End::loopback(alone.place());
     // What loopback hands over still has the mark that it left with.
     lo.place.nft(&format!(
         "table inet seen {{ counter marked {{ }}; chain arriving {{ type filter hook input priority 0; \

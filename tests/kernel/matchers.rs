@@ -5,9 +5,9 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use collector_tests::{
     Result,
     books::{Books, assert_sum_at_uplinks},
+    cgroups::Cgroup,
     collector::{Running, declared, discovering, options},
     events,
-    groups::Group,
     lab::{End, Wire, silent_host},
     netns::unique,
     site::Site,
@@ -39,11 +39,8 @@ fn by_users(id: &str, users: &[&str]) -> Result<Declared> {
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn a_local_port_is_its_units_whoever_opened_the_flow() -> Result<()> {
-    let wire = Wire::silent()?;
+    let wire = Wire::unsegmented()?;
     let (host, peer) = (&wire.b, &wire.a);
-    for end in [host, peer] {
-        end.without_offloads()?;
-    }
     let units = vec![
         by_ports("web", &["5001"])?,
         by_ports("range", &["6000-6999"])?,
@@ -54,27 +51,33 @@ fn a_local_port_is_its_units_whoever_opened_the_flow() -> Result<()> {
     let collector = Running::start_beside(&host.place, Options { units, ..options() }, Some(&host.dev))?;
     let mut books = Books::new();
     for version in [4, 6] {
-        let [at_host, at_peer] =
-            [host, peer].map(|end| move |port: u16| SocketAddr::from((end.address(version), port)));
         for (unit, port) in [("web", 5001), ("range", 6499), ("one", 6500), ("range", 6999), ("all", 7000)] {
-            let serving = talk::listener(&host.place, at_host(port))?;
-            let asking = asker(&peer.place, at_peer(40_000 + port), at_host(port))?;
+            let serving = talk::listener(&host.place, host.at(version, port))?;
+            let asking = asker(&peer.place, peer.at(version, 40_000 + port), host.at(version, port))?;
             books.was_asked(unit, &converse(&asking, &serving, 20, 100)?);
             // Nobody answers.
-            let sending = asker(&peer.place, at_peer(30_000 + port), at_host(port))?;
+            let sending = asker(&peer.place, peer.at(version, 30_000 + port), host.at(version, port))?;
             books.was_asked(unit, &talk::tell(&sending, &serving, 10, 100)?);
         }
         // From that port, and to that port elsewhere.
         for (unit, from, to) in [("web", 5001, 9000), ("all", 9001, 5001)] {
-            let taking = talk::listener(&peer.place, at_peer(to))?;
+            let taking = talk::listener(&peer.place, peer.at(version, to))?;
             books.asked(
                 unit,
-                &talk::tell(&asker(&host.place, at_host(from), at_peer(to))?, &taking, 10, 100)?,
+                &talk::tell(
+                    &asker(&host.place, host.at(version, from), peer.at(version, to))?,
+                    &taking,
+                    10,
+                    100,
+                )?,
             );
         }
         for (unit, port) in [("web", 5001), ("range", 6500)] {
-            let listener = host.place.within(|| Ok(TcpListener::bind(at_host(port))?))?;
-            books.was_asked(unit, &transfer_to(&peer.place, peer.address(version), at_host(port), listener)?);
+            let listener = host.place.within(|| Ok(TcpListener::bind(host.at(version, port))?))?;
+            books.was_asked(
+                unit,
+                &transfer_to(&peer.place, peer.address(version), host.at(version, port), listener)?,
+            );
         }
     }
     let finished = collector.stop()?;
@@ -89,14 +92,7 @@ fn a_local_port_is_its_units_whoever_opened_the_flow() -> Result<()> {
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn a_port_is_its_units_on_loopback_and_towards_containers() -> Result<()> {
     let alone = silent_host()?;
-    let lo = End {
-        place: alone.place().clone(),
-        dev: "lo".to_owned(),
-        ifindex: 1,
-        mac: [0; 6],
-        v4: [127, 0, 0, 1].into(),
-        v6: std::net::Ipv6Addr::LOCALHOST,
-    };
+    let lo = End::loopback(alone.place());
     let units = vec![by_ports("web", &["5120"])?, by_ports("client", &["40002"])?];
     let named = Options { units: units.clone(), ifaces: vec!["lo".parse()?], ..options() };
     let collector = Running::start(&lo.place, named)?;
@@ -142,14 +138,11 @@ fn a_port_is_its_units_on_loopback_and_towards_containers() -> Result<()> {
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn a_users_sockets_are_its_units_but_for_declared_groups() -> Result<()> {
-    let wire = Wire::silent()?;
+    let wire = Wire::unsegmented()?;
     let (host, peer) = (&wire.b, &wire.a);
-    for end in [host, peer] {
-        end.without_offloads()?;
-    }
     let service = format!("{}.service", unique("ct").replace('.', "_"));
-    let (found, group) = (Group::named(&service)?, Group::new()?);
-    let path = format!("/{}", group.path().file_name().unwrap_or_default().to_string_lossy());
+    let (found, group) = (Cgroup::new(&service)?, Cgroup::unique()?);
+    let path = format!("/{}", group.directory().file_name().unwrap_or_default().to_string_lossy());
     let by_group = Declared { cgroups: vec![path.parse()?], ..declared("group", &[], &[])? };
     let units = vec![
         by_users("alice", &[&(FIRST + 1).to_string()])?,
@@ -160,10 +153,9 @@ fn a_users_sockets_are_its_units_but_for_declared_groups() -> Result<()> {
     let collector = Running::start_beside(&host.place, Options { units, ..discovering() }, Some(&host.dev))?;
     let mut books = Books::new();
     for version in [4, 6] {
-        let [at_host, at_peer] =
-            [host, peer].map(|end| move |port: u16| SocketAddr::from((end.address(version), port)));
-        let bound =
-            |uid: u32, port: u16| move || as_user(&host.place, uid, || UdpSocket::bind(at_host(port)));
+        let bound = |uid: u32, port: u16| {
+            move || as_user(&host.place, uid, || UdpSocket::bind(host.at(version, port)))
+        };
         let cases: [(&str, u16, UdpSocket); 5] = [
             ("alice", 5001, found.within(bound(FIRST + 1, 5001))?),
             ("group", 5002, group.within(bound(FIRST + 1, 5002))?),
@@ -172,10 +164,10 @@ fn a_users_sockets_are_its_units_but_for_declared_groups() -> Result<()> {
             ("web", 5005, group.within(bound(FIRST + 1, 5005))?),
         ];
         for (unit, port, socket) in cases {
-            let asking = asker(&peer.place, at_peer(40_000 + port), at_host(port))?;
+            let asking = asker(&peer.place, peer.at(version, 40_000 + port), host.at(version, port))?;
             books.was_asked(unit, &converse(&asking, &socket, 20, 100)?);
-            let taking = talk::listener(&peer.place, at_peer(port))?;
-            socket.connect(at_peer(port))?;
+            let taking = talk::listener(&peer.place, peer.at(version, port))?;
+            socket.connect(peer.at(version, port))?;
             books.asked(unit, &talk::tell(&socket, &taking, 10, 100)?);
         }
     }

@@ -9,7 +9,6 @@ use collector_tests::{
     collector::{Running, discovering},
     events,
     frames::UDP,
-    groups::Group,
     lab::Wire,
     lives::steps,
     netns::unique,
@@ -27,16 +26,14 @@ use crate::assert_balanced;
 /// A service of a name that no other test has, in a slice of its own.
 struct Service {
     id: String,
-    group: Group,
-    _slice: Cgroup,
+    group: Cgroup,
 }
 
 impl Service {
     fn new() -> Result<Self> {
         let slice = format!("{}.slice", unique("ct").replace('.', "_"));
         let id = format!("{}.service", unique("ct").replace('.', "_"));
-        let made = Cgroup::new(&slice)?;
-        Ok(Self { group: Group::named(&format!("{slice}/{id}"))?, id, _slice: made })
+        Ok(Self { group: Cgroup::new(&format!("{slice}/{id}"))?, id })
     }
 }
 
@@ -44,9 +41,7 @@ impl Service {
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn what_a_services_sockets_send_and_take_is_the_services() -> Result<()> {
     for is_there_before in [true, false] {
-        let wire = Wire::silent()?;
-        wire.a.without_offloads()?;
-        wire.b.without_offloads()?;
+        let wire = Wire::unsegmented()?;
         let before = is_there_before.then(Service::new).transpose()?;
         let collector = Running::start_beside(&wire.a.place, discovering(), Some(&wire.a.dev))?;
         // Nobody waits until it is known.

@@ -7,8 +7,8 @@ use collector_ebpf::abi::{flow::how, pu::index};
 use collector_tests::{
     Result,
     attached::{Attached, FIRST_FREE, Sum},
+    cgroups::Cgroup,
     frames::UDP,
-    groups::Group,
     lab::{End, Wire},
     talk::{self, ask, asker},
     testrun::UNIT,
@@ -24,17 +24,14 @@ const PORT: u16 = 5001;
 /// A host at whose uplink the programs are, its peer, and a group that is known as [`UNIT`].
 struct Lab {
     wire: Wire,
-    group: Group,
+    group: Cgroup,
     attached: Attached,
 }
 
 impl Lab {
     fn new() -> Result<Self> {
-        let wire = Wire::silent()?;
-        for end in [&wire.a, &wire.b] {
-            end.without_offloads()?;
-        }
-        let group = Group::new()?;
+        let wire = Wire::unsegmented()?;
+        let group = Cgroup::unique()?;
         let mut attached = Attached::at_uplink(&wire.b, &Settings::default())?;
         groups(&mut attached)?.set(group.id()?, UNIT)?;
         Ok(Self { wire, group, attached })
@@ -124,7 +121,7 @@ fn a_connection_is_its_sockets_units_from_its_first_packet_to_its_last() -> Resu
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn a_group_that_nobody_knows_has_a_unit_at_once() -> Result<()> {
     let mut lab = Lab::new()?;
-    let new = Group::new()?;
+    let new = Cgroup::unique()?;
     let at_host = (lab.host().address(4), PORT).into();
     let at_peer = (lab.peer().address(4), PORT).into();
     let taking = talk::listener(&lab.peer().place, at_peer)?;
@@ -157,7 +154,7 @@ fn two_cpus_give_a_new_group_one_unit() -> Result<()> {
     let mut lab = Lab::new()?;
     let to = (lab.peer().address(4), PORT).into();
     let _taking = Host::new(lab.peer(), &[PORT])?;
-    let groups: Vec<_> = (0..MET_AT_ONCE).map(|_| Group::new()).collect::<Result<_>>()?;
+    let groups: Vec<_> = (0..MET_AT_ONCE).map(|_| Cgroup::unique()).collect::<Result<_>>()?;
     let mut sockets: [Vec<UdpSocket>; 2] = Default::default();
     for group in &groups {
         for sockets in &mut sockets {
@@ -195,7 +192,7 @@ fn two_cpus_give_a_new_group_one_unit() -> Result<()> {
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn a_socket_is_its_makers_whoever_uses_it() -> Result<()> {
     let mut lab = Lab::new()?;
-    let worker = Group::new()?;
+    let worker = Cgroup::unique()?;
     groups(&mut lab.attached)?.set(worker.id()?, UNIT + 1)?;
     // Made in one group, answering in a thread of a process that is in another.
     let at_host = (lab.host().address(4), PORT).into();
@@ -214,7 +211,7 @@ fn a_socket_is_its_makers_whoever_uses_it() -> Result<()> {
 fn a_listeners_connections_are_its_makers_whoever_accepts() -> Result<()> {
     use std::io::{Read as _, Write as _};
     let mut lab = Lab::new()?;
-    let worker = Group::new()?;
+    let worker = Cgroup::unique()?;
     groups(&mut lab.attached)?.set(worker.id()?, UNIT + 1)?;
     let at = std::net::SocketAddr::from((lab.host().address(4), PORT));
     let listener = lab.group.within(|| lab.host().place.within(|| Ok(std::net::TcpListener::bind(at)?)))?;
@@ -253,7 +250,7 @@ fn groups_beyond_the_list_are_the_hosts_and_the_ledger_says_how_often() -> Resul
     let to = (lab.peer().address(4), PORT).into();
     let _taking = Host::new(lab.peer(), &[PORT])?;
     let count = FREE_OF_ONE + 5;
-    let groups: Vec<_> = (0..count).map(|_| Group::new()).collect::<Result<_>>()?;
+    let groups: Vec<_> = (0..count).map(|_| Cgroup::unique()).collect::<Result<_>>()?;
     let sockets: Vec<_> =
         groups.iter().map(|group| group.within(|| sender(lab.host(), 4, 0))).collect::<Result<_>>()?;
     let sending = || {

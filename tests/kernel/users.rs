@@ -10,8 +10,7 @@ use collector_tests::{
     books::{Books, assert_sum_at_uplinks},
     collector::{Finished, Running, declared, options},
     events,
-    lab::{End, Wire, pair, silent_host},
-    netns::unique,
+    lab::{Addressed, End, Wire, join_places, silent_host},
     site::Site,
     talk::{self, accept, asker, converse, transfer_to},
     users::{Container, FIRST, as_user, process_sends},
@@ -19,6 +18,7 @@ use collector_tests::{
 use collector_user::{
     daemon::Options,
     event::{Event, UserRecord},
+    pu::registry::{Declared, Side},
 };
 
 use crate::assert_balanced;
@@ -62,38 +62,32 @@ fn uids(finished: &Finished) -> Vec<u32> {
 }
 
 fn bound(end: &End, uid: u32, version: u8, port: u16) -> Result<UdpSocket> {
-    let at: SocketAddr = (end.address(version), port).into();
-    as_user(&end.place, uid, || UdpSocket::bind(at))
+    as_user(&end.place, uid, || UdpSocket::bind(end.at(version, port)))
 }
 
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn the_user_of_a_datagrams_socket_is_in_its_flow() -> Result<()> {
-    let wire = Wire::silent()?;
+    let wire = Wire::unsegmented()?;
     let (host, peer) = (&wire.b, &wire.a);
-    for end in [host, peer] {
-        end.without_offloads()?;
-    }
     let collector = Running::start_beside(&host.place, options(), Some(&host.dev))?;
     let mut books = Books::new();
     for version in [4, 6] {
-        let [at_host, at_peer] =
-            [host, peer].map(|end| move |port: u16| SocketAddr::from((end.address(version), port)));
         // Nobody answers.
         let sending = bound(host, FIRST + 1, version, 40_001)?;
-        sending.connect(at_peer(5001))?;
-        let taking = talk::listener(&peer.place, at_peer(5001))?;
+        sending.connect(peer.at(version, 5001))?;
+        let taking = talk::listener(&peer.place, peer.at(version, 5001))?;
         books.asked("host", &talk::tell(&sending, &taking, 100, 100)?);
         // Nobody is answered.
         let taking = bound(host, FIRST + 2, version, 5002)?;
-        let sending = asker(&peer.place, at_peer(40_002), at_host(5002))?;
+        let sending = asker(&peer.place, peer.at(version, 40_002), host.at(version, 5002))?;
         books.was_asked("host", &talk::tell(&sending, &taking, 100, 100)?);
         let answering = bound(host, FIRST + 3, version, 5003)?;
-        let asking = asker(&peer.place, at_peer(40_003), at_host(5003))?;
+        let asking = asker(&peer.place, peer.at(version, 40_003), host.at(version, 5003))?;
         books.was_asked("host", &converse(&asking, &answering, 50, 100)?);
         // Root has a name wherever there is a database of users.
         let answering = bound(host, 0, version, 5004)?;
-        let asking = asker(&peer.place, at_peer(40_004), at_host(5004))?;
+        let asking = asker(&peer.place, peer.at(version, 40_004), host.at(version, 5004))?;
         books.was_asked("host", &converse(&asking, &answering, 5, 100)?);
     }
     let finished = collector.stop()?;
@@ -119,11 +113,8 @@ fn the_user_of_a_datagrams_socket_is_in_its_flow() -> Result<()> {
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn a_connection_has_the_user_who_listens_or_who_connects() -> Result<()> {
-    let wire = Wire::silent()?;
+    let wire = Wire::unsegmented()?;
     let (host, peer) = (&wire.b, &wire.a);
-    for end in [host, peer] {
-        end.without_offloads()?;
-    }
     let collector = Running::start_beside(&host.place, options(), Some(&host.dev))?;
     let mut books = Books::new();
     for version in [4, 6] {
@@ -175,14 +166,7 @@ fn a_process_that_becomes_a_user_sends_as_that() -> Result<()> {
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn both_ways_on_loopback_the_user_is_the_local_ends() -> Result<()> {
     let alone = silent_host()?;
-    let lo = End {
-        place: alone.place().clone(),
-        dev: "lo".to_owned(),
-        ifindex: 1,
-        mac: [0; 6],
-        v4: [127, 0, 0, 1].into(),
-        v6: std::net::Ipv6Addr::LOCALHOST,
-    };
+    let lo = End::loopback(alone.place());
     let collector = Running::start(&lo.place, Options { ifaces: vec!["lo".parse()?], ..options() })?;
     for version in [4, 6] {
         // The port that is the lesser one in memory stands for the flow: in network byte order.
@@ -245,21 +229,7 @@ fn the_users_of_a_containers_sockets_are_known_at_its_interface() -> Result<()> 
 #[ignore = "needs CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN: cargo xtask test kernel"]
 fn a_user_of_a_user_namespace_is_whom_the_host_knows() -> Result<()> {
     let (host, container) = (silent_host()?, Container::new()?);
-    let end = |place: &collector_tests::netns::Place, last: u8| End {
-        place: place.clone(),
-        dev: unique("v"),
-        ifindex: 0,
-        mac: [0x02, 0x99, 0, 0, 0, last],
-        v4: [10, 99, 0, last].into(),
-        v6: std::net::Ipv6Addr::new(0xFD99, 0, 0, 0, 0, 0, 0, last.into()),
-    };
-    let (mut outside, mut inside) = (end(host.place(), 1), end(container.place(), 2));
-    pair(&mut outside, &mut inside)?;
-    for (end, other) in [(&outside, &inside), (&inside, &outside)] {
-        end.has_its_addresses()?;
-        end.knows(other)?;
-        end.wait_for_carrier()?;
-    }
+    let (outside, inside) = join_places([host.place(), container.place()], 0, Addressed::Both)?;
     // Once as seen from the host, and once from inside, where it is what leaves by an uplink.
     let users = container.users()?;
     for (place, context) in [(&outside.place, "outside"), (&inside.place, "inside")] {
@@ -284,12 +254,8 @@ fn a_user_of_a_user_namespace_is_whom_the_host_knows() -> Result<()> {
         }
     }
     // And at the host-side end, when it is one.
-    let units = vec![declared("web", &[&outside.dev], &[])?];
-    let units = units.into_iter().map(|unit| collector_user::pu::registry::Declared {
-        side: Some(collector_user::pu::registry::Side::Behind),
-        ..unit
-    });
-    let collector = Running::start(&outside.place, Options { units: units.collect(), ..options() })?;
+    let units = vec![Declared { side: Some(Side::Behind), ..declared("web", &[&outside.dev], &[])? }];
+    let collector = Running::start(&outside.place, Options { units, ..options() })?;
     let taking = talk::listener(&outside.place, (outside.v4, 5033).into())?;
     taking.set_read_timeout(Some(collector_tests::PATIENCE))?;
     inside.place.within(|| process_sends(33, Some(&users), (outside.v4, 5033).into()))?;

@@ -1,5 +1,5 @@
 //! Cgroups of a test's own, and processes in them: some [ground](Ground) below which anything may be made, and single
-//! [cgroups](Cgroup) where an engine would make them. [`crate::groups`] has those that sockets are made in.
+//! [cgroups](Cgroup), where an engine would make them or with sockets made [inside](crate::inside).
 
 use std::{
     fs,
@@ -129,8 +129,14 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
+    /// Makes one of its own, directly below the hierarchy's root.
+    pub fn unique() -> Result<Self> {
+        Self::new(&unique("ct"))
+    }
+
     /// Makes one by its path below the hierarchy's root.
     pub fn new(path: &str) -> Result<Self> {
+        privilege::check()?;
         let mut place = root()?;
         let mut made = Vec::new();
         for name in path.split('/').filter(|name| !name.is_empty()) {

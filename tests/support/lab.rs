@@ -2,7 +2,7 @@
 //! crosses a wire is what a test sends.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::OwnedFd,
 };
 
@@ -70,6 +70,15 @@ impl Wire {
         Self::between([silent_host()?, silent_host()?])
     }
 
+    /// The same, on which every buffer is a packet of its own.
+    pub fn unsegmented() -> Result<Self> {
+        let wire = Self::silent()?;
+        for end in [&wire.a, &wire.b] {
+            end.without_offloads()?;
+        }
+        Ok(wire)
+    }
+
     fn between(hosts: [NetNs; 2]) -> Result<Self> {
         let (a, b) = join(&hosts[0], &hosts[1], 0, Addressed::Both)?;
         Ok(Self { a, b, _hosts: hosts })
@@ -105,8 +114,13 @@ pub enum Addressed {
 
 /// Joins two hosts by wire number `number`: `10.77.NUMBER.1` and `.2`, `fd77:NUMBER::1` and `::2`.
 pub fn join(one: &NetNs, two: &NetNs, number: u8, addressed: Addressed) -> Result<(End, End)> {
-    let end = |host: &NetNs, last: u8| End {
-        place: host.place().clone(),
+    join_places([one.place(), two.place()], number, addressed)
+}
+
+/// The same, where the namespaces are somebody else's.
+pub fn join_places([one, two]: [&Place; 2], number: u8, addressed: Addressed) -> Result<(End, End)> {
+    let end = |place: &Place, last: u8| End {
+        place: place.clone(),
         dev: unique("v"),
         ifindex: 0,
         mac: [0x02, 0x77, 0, 0, number, last],
@@ -146,6 +160,18 @@ pub fn pair(a: &mut End, b: &mut End) -> Result<()> {
 }
 
 impl End {
+    /// What every host has.
+    pub fn loopback(place: &Place) -> Self {
+        Self {
+            place: place.clone(),
+            dev: "lo".to_owned(),
+            ifindex: 1,
+            mac: [0; 6],
+            v4: Ipv4Addr::LOCALHOST,
+            v6: Ipv6Addr::LOCALHOST,
+        }
+    }
+
     /// Gives the interface its addresses.
     pub fn has_its_addresses(&self) -> Result<()> {
         self.place.ip(&format!("addr add {}/24 dev {}", self.v4, self.dev))?;
@@ -156,6 +182,11 @@ impl End {
     /// The address of the family of `like`.
     pub fn address(&self, version: u8) -> IpAddr {
         if version == 4 { self.v4.into() } else { self.v6.into() }
+    }
+
+    /// A port at that address.
+    pub fn at(&self, version: u8, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address(version), port)
     }
 
     /// Makes another end of the same wire known as a neighbour, for good: nobody has to ask.

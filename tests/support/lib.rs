@@ -7,11 +7,11 @@
 //!   [`frames`]: frames made octet by octet; [`generated`]: frames by choice; [`second`]: a second reading of them.
 //! - [`collector`]: the daemon, running in a namespace, and what it [says](said) of itself, or [held] still; [`events`]: sums over what it reported, and [`lives`] of units; [`books`]: all that it
 //!   has to report, to the last packet.
-//! - [`cgroups`]: cgroups of a test's own, and what is told of them ([`follower`]).
+//! - [`cgroups`]: cgroups of a test's own, this process [inside] of them, and what is told of them ([`follower`]).
 //! - [`engine`]: container engines, whose daemons are [`served`]; [`scratch`]: a directory of a test's own.
 //! - [`release`]: what the running kernel is too old for.
-//! - [`testrun`]: the programs, run on bytes; [`attached`]: the same on interfaces, and [`groups`], whose sockets they
-//!   meet there; [`users`], whose they are, too; [`filters`]: expressions for the packet filter.
+//! - [`testrun`]: the programs, run on bytes; [`attached`]: the same on interfaces; [`users`], whose sockets they
+//!   meet there; [`filters`]: expressions for the packet filter.
 //! - [`measure`]: what the benchmarks are told, and how they sum up.
 //!
 //! Nothing here sleeps. What has to be waited for is a descriptor, a channel or an event, with one limit for all
@@ -30,8 +30,8 @@ pub mod filters;
 pub mod follower;
 pub mod frames;
 pub mod generated;
-pub mod groups;
 pub mod held;
+pub mod inside;
 pub mod lab;
 pub mod lives;
 pub mod measure;

@@ -17,8 +17,8 @@ use std::{
 use collector_ebpf::abi::pu::index;
 use collector_tests::{
     Result,
+    cgroups::Cgroup,
     frames::{ACK, Ends, SYN},
-    groups::Group,
     measure::median,
     netns::NetNs,
     testrun::{Datapath, Hook, UNIT, uplink},
@@ -74,7 +74,7 @@ fn cases() -> [Case; 8] {
     ]
 }
 
-fn load(group: Option<&Group>) -> Result<Datapath> {
+fn load(group: Option<&Cgroup>) -> Result<Datapath> {
     let mut datapath = crate::load(&Settings { table_4: 1 << 18, ring: 1 << 24, ..settings() }, group)?;
     // A unit with a name, so that there is a mark to write.
     datapath.controller.set_role(uplink(UNIT, 0))?;
@@ -92,7 +92,7 @@ fn load(group: Option<&Group>) -> Result<Datapath> {
 }
 
 pub(crate) fn run(rounds: usize) -> Result<()> {
-    let group = Group::new()?;
+    let group = Cgroup::unique()?;
     // What the kernel tries a program on has a socket of this process.
     let _inside = group.enter()?;
     for group in [None, Some(&group)] {
@@ -101,7 +101,7 @@ pub(crate) fn run(rounds: usize) -> Result<()> {
     Ok(())
 }
 
-fn run_with(rounds: usize, group: Option<&Group>) -> Result<()> {
+fn run_with(rounds: usize, group: Option<&Cgroup>) -> Result<()> {
     let namespace = NetNs::new()?;
     let place = namespace.place();
     place.sysctl(&[("ipv4/conf/all/forwarding", "1"), ("ipv6/conf/all/forwarding", "1")])?;

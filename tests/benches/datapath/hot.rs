@@ -9,8 +9,8 @@ use collector_ebpf::abi::{
 };
 use collector_tests::{
     Result,
+    cgroups::Cgroup,
     frames::ACK,
-    groups::Group,
     measure::median,
     testrun::{IFINDEX, uplink},
 };
@@ -36,7 +36,7 @@ pub(crate) fn run(rounds: usize) -> Result<()> {
         ("UDP/IPv4", at_uplink, ends(4).udp(22)),
         ("loopback", on_loopback, ends(4).udp(22)),
     ];
-    let group = Group::new()?;
+    let group = Cgroup::unique()?;
     let _inside = group.enter()?;
     let mut datapaths = [load(&settings(), None)?, load(&settings(), Some(&group))?];
     for datapath in &mut datapaths {

@@ -30,8 +30,8 @@ use anyhow::ensure;
 use aya::programs::{TestRun as _, TestRunOptions};
 use collector_tests::{
     Result,
+    cgroups::Cgroup,
     frames::Ends,
-    groups::Group,
     measure::Options,
     testrun::{Datapath, PASS_ON, UNIT},
     traffic::pin,
@@ -85,7 +85,7 @@ fn settings() -> Settings {
 }
 
 /// The programs with these settings, which know a control group if they are given one.
-fn load(settings: &Settings, group: Option<&Group>) -> Result<Datapath> {
+fn load(settings: &Settings, group: Option<&Cgroup>) -> Result<Datapath> {
     let mut datapath = Datapath::load(&Settings { cgroups: group.is_some(), ..settings.clone() })?;
     if let (Some(groups), Some(group)) = (&mut datapath.cgroups, group) {
         groups.set(group.id()?, UNIT)?;
