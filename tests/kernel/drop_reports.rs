@@ -27,7 +27,7 @@ use collector_user::{
     pu::registry::{Declared, Side},
 };
 
-use crate::drops::{Between, Packet, caused, counted_by_rules, dropped};
+use crate::drops::cause::{Between, Packet, caused, counted_by_rules, dropped};
 
 /// As many as a unit may save up, and no more come meanwhile.
 const BUDGET: u32 = 50;

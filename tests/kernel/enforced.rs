@@ -1,24 +1,28 @@
 //! Policies over wires: what is rejected does not arrive, what is only said to be does, and the records tell which.
 
+mod boundaries;
+mod connections;
+mod said;
+
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    io::ErrorKind,
+    net::{SocketAddr, UdpSocket},
     time::Duration,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::bail;
 use collector_tests::{
-    PATIENCE, Result,
+    Result,
     books::{assert_balanced, assert_explained, assert_sum_at_uplinks},
-    collector::{Finished, Running, declared, options},
-    events, frames,
+    collector::{Finished, Running, options},
+    events,
     frames::{TCP, UDP},
-    lab::{Addressed, End, Wire, host, join},
+    lab::{End, Wire},
     policies::policy,
     program::{self, Hook},
     release,
     talk::listener,
-    traffic::{ANSWERS, Host, PacketSocket, pin, sender, settle},
+    traffic::{ANSWERS, Host, pin, sender, settle},
 };
 use collector_user::{
     daemon::Options,
@@ -28,10 +32,7 @@ use collector_user::{
         lockout::Enforcement,
         rule::{Observe, Policy},
     },
-    pu::{
-        registry::{Declared, Side},
-        trace::Directions,
-    },
+    pu::trace::Directions,
 };
 
 /// The port that policies let through.
@@ -181,159 +182,6 @@ fn what_is_rejected_does_not_arrive_and_is_counted_to_the_packet() -> Result<()>
     Ok(())
 }
 
-/// A name, rules (id, accept, observe), and what is said: what is done by whom, what is observed by whom.
-type Row<'a> = (&'a str, &'a [(&'a str, bool, Observe)], [(ActionType, &'a str); 2]);
-
-#[test]
-#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
-fn without_enforcement_all_arrives_and_records_say_what_would_be() -> Result<()> {
-    use Observe::{Apply, Continue, None as Done};
-    const COUNT: u64 = 50;
-    let (none, accepted, rejected) = (ActionType::NONE, ActionType::ACCEPT, ActionType::REJECT);
-    // The original's table, row by row: what is matched, action and policy, what is observed and by whom.
-    let rows: [Row<'_>; 8] = [
-        ("accept", &[("a", true, Done)], [(accepted, "a"), (none, "")]),
-        ("reject", &[("r", false, Done)], [(rejected, "r"), (none, "")]),
-        (
-            "observe-continue reject, then accept",
-            &[("o", false, Continue), ("a", true, Done)],
-            [(accepted, "a"), (rejected, "o")],
-        ),
-        (
-            "observe-continue accept, then reject",
-            &[("o", true, Continue), ("r", false, Done)],
-            [(rejected, "r"), (none, "")],
-        ),
-        ("observe-apply reject", &[("o", false, Apply)], [(rejected, "o"), (rejected, "o")]),
-        ("observe-apply accept", &[("o", true, Apply)], [(accepted, "o"), (accepted, "o")]),
-        ("reject before accept", &[("a", true, Done), ("r", false, Done)], [(rejected, "r"), (none, "")]),
-        ("nothing", &[], [(rejected, "default"), (none, "")]),
-    ];
-    let port = |row: usize| 7100 + row as u16;
-    let mut policies = strict("host")?;
-    for (row, (_, rules, _)) in rows.iter().enumerate() {
-        for (id, accept, observe) in *rules {
-            let service = (UDP, port(row)..=port(row));
-            policies.push(policy(
-                &format!("{id}{row}"),
-                "host",
-                Directions::In,
-                service,
-                (*accept, *observe),
-            )?);
-        }
-    }
-    let wire = Wire::new()?;
-    pin(0)?;
-    let answering = Host::new(&wire.a, &[])?;
-    let mut sockets = Vec::new();
-    for row in 0..rows.len() {
-        sockets.push(sinks(&wire.a, port(row))?);
-    }
-    let mut options = enforcing(policies);
-    options.enforcement = Enforcement::Off;
-    let collector = Running::start_beside(&wire.a.place, options, Some(&wire.a.dev))?;
-    for row in 0..rows.len() {
-        for version in [4, 6] {
-            send(&wire.b, SocketAddr::new(wire.a.address(version), port(row)), COUNT)?;
-        }
-    }
-    settle(&wire.b, &answering)?;
-    let finished = collector.stop()?;
-    assert_balanced(&finished);
-    assert_sum_at_uplinks(&finished, &["host", "forwarded", "unknown"], &[finished.link]);
-    for (row, ((name, _, [done, observed]), sockets)) in rows.iter().zip(&sockets).enumerate() {
-        for socket in sockets {
-            assert_eq!(arrived(socket)?, COUNT, "{name}: nothing is dropped");
-        }
-        let id = |id: &str| if ["", "default"].contains(&id) { id.to_owned() } else { format!("{id}{row}") };
-        let records = records(&finished, UDP, port(row));
-        assert_eq!(sum(&records, |record| record.packets), 2 * COUNT, "{name}");
-        for record in records {
-            assert_eq!((record.action, &*record.policy_id), (done.0, &*id(done.1)), "{name}");
-            let told = (record.observed_action, &*record.observed_policy_id);
-            assert_eq!(told, (observed.0, &*id(observed.1)), "{name}");
-            assert_eq!((&*record.drop_reason, record.rejected_packets), ("", 0), "{name}");
-        }
-    }
-    assert_eq!(dropped(&finished, "host"), (0, 0));
-    Ok(())
-}
-
-#[test]
-#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
-fn a_connection_that_is_rejected_never_comes_to_be() -> Result<()> {
-    const COUNT: u64 = 100;
-    let wire = Wire::new()?;
-    pin(0)?;
-    let answering = Host::new(&wire.a, &[])?;
-    let listen = |port| wire.a.place.within(|| Ok(TcpListener::bind((wire.a.v4, port))?));
-    let closed = listen(CLOSED)?;
-    let open = listen(OPEN)?;
-    let collector = Running::start(&wire.a.place, enforcing(strict("host")?))?;
-    let [high, low] = CLOSED.to_be_bytes();
-    let segment = frames::tcp([0x9C, 0x40, high, low], frames::SYN, &[], 0);
-    let packet = frames::with_checksums(&frames::ipv4((wire.b.v4, wire.a.v4), &[], 0x4000, TCP, &segment));
-    let frame = frames::ethernet_between(wire.b.mac, wire.a.mac, &[], frames::IPV4, &packet);
-    let socket = PacketSocket::new(&wire.b)?;
-    (0..COUNT).try_for_each(|_| socket.send(&frame))?;
-    // One that is accepted goes through whole.
-    let mut client =
-        wire.b.place.within(|| Ok(TcpStream::connect_timeout(&open.local_addr()?, PATIENCE)?))?;
-    let (mut server, _) = open.accept()?;
-    client.write_all(b"question")?;
-    server.read_exact(&mut [0; 8])?;
-    settle(&wire.b, &answering)?;
-    closed.set_nonblocking(true)?;
-    ensure!(closed.accept().is_err_and(|error| error.kind() == ErrorKind::WouldBlock), "nobody came");
-    drop((client, server));
-    let finished = collector.stop()?;
-    assert_explained(&finished);
-    let closed = records(&finished, TCP, CLOSED);
-    assert_eq!(sum(&closed, |record| record.rejected_packets), COUNT);
-    assert_eq!(sum(&closed, |record| record.packets), COUNT);
-    assert_eq!(sum(&closed, |record| record.reply_packets), 0, "no answer");
-    let open = records(&finished, TCP, OPEN);
-    assert!(
-        open.iter().all(|record| &*record.policy_id == "web" && record.rejected_packets == 0),
-        "{open:#?}"
-    );
-    assert_eq!(dropped(&finished, "host"), (COUNT, 0));
-    Ok(())
-}
-
-#[test]
-#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
-fn a_connection_that_was_there_before_is_not_cut_by_a_guess() -> Result<()> {
-    let wire = Wire::new()?;
-    // Nobody listens any more that could say who was called.
-    let listener = wire.a.place.within(|| Ok(TcpListener::bind((wire.a.v4, CLOSED))?))?;
-    let mut client =
-        wire.b.place.within(|| Ok(TcpStream::connect_timeout(&listener.local_addr()?, PATIENCE)?))?;
-    let (mut server, _) = listener.accept()?;
-    drop(listener);
-    for stream in [&client, &server] {
-        stream.set_read_timeout(Some(PATIENCE))?;
-    }
-    let collector = Running::start(&wire.a.place, enforcing(strict("host")?))?;
-    let mut chunk = [7; 3000];
-    for _ in 0..5 {
-        client.write_all(&chunk)?;
-        server.read_exact(&mut chunk)?;
-        server.write_all(&chunk)?;
-        client.read_exact(&mut chunk)?;
-    }
-    let finished = collector.stop()?;
-    assert_explained(&finished);
-    assert_eq!(dropped(&finished, "host"), (0, 0));
-    let all: Vec<_> = events::flows(&finished.events).filter(|flow| flow.l4_protocol == TCP).collect();
-    assert!(!all.is_empty());
-    for record in all {
-        assert_eq!((record.action, &*record.policy_id), (ActionType::ACCEPT, "default"), "{record:?}");
-    }
-    Ok(())
-}
-
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn other_policies_hold_for_what_lives_once_they_are_loaded() -> Result<()> {
@@ -418,95 +266,5 @@ fn what_programs_of_others_drop_is_told_apart() -> Result<()> {
     }
     let rejected: Vec<_> = events::rejected(&finished.events).collect();
     assert_eq!(rejected.iter().map(|flow| flow.dropped_packets).sum::<u64>(), OTHERS);
-    Ok(())
-}
-
-#[test]
-#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
-fn a_container_has_rules_of_its_own_at_its_boundary() -> Result<()> {
-    const COUNT: u64 = 60;
-    let (on_host, container, peer) = (host()?, host()?, host()?);
-    let (port, inside) = join(&on_host, &container, 1, Addressed::Both)?;
-    let (uplink, outside) = join(&on_host, &peer, 2, Addressed::Both)?;
-    on_host.place().sysctl(&[("ipv4/ip_forward", "1")])?;
-    inside.place.ip(&format!("route add 10.77.2.0/24 via {}", port.v4))?;
-    outside.place.ip(&format!("route add 10.77.1.0/24 via {}", uplink.v4))?;
-    let unit = Declared { side: Some(Side::Behind), ..declared("web", &[&port.dev], &[])? };
-    pin(0)?;
-    let answering = [Host::new(&inside, &[])?, Host::new(&outside, &[])?];
-    let policies = vec![
-        policy("open", "web", Directions::Both, (UDP, OPEN..=OPEN), ACCEPT)?,
-        policy("answers", "web", Directions::Both, (UDP, ANSWERS..=ANSWERS), ACCEPT)?,
-    ];
-    let options = Options { units: vec![unit], ..enforcing(policies) };
-    let collector = Running::start(on_host.place(), options)?;
-    let at = |end: &End, port| SocketAddr::new(IpAddr::V4(end.v4), port);
-    let sockets = [
-        listener(&inside.place, at(&inside, OPEN))?,
-        listener(&outside.place, at(&outside, OPEN))?,
-        listener(&inside.place, at(&inside, CLOSED))?,
-        listener(&outside.place, at(&outside, CLOSED))?,
-        listener(&port.place, at(&port, CLOSED))?,
-    ];
-    for (from, to) in [(&outside, &inside), (&inside, &outside)] {
-        send(from, at(to, OPEN), COUNT)?;
-        send(from, at(to, CLOSED), COUNT)?;
-    }
-    // To the host itself, which has no rules.
-    send(&inside, at(&port, CLOSED), COUNT)?;
-    settle(&outside, &answering[0])?;
-    settle(&inside, &answering[1])?;
-    let finished = collector.stop()?;
-    let counts: Vec<_> = sockets.iter().map(arrived).collect::<Result<_>>()?;
-    assert_eq!(counts, [COUNT, COUNT, 0, 0, 0]);
-    assert_explained(&finished);
-    let counter = |name| events::counter(&finished.events, "web", name);
-    // What it sends comes in at the host's end, and is dropped there; what is sent to it never leaves by that.
-    assert_eq!([counter("rejected_rx_packets"), counter("rejected_tx_packets")], [COUNT, 2 * COUNT]);
-    assert_eq!(dropped(&finished, "web"), (3 * COUNT, 0), "{:#?}", finished.status.drops);
-    let closed = records(&finished, UDP, CLOSED);
-    let of_web: Vec<_> = closed.iter().copied().filter(|it| &*it.context_id == "web").collect();
-    assert_eq!(sum(&of_web, |it| it.rejected_packets), 3 * COUNT);
-    assert_eq!(sum(&of_web, |it| it.packets), 2 * COUNT);
-    Ok(())
-}
-
-#[test]
-#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
-fn both_ends_of_loopback_have_a_say() -> Result<()> {
-    const COUNT: u64 = 25;
-    let alone = host()?;
-    let place = alone.place();
-    let local = |port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
-    let sockets = [OPEN, CLOSED, CLOSED + 1].map(|port| listener(place, local(port)));
-    let [open, no_entry, no_exit] = sockets;
-    let sockets = [open?, no_entry?, no_exit?];
-    let mut policies = Vec::new();
-    // One may not be called, the other may not be asked to call.
-    for (directions, closed) in [(Directions::In, CLOSED), (Directions::Out, CLOSED + 1)] {
-        let (id, all) = (directions.name(), 1..=u16::MAX);
-        policies.push(policy(&format!("no-{id}"), "host", directions, (UDP, closed..=closed), REJECT)?);
-        policies.push(policy(id, "host", directions, (UDP, all), ACCEPT)?);
-    }
-    let options = Options { ifaces: vec!["lo".parse()?], ..enforcing(policies) };
-    let collector = Running::start(place, options)?;
-    let socket = place.within(|| UdpSocket::bind(local(0)).context("a socket"))?;
-    for port in [OPEN, CLOSED, CLOSED + 1] {
-        for _ in 0..COUNT {
-            let _ = socket.send_to(&[0; 64], local(port));
-        }
-    }
-    let finished = collector.stop()?;
-    let counts: Vec<_> = sockets.iter().map(arrived).collect::<Result<_>>()?;
-    assert_eq!(counts, [COUNT, 0, 0], "delivered at once");
-    assert_explained(&finished);
-    for (port, id) in [(CLOSED, "no-in"), (CLOSED + 1, "no-out")] {
-        let records = records(&finished, UDP, port);
-        assert_eq!(sum(&records, |it| it.rejected_packets), COUNT);
-        assert!(records.iter().all(|it| &*it.policy_id == id && it.packets == 0), "{records:#?}");
-    }
-    let counter = |name| events::counter(&finished.events, "host", name);
-    assert_eq!([counter("rejected_rx_packets"), counter("rejected_tx_packets")], [COUNT; 2]);
-    assert_eq!(dropped(&finished, "host"), (2 * COUNT, 0));
     Ok(())
 }
