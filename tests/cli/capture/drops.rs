@@ -1,0 +1,80 @@
+//! What the kernel drops, captured again where it is asked for.
+
+use std::net::UdpSocket;
+
+use super::{
+    sent::{exchange, send_lldp, within},
+    start,
+    tcpdump::LAST,
+    written::{Capture, tcpdump_reads},
+};
+use crate::process::{TempFile, Wire, sh};
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_the_kernel_drops_is_captured_again_with_its_reason_if_asked_for() {
+    let wire = Wire::new();
+    let interface = &wire.interface;
+    wire.ping(1);
+    sh(&format!(
+        "ip netns exec {} nft 'table inet t {{ chain i {{ type filter hook input priority 0; udp dport 7003 drop; }}; }}'",
+        wire.near
+    ));
+    for (drops, times) in [(false, 1), (true, 2)] {
+        let file = TempFile::absent("pcapng");
+        let mut arguments = vec!["-w", file.path(), "--iface", interface, "--filter", "udp port 7003"];
+        if drops {
+            arguments.push("--drops");
+        }
+        let running = start(&wire, &arguments);
+        let far = within(&wire.far, || UdpSocket::bind("10.88.0.2:7002").expect("the address is free"));
+        for _ in 0..3 {
+            far.send_to(&[0xA5; 1400], "10.88.0.1:7003").expect("it is sent");
+        }
+        // Nothing else gets through the filter; it comes behind what is dropped.
+        exchange(&wire, "10.88.0.1:7001", "10.88.0.2:7004", LAST);
+        running.signal("INT");
+        let (code, errors) = running.end_without_output();
+        assert_eq!(code, Some(0), "{errors}");
+        assert!(errors.contains("lost: nothing"), "{errors}");
+        let capture = Capture::of_file(&file);
+        assert_eq!(tcpdump_reads(&file), 3 * times);
+        assert!(capture.packets.iter().all(|(_, octets)| octets[42..] == [0xA5; 1400]), "all of each");
+        let dropped: Vec<_> =
+            capture.comments.iter().filter(|comment| comment.starts_with("dropped=")).collect();
+        assert_eq!(dropped.len(), 3 * (times - 1));
+        for comment in dropped {
+            assert!(comment.contains(" at=") && comment.ends_with(" pu=host"), "{comment}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn drops_of_interfaces_that_were_not_named_are_left_out() {
+    let wire = Wire::new();
+    wire.ping(1);
+    let file = TempFile::absent("pcapng");
+    let running = start(&wire, &["-w", file.path(), "--iface", &wire.interface, "--drops"]);
+    let (near, far) = (
+        within(&wire.near, || UdpSocket::bind("0.0.0.0:7002").expect("the address is free")),
+        within(&wire.far, || UdpSocket::bind("10.88.0.2:7002").expect("the address is free")),
+    );
+    for _ in 0..3 {
+        // What nobody listens for is dropped, on lo, and on the wire. That it was may be told to the sender.
+        let _ = near.send_to(&[0xA5; 100], "127.0.0.1:7003");
+        far.send_to(&[0xA5; 100], "10.88.0.1:7003").expect("it is sent");
+    }
+    // No protocol takes it.
+    send_lldp(&wire.far, "far");
+    exchange(&wire, "10.88.0.1:7001", "10.88.0.2:7004", LAST);
+    running.signal("INT");
+    let (code, errors) = running.end_without_output();
+    assert_eq!(code, Some(0), "{errors}");
+    let capture = Capture::of_file(&file);
+    assert_eq!(capture.interfaces, [wire.interface.as_str()]);
+    let dropped: Vec<_> = capture.comments.iter().filter(|comment| comment.starts_with("dropped=")).collect();
+    let (lldp, udp): (Vec<_>, Vec<_>) = dropped.into_iter().partition(|it| it.contains("ethertype="));
+    assert_eq!(udp.len(), 3, "{udp:?}");
+    assert!(matches!(lldp[..], [one] if one.contains(" ethertype=lldp length=60 ")), "{lldp:?}");
+}
