@@ -1,26 +1,20 @@
-//! The programs, run on bytes by `BPF_PROG_TEST_RUN`, and all that they counted.
+//! The programs, run on bytes by `BPF_PROG_TEST_RUN`, and all that they counted and told.
+
+mod counted;
+mod told;
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use collector_ebpf::abi::{
     counter::{DirectionCounters, Ledger, PuCounters},
-    flow::FlowKey4,
     pu::{Role, index, role},
-    xdp::XdpLedger,
 };
 use collector_user::{
     clock,
-    drain::{
-        decode::{DecodeError, FlowNews, Packet, Record},
-        events::Events,
-        flow::{FlowDelta, FlowId},
-        packets::Packets,
-        sequence::Sequences,
-    },
+    drain::{events::Events, sequence::Sequences},
     kernel::{
-        batch,
         cgroups::Cgroups,
         control::Controller,
         cpus,
@@ -32,8 +26,9 @@ use collector_user::{
         transport::Source,
     },
 };
-
+pub use counted::{Counted, explained_without_flow};
 use tokio::runtime::Runtime;
+pub use told::Buffers;
 
 use crate::{Result, privilege, release};
 
@@ -150,27 +145,6 @@ pub struct Verdict {
     pub mark: u32,
 }
 
-/// What a flow counted, from slots and tables together; pairs are indexed by `RX` and `TX`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
-    /// Wire packets.
-    pub packets: [u64; 2],
-    /// Wire octets.
-    pub bytes: [u64; 2],
-    /// Buffers.
-    pub skbs: [u64; 2],
-    /// Connections begun.
-    pub begun: u64,
-    /// The unit's index.
-    pub pu: u16,
-    /// The interface's number.
-    pub interface: u16,
-    /// TCP flags.
-    pub tcp_flags: [u8; 2],
-    /// Bits of `how`.
-    pub how: u8,
-}
-
 /// The role of [`IFINDEX`] as an uplink that is all [`UNIT`]'s.
 pub fn own() -> Role {
     uplink(UNIT, role::OWN)
@@ -278,11 +252,6 @@ impl Datapath {
         Ok((result.return_value, after))
     }
 
-    /// What became of all frames at XDP since the programs were loaded.
-    pub fn xdp_ledger(&self) -> XdpLedger {
-        self.ledgers.xdp()
-    }
-
     /// Whether the packet filter wants a frame. Needs the programs of the bench.
     pub fn probe(&mut self, frame: &[u8]) -> Result<bool> {
         let program = self.programs.classifier(FILTER_PROBE)?;
@@ -290,228 +259,9 @@ impl Datapath {
         Ok(program.test_run(options)?.return_value == 1)
     }
 
-    /// Frames that the filter asked beyond its window for.
-    pub fn filter_window(&self) -> Result<u64> {
-        Ok(self.ledgers.filter_window()?)
-    }
-
     /// Another handle of a program, for another thread.
     pub fn program(&mut self, hook: Hook) -> Result<SchedClassifier> {
         let info = self.programs.classifier(hook.program())?.info()?;
         Ok(SchedClassifier::from_program_info(info, hook.program().into())?)
     }
-
-    /// Ends the epoch and takes out what it counted, by flow.
-    pub fn drain(&mut self) -> Result<BTreeMap<FlowId, Counted>> {
-        let epoch = self.controller.swap(&self.flows)?;
-        let mut all = BTreeMap::<FlowId, Counted>::new();
-        self.flows.drain(epoch, |delta| {
-            let sum = all.entry(delta.id).or_default();
-            for direction in 0..2 {
-                sum.packets[direction] += delta.packets[direction];
-                sum.bytes[direction] += delta.bytes[direction];
-                sum.skbs[direction] += delta.skbs[direction];
-                sum.tcp_flags[direction] |= delta.tcp_flags[direction];
-            }
-            sum.begun += delta.begun;
-            (sum.pu, sum.interface, sum.how) = (delta.pu, delta.interface, delta.how);
-        })?;
-        Ok(all)
-    }
-
-    /// Ends the epoch and throws away what it counted, and what the ring tells.
-    pub fn discard(&mut self) -> Result<()> {
-        let epoch = self.controller.swap(&self.flows)?;
-        self.flows.drain(epoch, |_| {})?;
-        self.events.drain(|_| {});
-        self.renew()
-    }
-
-    /// Empties the table of `floor`.
-    pub fn forget_floor(&self) -> Result<()> {
-        let reference = self.reference.as_ref().context("the programs of the bench were not loaded")?;
-        batch::take_all(reference.floor.fd(), |_: &FlowKey4, _: &[u64; 2]| {})?;
-        Ok(())
-    }
-
-    /// Ends the epoch and takes out what it counted, as it comes: a flow that changed its unit comes more than once.
-    pub fn deltas(&mut self) -> Result<Vec<FlowDelta>> {
-        let epoch = self.controller.swap(&self.flows)?;
-        let mut all = Vec::new();
-        self.flows.drain(epoch, |delta| all.push(*delta))?;
-        Ok(all)
-    }
-
-    /// Takes out what one flow counted; fails where there is another number of flows.
-    pub fn drain_one(&mut self) -> Result<(FlowId, Counted)> {
-        let all = self.drain()?;
-        ensure!(all.len() == 1, "one flow was expected: {all:#?}");
-        all.into_iter().next().context("no flow")
-    }
-
-    /// Takes out what is told of flows.
-    pub fn news(&mut self) -> Result<Vec<FlowNews>> {
-        let mut records = Vec::new();
-        self.events.drain(|record| records.push(record));
-        self.follow(records)
-    }
-
-    /// Waits until the reader of what is told of flows is woken, and takes it out.
-    pub fn wait_for_news(&mut self) -> Result<Vec<FlowNews>> {
-        let mut records = Vec::new();
-        let woken = self.events.next(|record| records.push(record));
-        self.runtime.block_on(woken)?;
-        self.follow(records)
-    }
-
-    fn follow(&mut self, records: Vec<std::result::Result<Record, DecodeError>>) -> Result<Vec<FlowNews>> {
-        let mut all = Vec::new();
-        for record in records {
-            let Record { cpu, sequence, news } = record?;
-            ensure!(self.sequences.follow(cpu, sequence), "CPU {cpu} has told its record {sequence} before");
-            match news {
-                Some(news) => all.push(news),
-                None => self.pressed += 1,
-            }
-        }
-        Ok(all)
-    }
-
-    /// Makes the buffers for the packets that are traced, which the settings say the size of. Once.
-    pub fn buffers(&mut self) -> Result<Buffers> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-        let source = self.packets.take().context("the buffers are somebody else's")?;
-        let packets = {
-            let _inside = runtime.enter();
-            let mut packets = Packets::new(source)?;
-            packets.open(&cpus::online()?)?;
-            packets
-        };
-        Ok(Buffers { packets, runtime })
-    }
-
-    /// Forgets every flow that still counts or has just been drained, and counts from here on: what follows is as after
-    /// a fresh load, which the verifier makes slow.
-    pub fn begin_anew(&mut self, drained: &BTreeMap<FlowId, Counted>) -> Result<()> {
-        let mut flows: Vec<_> = self.drain()?.into_keys().collect();
-        flows.extend(drained.keys());
-        self.flows.forget(&flows)?;
-        self.news()?;
-        self.pressed = 0;
-        for pu in UNITS {
-            self.units_before.insert(pu, self.counters.unit(pu)?.unwrap_or_default());
-        }
-        self.ledger_before = self.ledgers.sum();
-        self.renew()
-    }
-
-    /// What a unit has that no flow holds.
-    pub fn unit(&self, pu: u16) -> Result<PuCounters> {
-        let mut unit = self.counters.unit(pu)?.context("no counters of this unit")?;
-        let before = self.units_before.get(&pu).copied().unwrap_or_default();
-        let both = unit.flowless.iter_mut().chain(&mut unit.local);
-        for (direction, before) in both.zip(before.flowless.iter().chain(&before.local)) {
-            direction.packets -= before.packets;
-            direction.bytes -= before.bytes;
-            direction.skbs -= before.skbs;
-        }
-        for (direction, before) in unit.rejected.iter_mut().zip(before.rejected) {
-            *direction -= before;
-        }
-        unit.flows -= before.flows;
-        unit.rate_limited -= before.rate_limited;
-        unit.reserve_failed -= before.reserve_failed;
-        Ok(unit)
-    }
-
-    /// What became of every buffer.
-    pub fn ledger(&self) -> Result<Ledger> {
-        let mut ledger = self.ledgers.sum();
-        // Each by its name: one that is new has to be added here.
-        let Ledger {
-            seen,
-            looped,
-            second_pass,
-            rejected,
-            table_full,
-            rate_limited,
-            reserve_failed,
-            reported,
-            identity_full,
-            no_role,
-            orphan_fragments,
-            inner_seen,
-            inner_unparsed,
-            inner_lost,
-            traced,
-            filtered,
-            sampled,
-            output_failed,
-            units_exhausted,
-            unparsed,
-        } = self.ledger_before;
-        ledger.seen -= seen;
-        ledger.looped -= looped;
-        ledger.second_pass -= second_pass;
-        ledger.rejected -= rejected;
-        ledger.table_full -= table_full;
-        ledger.rate_limited -= rate_limited;
-        ledger.reserve_failed -= reserve_failed;
-        ledger.reported -= reported;
-        ledger.identity_full -= identity_full;
-        ledger.no_role -= no_role;
-        ledger.orphan_fragments -= orphan_fragments;
-        ledger.inner_seen -= inner_seen;
-        ledger.inner_unparsed -= inner_unparsed;
-        ledger.inner_lost -= inner_lost;
-        ledger.traced -= traced;
-        ledger.filtered -= filtered;
-        ledger.sampled -= sampled;
-        ledger.output_failed -= output_failed;
-        ledger.units_exhausted -= units_exhausted;
-        for (reason, before) in ledger.unparsed.iter_mut().zip(unparsed) {
-            *reason -= before;
-        }
-        Ok(ledger)
-    }
-}
-
-/// The buffers of single packets, which nobody reads but the test.
-pub struct Buffers {
-    packets: Packets,
-    runtime: Runtime,
-}
-
-impl Buffers {
-    /// Takes out the packets that are there.
-    pub fn take(&mut self) -> Result<Vec<Packet>> {
-        let mut all = Vec::new();
-        self.packets.drain(|packet| all.push(packet));
-        all.into_iter().map(|packet| Ok(packet?)).collect()
-    }
-
-    /// Waits until a buffer is half full, and takes out some of it.
-    pub fn wait(&mut self) -> Result<Vec<Packet>> {
-        let mut all = Vec::new();
-        self.runtime.block_on(self.packets.next(|packet| all.push(packet)))?;
-        all.into_iter().map(|packet| Ok(packet?)).collect()
-    }
-
-    /// How many the kernel says it found no room for in perf buffers.
-    pub fn skipped(&mut self) -> u64 {
-        self.packets.skipped()
-    }
-}
-
-/// The units that tests count for.
-const UNITS: [u16; 5] = [index::HOST, index::FORWARDED, index::UNKNOWN, index::OVERLAY, UNIT];
-
-/// The buffers in the ledger that no flow has, but that are explained.
-pub fn explained_without_flow(ledger: &Ledger) -> u64 {
-    ledger.looped
-        + ledger.second_pass
-        + ledger.rejected
-        + ledger.table_full
-        + ledger.rate_limited
-        + ledger.unparsed.iter().sum::<u64>()
 }
