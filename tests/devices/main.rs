@@ -9,6 +9,8 @@ mod cable;
 mod stacked;
 // The modes of team devices.
 mod team;
+// A CPU that goes and comes back.
+mod cpus;
 // Connections that a flow table passes on without the stack.
 mod offloaded;
 // Tunnels without ports.
