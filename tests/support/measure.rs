@@ -5,8 +5,8 @@ use anyhow::{Context as _, ensure};
 use crate::Result;
 
 /// The parts that `--only` can name, of all benchmarks together: each leaves out what is not its own.
-const PARTS: [&str; 10] =
-    ["events", "policies", "hot", "flows", "first", "filter", "traced", "drops", "xdp", "harm"];
+const PARTS: [&str; 11] =
+    ["events", "policies", "hot", "flows", "first", "filter", "traced", "drops", "xdp", "units", "harm"];
 
 /// Arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 //! - [`drops`]: a packet that is dropped.
 //! - [`traced`]: one flow, whose packets are reported.
 //! - [`xdp`]: the program at XDP.
+//! - [`units`]: the daemon with a thousand units.
 //! - [`harm`]: TCP over a veth pair, with nothing attached and with each of what can be.
 //!
 //! Each program is run by `BPF_PROG_TEST_RUN`, beside two of the same object: an empty one, which is what running a
@@ -21,6 +22,7 @@ mod flows;
 mod harm;
 mod hot;
 mod traced;
+mod units;
 mod walk;
 mod xdp;
 
@@ -49,6 +51,7 @@ fn main() -> Result<()> {
         ("traced", traced::run),
         ("drops", drops::run),
         ("xdp", xdp::run),
+        ("units", units::run),
         ("harm", harm::run),
     ] {
         if options.wants(part) {
