@@ -21,6 +21,7 @@ use collector_tests::{
 use collector_user::{
     daemon::Options,
     event::DropClass,
+    kernel::requirements::is_preempt_rt,
     pu::trace::{Directions, Whose, Wish},
 };
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
@@ -103,7 +104,8 @@ fn a_drop_in_the_midst_of_another_is_counted_or_said_to_be_skipped() -> Result<(
         return Ok(());
     }
     assert!(told <= counted, "{counted} counted, {:#?}", finished.status);
-    assert!(skipped > 0, "none came in the midst of another, of {counted}");
+    // Under PREEMPT_RT a softirq is a thread, which seldom takes a CPU from who tells of a drop: then each has to be counted.
+    assert!(skipped > 0 || is_preempt_rt(), "none came in the midst of another, of {counted}");
     // `skipped` is the kernel's own number. On a machine that does other things meanwhile it is short: runs of the program
     // and misses of it together are fewer than the tracepoint was passed, as ftrace counts that (5 to 115 of 1,000
     // misses on Linux 6.18). Other hosts on this kernel may have had such drops, too, so that it may be more.
