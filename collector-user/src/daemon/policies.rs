@@ -225,6 +225,7 @@ impl Daemon<'_> {
         let connection = |session: &ssh::Session| Connection {
             local: session.local,
             remote: session.remote,
+            is_certain: session.is_certain,
             units: self.units_of(session),
         };
         let connections: Vec<Connection> = sessions.iter().map(connection).collect();
