@@ -30,6 +30,8 @@ mod enforced;
 mod traced;
 // The same over wires, up to their reports.
 mod reported;
+// Packets whose policy asks for encryption.
+mod encrypted;
 // The transports: the same events and reports by each, and CPUs that come later.
 mod transport;
 // Fragments, and the flow of the one that shows ports.
