@@ -111,6 +111,33 @@ fn a_socket_that_waits_says_whose_it_is_where_nobody_answers() -> Result<()> {
 
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_was_nobodys_is_a_sockets_that_comes_to_wait_for_it() -> Result<()> {
+    let mut datapath = Datapath::load(&Settings::default())?;
+    datapath.controller.set_role(uplink(index::HOST, 0))?;
+    for (ends, local) in [(ENDS_4, "127.0.0.1".parse()?), (ENDS_6, "::1".parse::<IpAddr>()?)] {
+        datapath.controller.add_local(local, index::HOST)?;
+        let at = UdpSocket::bind((local, 0))?.local_addr()?;
+        let frame = Ends { destination: local, destination_port: at.port(), ..ends }.udp(10);
+        // Nobody ever answers, and the flow goes on.
+        for _ in 0..3 {
+            datapath.run(Hook::Ingress, &frame)?;
+            assert_eq!(parts(&mut datapath)?, [(index::UNKNOWN, [1, 0], false)]);
+        }
+        let waiting = UdpSocket::bind(at)?;
+        for _ in 0..2 {
+            datapath.run(Hook::Ingress, &frame)?;
+            assert_eq!(parts(&mut datapath)?, [(index::HOST, [1, 0], false)], "{at}");
+        }
+        // It had it, as long as the flow lives.
+        drop(waiting);
+        datapath.run(Hook::Ingress, &frame)?;
+        assert_eq!(parts(&mut datapath)?, [(index::HOST, [1, 0], false)]);
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn who_listens_was_called() -> Result<()> {
     let mut datapath = Datapath::load(&Settings::default())?;
     let far = Role {

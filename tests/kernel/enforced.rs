@@ -38,13 +38,13 @@ use collector_user::{
 /// The port that policies let through.
 const OPEN: u16 = 6001;
 /// A port that they do not.
-const CLOSED: u16 = 6002;
+pub(crate) const CLOSED: u16 = 6002;
 
 const ACCEPT: (bool, Observe) = (true, Observe::None);
 const REJECT: (bool, Observe) = (false, Observe::None);
 
 /// The host may be asked, and may ask, by these ports alone: the open one, and that which answers.
-fn strict(unit: &str) -> Result<Vec<Policy>> {
+pub(crate) fn strict(unit: &str) -> Result<Vec<Policy>> {
     Ok(vec![
         policy("open", unit, Directions::Both, (UDP, OPEN..=OPEN), ACCEPT)?,
         policy("answers", unit, Directions::Both, (UDP, ANSWERS..=ANSWERS), ACCEPT)?,
@@ -53,7 +53,7 @@ fn strict(unit: &str) -> Result<Vec<Policy>> {
 }
 
 /// What they reject is dropped, each reported, and the first packet that is seen is the first.
-fn enforcing(policies: Vec<Policy>) -> Options {
+pub(crate) fn enforcing(policies: Vec<Policy>) -> Options {
     let mut options =
         Options { policies, enforcement: Enforcement::Anyway, guess_time: Duration::ZERO, ..options() };
     options.settings.drops =
@@ -72,7 +72,7 @@ fn send(from: &End, to: SocketAddr, count: u64) -> Result<()> {
 }
 
 /// How many datagrams lie there.
-fn arrived(socket: &UdpSocket) -> Result<u64> {
+pub(crate) fn arrived(socket: &UdpSocket) -> Result<u64> {
     socket.set_nonblocking(true)?;
     let mut count = 0;
     loop {
@@ -90,7 +90,7 @@ fn sinks(end: &End, port: u16) -> Result<[UdpSocket; 2]> {
     Ok([at(4)?, at(6)?])
 }
 
-fn reports(finished: &Finished) -> Vec<&PacketReport> {
+pub(crate) fn reports(finished: &Finished) -> Vec<&PacketReport> {
     let packets = finished.events.iter().filter_map(|event| match event {
         Event::Packet(report) if report.event == PacketEvent::Dropped => Some(report),
         _ => None,
@@ -108,7 +108,7 @@ fn sum(records: &[&FlowRecord], of: impl Fn(&FlowRecord) -> u64) -> u64 {
 }
 
 /// Packets of a unit that were dropped by us, and by anybody else at TC.
-fn dropped(finished: &Finished, unit: &str) -> (u64, u64) {
+pub(crate) fn dropped(finished: &Finished, unit: &str) -> (u64, u64) {
     let rows =
         finished.status.drops.iter().filter(|row| &*row.puid == unit && row.class == DropClass::Policy);
     let (own, others): (Vec<_>, Vec<_>) = rows.partition(|row| row.advice.contains("this collector"));

@@ -22,12 +22,16 @@ mod both_ends;
 mod segments;
 // What policies say of a flow, on bytes: looked up, remembered, dropped, counted.
 mod policy;
+// What could go round them: packets that are not understood, answers that nobody asked for.
+mod evading;
 // The same over wires: what arrives, what is dropped, and what records say.
 mod enforced;
 // Single packets of the units that are traced: all of them, and nothing besides; or each loss by name.
 mod traced;
 // The same over wires, up to their reports.
 mod reported;
+// Packets whose policy asks for encryption.
+mod encrypted;
 // The transports: the same events and reports by each, and CPUs that come later.
 mod transport;
 // Fragments, and the flow of the one that shows ports.

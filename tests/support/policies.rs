@@ -55,9 +55,18 @@ impl Set {
         self.entries.services.push((
             // The protocol, and an octet that is always 0.
             SET_BITS + 16 + bits,
-            ServiceKey { set: self.number, protocol, _pad: 0, port },
+            ServiceKey { set: self.number, protocol, is_unread: 0, port },
             class.into(),
         ));
+        self
+    }
+
+    /// Packets of a protocol, or [`UNKNOWN`](collector_ebpf::wire::UNKNOWN), that are not understood, of a class.
+    #[must_use]
+    pub fn unread(mut self, protocol: u8, class: u16) -> Self {
+        let [protocol, is_unread, one, two] = ServiceKey::unread(protocol);
+        let key = ServiceKey { set: self.number, protocol, is_unread, port: [one, two] };
+        self.entries.services.push((SET_BITS + 32, key, class.into()));
         self
     }
 

@@ -22,6 +22,8 @@ mod schema;
 mod mock;
 // Who is logged in by SSH, whom a policy could cut off.
 mod ssh;
+// A configuration that is read once more.
+mod reread;
 
 use collector_user::{aggregate::booking::HostEnd, drain::flow::FlowId};
 

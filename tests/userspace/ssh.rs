@@ -1,6 +1,7 @@
 //! Who is logged in by SSH, with a server that is none but is called so.
 
 use std::{
+    io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::{
         fd::OwnedFd,
@@ -8,13 +9,14 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::Context as _;
 use collector_tests::Result;
 use collector_user::host::ssh::sessions;
 
-/// A process that is called like an SSH server, has a listening socket, and sleeps.
+/// A process that is called like an SSH server, has a socket, and sleeps, or does what a shell is told.
 struct Server {
     process: Child,
     place: PathBuf,
@@ -22,15 +24,33 @@ struct Server {
 
 impl Server {
     fn new(listener: OwnedFd) -> Result<Self> {
-        let sleep = ["/usr/bin/sleep", "/bin/sleep"].map(Path::new).into_iter().find(|path| path.exists());
-        let place = std::env::temp_dir().join(format!("collector-ssh-{}", std::process::id()));
+        Self::of("sleep", &["1000"], [listener])
+    }
+
+    /// A server of one connection: it waits for a line from there, and then runs a program that sends back what it gets.
+    fn of_connection(stream: &TcpStream) -> Result<Self> {
+        Self::of(
+            "sh",
+            &["-c", "read -r line; cat; :"],
+            [stream.try_clone()?.into(), stream.try_clone()?.into()],
+        )
+    }
+
+    fn of(program: &str, arguments: &[&str], sockets: impl IntoIterator<Item = OwnedFd>) -> Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let found =
+            ["/usr/bin", "/bin"].map(|at| Path::new(at).join(program)).into_iter().find(|path| path.exists());
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let place = std::env::temp_dir().join(format!("collector-ssh-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&place)?;
-        let program = place.join("sshd");
-        symlink(sleep.context("there is no sleep")?, &program)?;
+        let server = place.join("sshd");
+        symlink(found.with_context(|| format!("there is no {program}"))?, &server)?;
+        let mut command = Command::new(&server);
+        let mut sockets = sockets.into_iter().map(Stdio::from);
+        command.arg0(program).args(arguments).stdin(sockets.next().unwrap_or_else(Stdio::null));
+        command.stdout(sockets.next().unwrap_or_else(Stdio::null));
         // When this returns, it has the name: the exec has happened, or failed.
-        let process =
-            Command::new(&program).arg0("sleep").arg("1000").stdin(Stdio::from(listener)).spawn()?;
-        Ok(Self { process, place })
+        Ok(Self { process: command.spawn()?, place })
     }
 }
 
@@ -64,5 +84,26 @@ fn a_connection_to_a_server_is_a_session() -> Result<()> {
     assert!(all.iter().all(|session| session.remote != there && session.local != there), "{all:?}");
     // What the server opens itself is none: the client's end is not listened at.
     assert!(all.iter().all(|session| session.local != client.local_addr().unwrap()), "{all:?}");
+    Ok(())
+}
+
+#[test]
+fn a_connection_is_one_once_somebody_is_logged_in() -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let mut client = TcpStream::connect(listener.local_addr()?)?;
+    let (taken, remote) = listener.accept()?;
+    let _listening = Server::new(listener.into())?;
+    let _waiting = Server::of_connection(&taken)?;
+    // Nobody else holds it.
+    drop(taken);
+    let ours = || -> Result<Vec<bool>> {
+        Ok(sessions()?.iter().filter(|it| it.remote == remote).map(|it| it.is_certain).collect())
+    };
+    assert_eq!(ours()?, [true; 0], "a stranger, so far");
+    client.write_all(b"let me in\n")?;
+    client.write_all(b"x")?;
+    // What comes back is sent by the program that was started.
+    client.read_exact(&mut [0])?;
+    assert_eq!(ours()?, [true]);
     Ok(())
 }

@@ -21,6 +21,8 @@ pub mod ports {
     pub const ICMP: u8 = 3;
     /// Nothing: a fragment that is not the first of its packet shows no ports.
     pub const FRAGMENT: u8 = 4;
+    /// Nothing: what stands behind the addresses was not understood. No flow has it. The protocol may be unknown, too.
+    pub const UNREAD: u8 = 5;
 }
 
 /// The key of an IPv4 flow.
@@ -348,7 +350,8 @@ pub struct Identity {
     pub fins: u64,
     /// The configuration generation that the processing unit was found under.
     pub generation: u32,
-    /// The swap that began the epoch in which it was written; tells a flow that is alive in a later one.
+    /// The swap that began the epoch in which it was written, or it was asked last whose it is; tells a newcomer that is alive in
+    /// a later one.
     pub swap: u32,
     /// Index of the processing unit.
     pub pu: u16,

@@ -17,6 +17,10 @@ pub const INCOMING: usize = 0;
 /// Index of what the local end opened.
 pub const OUTGOING: usize = 1;
 
+/// The entry of the array `POLICIES` for what comes for this host and shows no ports, so that nobody can tell which of the
+/// host's units would take it. No unit has this index.
+pub const WHOEVER: u16 = 0;
+
 /// Entries of the array `POLICIES`: one for each unit that there can be.
 pub const UNITS: u32 = PU_CHUNKS * PUS_PER_CHUNK;
 /// Entries that the trie `REMOTES` takes.
@@ -98,16 +102,29 @@ layout!(RemoteKey, 20, { set: 0, address: 4 });
 pub struct ServiceKey {
     /// The set, native byte order: it is looked up whole.
     pub set: u32,
-    /// The IP protocol number.
+    /// The IP protocol number; [`UNREAD`](Self::UNREAD) of a packet that was not understood.
     pub protocol: u8,
-    /// Zero.
-    pub _pad: u8,
+    /// 0; 1 of a packet that was not understood.
+    pub is_unread: u8,
     /// The port of the end that did not open the flow, network byte order; type and code of an ICMP message, in that order,
-    /// of an echo those of its request; zero where the protocol has neither.
+    /// of an echo those of its request; zero where the protocol has neither. Of a packet that was not understood 0 and the
+    /// protocol, which is [`UNKNOWN`](crate::wire::UNKNOWN) where it is not known.
     pub port: [u8; 2],
 }
 
-layout!(ServiceKey, 8, { set: 0, protocol: 4, _pad: 5, port: 6 });
+layout!(ServiceKey, 8, { set: 0, protocol: 4, is_unread: 5, port: 6 });
+
+impl ServiceKey {
+    /// What stands in the place of the protocol of a packet that was not understood.
+    pub const UNREAD: u8 = 255;
+
+    /// The octets behind the set of packets that were not understood, of this protocol or
+    /// [`UNKNOWN`](crate::wire::UNKNOWN).
+    #[inline(always)]
+    pub const fn unread(protocol: u8) -> [u8; 4] {
+        [Self::UNREAD, 1, 0, protocol]
+    }
+}
 
 /// The key of the hash `VERDICTS`, whose values are [verdicts](mod@verdict). Without an entry, the unit's
 /// [`otherwise`](UnitPolicy::otherwise) is the verdict.

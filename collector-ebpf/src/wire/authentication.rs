@@ -4,7 +4,7 @@ use super::bytes::Bytes;
 use crate::abi::counter::Unparsed;
 
 /// Its protocol number.
-const AUTHENTICATION: u8 = 51;
+pub(super) const AUTHENTICATION: u8 = 51;
 /// Headers that are followed: one a security association; nested ones are allowed (RFC 4301 section 4.3 names two).
 const DEPTH: u32 = 4;
 

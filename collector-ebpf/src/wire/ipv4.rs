@@ -3,7 +3,7 @@
 use network_types::ip::Ipv4Hdr;
 
 use super::{
-    Frame, authentication,
+    Frame, UNKNOWN, authentication,
     bytes::Bytes,
     fragment::Piece,
     transport::{self, Segment, Transport},
@@ -80,15 +80,28 @@ pub fn parse(bytes: &impl Bytes, start: u32, frame: Frame) -> Result<Ipv4, Unpar
     Ok(Ipv4 { source: header.get::<12, 4>(), destination: header.get::<16, 4>(), transport, piece })
 }
 
+/// Source, destination and protocol of a packet that begins at `start` and is not understood; the protocol is `UNKNOWN` where
+/// what follows the header may be of another. Nothing but the version is known to be right.
+#[inline(always)]
+pub fn ends(bytes: &impl Bytes, start: u32) -> Option<([u8; 4], [u8; 4], u8)> {
+    let header = bytes.window::<{ Ipv4Hdr::LEN }>(start)?;
+    if header.byte::<0>() >> 4 != 4 {
+        return None;
+    }
+    let protocol = header.byte::<9>();
+    let protocol = if protocol == authentication::AUTHENTICATION { UNKNOWN } else { protocol };
+    Some((header.get::<12, 4>(), header.get::<16, 4>(), protocol))
+}
+
 #[cfg(test)]
 mod tests {
     use std::vec::Vec;
 
-    use super::{Ipv4, parse};
+    use super::{Ipv4, ends, parse};
     use crate::{
         abi::{counter::Unparsed, flow::ports},
         wire::{
-            Frame,
+            Frame, UNKNOWN,
             frames::{
                 AH, DESTINATION_4, EXPERIMENT, PORTS, SOURCE_4, TCP, UDP, authentication, ipv4, ipv4_with,
                 join, tcp, udp, udp_with,
@@ -258,6 +271,23 @@ mod tests {
                 assert_eq!((ip.transport.ports, ip.transport.headers), ([0; 4], 24));
             }
         }
+    }
+
+    #[test]
+    fn ends_of_what_is_not_understood() {
+        // A UDP header whose length lies, one that is cut, one behind an authentication header.
+        for (packet, protocol) in [
+            (ipv4(UDP, &udp_with(4000, 16)), UDP),
+            (ipv4(TCP, &tcp(0x02, &[])[..8]), TCP),
+            (ipv4(AH, &authentication(UDP, 3)[..12]), UNKNOWN),
+        ] {
+            assert!(read(&packet).is_err());
+            assert_eq!(ends(&packet.as_slice(), 0), Some((SOURCE_4, DESTINATION_4, protocol)));
+        }
+        assert_eq!(ends(&ipv4(UDP, &[])[..19].as_ref(), 0), None);
+        let mut packet = ipv4(UDP, &udp(4));
+        packet[0] = 0x65;
+        assert_eq!(ends(&packet.as_slice(), 0), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use network_types::ip::Ipv6Hdr;
 
 use super::{
-    Frame, authentication,
+    Frame, UNKNOWN, authentication,
     bytes::Bytes,
     fragment::Piece,
     transport::{self, Segment, Transport},
@@ -161,6 +161,19 @@ fn follow(bytes: &impl Bytes, mut chain: Chain) -> Result<Chain, Unparsed> {
     if is_extension(chain.protocol) { Err(Unparsed::ExtensionDepth) } else { Ok(chain) }
 }
 
+/// Source, destination and protocol of a packet that begins at `start` and is not understood; the protocol is `UNKNOWN` where
+/// there are extension headers. Nothing but the version is known to be right.
+#[inline(always)]
+pub fn ends(bytes: &impl Bytes, start: u32) -> Option<([u8; 16], [u8; 16], u8)> {
+    let header = bytes.window::<{ Ipv6Hdr::LEN }>(start)?;
+    if header.byte::<0>() >> 4 != 6 {
+        return None;
+    }
+    let next = header.byte::<6>();
+    let protocol = if is_extension(next) { UNKNOWN } else { next };
+    Some((header.get::<8, 16>(), header.get::<24, 16>(), protocol))
+}
+
 #[inline(always)]
 fn is_extension(protocol: u8) -> bool {
     matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION | MOBILITY)
@@ -179,11 +192,11 @@ fn jumbo_payload(bytes: &impl Bytes, at: u32) -> Option<u32> {
 mod tests {
     use std::{vec, vec::Vec};
 
-    use super::{Ipv6, parse};
+    use super::{Ipv6, ends, parse};
     use crate::{
         abi::{counter::Unparsed, flow::ports},
         wire::{
-            Frame,
+            Frame, UNKNOWN,
             frames::{
                 DESTINATION_6, ESP, EXPERIMENT, ICMPV6, NO_NEXT_HEADER, PORTS, SOURCE_6, TCP, UDP,
                 authentication, extension, fragment, icmp, ipv6, join, jumbo, tcp, udp, udp_with,
@@ -249,6 +262,23 @@ mod tests {
             let result = chain(51, &[&authentication(UDP, words), &udp(4)]);
             assert_eq!(end(result), Ok(48 + 12 + 4 * u32::from(words)), "{words}");
         }
+    }
+
+    #[test]
+    fn ends_of_what_is_not_understood() {
+        let mut deep = vec![];
+        for left in (0..9).rev() {
+            deep.extend(extension(if left == 0 { UDP } else { 60 }, 0));
+        }
+        for (packet, protocol) in [
+            (ipv6(UDP, &udp_with(0, 4)), UDP),
+            (ipv6(60, &join(&[&deep, &udp(4)])), UNKNOWN),
+            (ipv6(44, &join(&[&fragment(TCP, 0, true), &tcp(0x02, &[])[..8]])), UNKNOWN),
+        ] {
+            assert!(read(&packet).is_err());
+            assert_eq!(ends(&packet.as_slice(), 0), Some((SOURCE_6, DESTINATION_6, protocol)));
+        }
+        assert_eq!(ends(&ipv6(UDP, &[])[..39].as_ref(), 0), None);
     }
 
     #[test]

@@ -34,6 +34,10 @@ use ipv4::Ipv4;
 use ipv6::Ipv6;
 use transport::Transport;
 
+/// What stands for the protocol of a packet of which only the addresses are known. That of hop-by-hop options (RFC 8200 section
+/// 4.3), which is no transport protocol.
+pub const UNKNOWN: u8 = 0;
+
 /// What a frame starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {

@@ -109,6 +109,18 @@ impl Flows {
         opened(id).or_else(|| opened(&turned).map(|it| Initiator { local: !it.local, ..it }))
     }
 
+    /// The number of the verdict on a flow, if it is remembered: read as if its sender were either end.
+    pub fn verdict(&self, id: &FlowId) -> Option<u16> {
+        let turned = FlowId {
+            local: id.remote,
+            remote: id.local,
+            local_port: id.remote_port,
+            remote_port: id.local_port,
+            ..*id
+        };
+        self.known.get(id).or_else(|| self.known.get(&turned)).map(|flow| flow.verdict)
+    }
+
     /// Takes out the flows whose user the programs may know by now, though no report has said it: the local end has answered,
     /// or the report was lost. Each is asked for once.
     pub fn take_to_ask(&mut self) -> Vec<FlowId> {

@@ -2,9 +2,9 @@
 
 use std::{
     convert::Infallible,
-    fs,
     future::{Future, pending},
     io,
+    panic::resume_unwind,
     path::Path,
 };
 
@@ -130,15 +130,16 @@ impl<'a> Reloading<'a> {
     }
 
     async fn look(&mut self, why: Why, reloader: &Reloader) {
-        // A pipe may have no writer any more, and nobody waits for one.
-        if fs::metadata(self.path).is_ok_and(|file| !file.is_file()) {
-            if why == Why::Asked {
-                refuse(&Refusal::NoFile { path: self.path.display().to_string() }, reloader);
+        let path = self.path.to_owned();
+        let text = match elsewhere(move || Config::read_again(&path)).await {
+            Ok(Some(text)) => text,
+            Ok(None) => {
+                // A pipe may have no writer any more, and nobody waits for one.
+                if why == Why::Asked {
+                    refuse(&Refusal::NoFile { path: self.path.display().to_string() }, reloader);
+                }
+                return;
             }
-            return;
-        }
-        let text = match Config::read(self.path) {
-            Ok(text) => text,
             Err(error) => {
                 let is_missing = error.is_missing();
                 if why == Why::Asked || !is_missing || !self.is_missing {
@@ -162,7 +163,9 @@ impl<'a> Reloading<'a> {
     /// What is another now.
     async fn take_over(&mut self, reloader: &Reloader) -> Result<Vec<String>, Refusal> {
         let path = || self.path.display().to_string();
-        let new = run::over(Config::parse(&self.text, self.path)?, self.args)?;
+        let (text, place) = (self.text.clone(), self.path.to_owned());
+        let parsed = elsewhere(move || Config::parse(&text, &place)).await?;
+        let new = run::over(parsed, self.args)?;
         let changes = self.current.changes(&new);
         if changes.is_none() {
             return Ok(Vec::new());
@@ -177,6 +180,19 @@ impl<'a> Reloading<'a> {
         done.map_err(|source| Refusal::Daemon { path: path(), source })?;
         self.current = new;
         Ok(changes.taken)
+    }
+}
+
+/// Does what takes its time on a thread of its own: a file system may be slow, or not answer at all, and thousands of policies
+/// are much to read. The daemon counts on meanwhile, and the next is looked at when this is done.
+async fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // The runtime ends, and all with it.
+            Err(_ended) => pending().await,
+        },
     }
 }
 

@@ -132,7 +132,7 @@ fn collect(args: &RunArgs, config: &Config, text: String, voice: &Voice) -> Resu
     let ending = Ending::on_signals(hangup).map_err(RunError::Runtime)?;
     let outputs = Outputs::open(config)?;
     ending.watch_over(outputs.queues());
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         let file = args.config.as_deref();
         let reloading = file.map(|path| Reloading::new(args, path, voice, config.clone(), text)).transpose();
         let reloading = reloading.map_err(RunError::Runtime)?;
@@ -149,7 +149,10 @@ fn collect(args: &RunArgs, config: &Config, text: String, voice: &Voice) -> Resu
                 Err(failure.into())
             }
         }
-    })
+    });
+    // A configuration may still be read from a file system that does not answer: nobody waits for it.
+    runtime.shutdown_background();
+    done
 }
 
 /// Two descriptors an interface: the soft limit is for programs that use select(2).

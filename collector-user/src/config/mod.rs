@@ -19,7 +19,7 @@ mod show;
 mod socket;
 mod trace;
 
-use std::{fs::File, io::Read as _, path::Path, sync::Arc};
+use std::{fs::File, io::Read as _, os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc};
 
 pub use change::Changes;
 pub use cidr::CidrError;
@@ -312,9 +312,26 @@ impl Config {
     /// [`MOST_OCTETS`](Self::MOST_OCTETS), [`ConfigError::Wrong`] where it is no text.
     pub fn read(path: &Path) -> Result<String, ConfigError> {
         let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+        Self::text(File::open(path).map_err(failed)?, path)
+    }
+
+    /// Reads a file's text once more; `None` where it is no regular file. Waits for nobody but the file system: a pipe that has
+    /// no writer is not opened for long.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn read_again(path: &Path) -> Result<Option<String>, ConfigError> {
+        let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
+        // What was opened is asked, not its name: another may have it by now.
+        if file.metadata().map_err(failed)?.is_file() { Self::text(file, path).map(Some) } else { Ok(None) }
+    }
+
+    fn text(file: File, path: &Path) -> Result<String, ConfigError> {
+        let failed = |source| ConfigError::Read { path: path.to_owned(), source };
         let mut octets = Vec::new();
         // A device, or a pipe that somebody goes on writing to, has no end.
-        let file = File::open(path).map_err(failed)?;
         file.take(Self::MOST_OCTETS + 1).read_to_end(&mut octets).map_err(failed)?;
         if octets.len() as u64 > Self::MOST_OCTETS {
             return Err(ConfigError::TooLong { path: path.to_owned(), most: Self::MOST_OCTETS });

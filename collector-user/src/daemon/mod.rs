@@ -10,6 +10,7 @@ mod cpus;
 mod described;
 mod device_drops;
 mod drops;
+mod encryption;
 mod ends;
 pub mod inquiry;
 mod interfaces;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use collector_ebpf::abi::{
-    policy::UnitPolicy,
+    policy::{INCOMING, UnitPolicy, WHOEVER},
     pu::{index, role},
 };
 
@@ -21,18 +21,49 @@ use crate::{
         rule::{Policy, Subject},
         sets::{Set, Sets},
     },
-    pu::{port, registry::Registry, workload},
+    pu::{
+        port,
+        registry::{Kind, Registry, Unit},
+        workload,
+    },
 };
+
+/// Why policies do not hold.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PolicyError {
+    /// They are too many.
+    #[error(transparent)]
+    TooMany(#[from] Explosion),
+    /// They would cut off who is logged in.
+    #[error(transparent)]
+    LockOut(#[from] LockOut),
+    /// The kernel refuses them.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+impl From<PolicyError> for DaemonError {
+    fn from(error: PolicyError) -> Self {
+        match error {
+            PolicyError::TooMany(explosion) => Self::Policies(explosion),
+            PolicyError::LockOut(lockout) => Self::LockOut(lockout),
+            PolicyError::Kernel(error) => Self::Kernel(error),
+        }
+    }
+}
 
 /// Of what SSH goes by.
 const IPPROTO_TCP: u8 = 6;
 
-/// The policies, and what the programs were told of them.
+/// The policies, and what the programs were told of them. A clone is kept at each drain for the case that the kernel refuses
+/// what comes then: it shares what does not change.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Policies {
-    pub(super) sets: Sets,
+    pub(super) sets: Arc<Sets>,
     /// What each index has that the programs may count by, where it is not all zero.
-    told: BTreeMap<u16, UnitPolicy>,
+    told: Arc<BTreeMap<u16, UnitPolicy>>,
+    /// What [`WHOEVER`] has.
+    whoever: UnitPolicy,
     /// Sets that were made, or that nobody has any more, since orders were given.
     new: BTreeMap<u32, Arc<Set>>,
     old: BTreeMap<u32, Arc<Set>>,
@@ -54,13 +85,15 @@ pub(super) struct Policies {
 pub(super) struct Orders {
     pub(super) new: Vec<Arc<Set>>,
     pub(super) entries: Vec<(u16, UnitPolicy)>,
+    /// What [`WHOEVER`] has from now on.
+    pub(super) whoever: Option<UnitPolicy>,
     pub(super) old: Vec<Arc<Set>>,
 }
 
 impl Orders {
     /// There is nothing to be told.
     pub(super) const fn is_empty(&self) -> bool {
-        self.new.is_empty() && self.entries.is_empty() && self.old.is_empty()
+        self.new.is_empty() && self.entries.is_empty() && self.whoever.is_none() && self.old.is_empty()
     }
 }
 
@@ -79,7 +112,7 @@ impl Policies {
     ) -> Result<(), Explosion> {
         // All at once: units that have no room one by one go without.
         self.know(units, now);
-        let change = self.sets.load(policies, is_enforced, now)?;
+        let change = Arc::make_mut(&mut self.sets).load(policies, is_enforced, now)?;
         self.note(change.new, change.old);
         self.without.clear();
         self.are_too_many = None;
@@ -109,9 +142,39 @@ impl Policies {
         let mut entries: Vec<_> = told.iter().filter_map(changed).collect();
         let gone = self.told.keys().filter(|index| !told.contains_key(index));
         entries.extend(gone.map(|index| (*index, UnitPolicy::default())));
-        self.told = told;
+        if *self.told != told {
+            self.told = Arc::new(told);
+        }
+        let whoever = self.of_whoever(units);
+        let is_other = whoever != self.whoever;
+        self.whoever = whoever;
+        let whoever = is_other.then_some(whoever);
         let take = |sets: &mut BTreeMap<u32, Arc<Set>>| std::mem::take(sets).into_values().collect();
-        Orders { new: take(&mut self.new), entries, old: take(&mut self.old) }
+        Orders { new: take(&mut self.new), entries, whoever, old: take(&mut self.old) }
+    }
+
+    /// What holds for packets that come for this host and show no ports: what the host has, or where that lets all of them pass,
+    /// the first unit that may have sockets here and does not.
+    fn of_whoever(&self, units: &Registry) -> UnitPolicy {
+        let has_sockets = |unit: &&Unit| match unit.kind {
+            Kind::Service | Kind::Scope => true,
+            // On the host's network.
+            Kind::Container => unit.addresses.is_empty() && unit.ended.is_none(),
+            Kind::Declared => !(unit.cgroups.is_empty() && unit.ports.is_empty() && unit.users.is_empty()),
+            Kind::Fixed => false,
+        };
+        let host = units.get(index::HOST).into_iter();
+        let of_each = host.chain(units.iter().filter(has_sockets)).map(|unit| self.sets.of(unit.index));
+        let rejects = |policy: &UnitPolicy| {
+            let [incoming, _] = policy.sets;
+            self.sets.get(incoming).is_some_and(|set| set.may_reject_unread())
+        };
+        let mut whoever = UnitPolicy::default();
+        if let Some(policy) = of_each.into_iter().find(rejects) {
+            whoever.sets[INCOMING] = policy.sets[INCOMING];
+            whoever.otherwise[INCOMING] = policy.otherwise[INCOMING];
+        }
+        whoever
     }
 
     /// There are none, and the programs know of none.
@@ -124,7 +187,7 @@ impl Policies {
         let known: BTreeSet<u16> = self.sets.units().map(|(unit, _)| unit.index).collect();
         let there: BTreeSet<u16> = units.iter().map(|unit| unit.index).collect();
         for unit in known.difference(&there) {
-            let change = self.sets.remove(*unit, now);
+            let change = Arc::make_mut(&mut self.sets).remove(*unit, now);
             self.note(change.new, change.old);
         }
         self.without.retain(|unit| there.contains(unit));
@@ -133,9 +196,9 @@ impl Policies {
         let others: Vec<Subject> = units.iter().map(Subject::from).filter(is_other).collect();
         for unit in others {
             let index = unit.index;
-            let change = self.sets.remove(index, now);
+            let change = Arc::make_mut(&mut self.sets).remove(index, now);
             self.note(change.new, change.old);
-            match self.sets.put(unit, now) {
+            match Arc::make_mut(&mut self.sets).put(unit, now) {
                 Ok(change) => self.note(change.new, change.old),
                 Err(explosion) => {
                     self.without.insert(index);
@@ -160,7 +223,7 @@ impl Policies {
         self.new.extend(new.into_iter().map(|set| (set.number, set)));
         for set in old {
             if self.new.remove(&set.number).is_some() {
-                self.sets.removed(set.number);
+                Arc::make_mut(&mut self.sets).removed(set.number);
             } else {
                 self.old.insert(set.number, set);
             }
@@ -185,12 +248,12 @@ impl Daemon<'_> {
         &mut self,
         policies: &[Policy],
         enforcement: Enforcement,
-    ) -> Result<Option<String>, DaemonError> {
+    ) -> Result<Option<String>, PolicyError> {
         let unknown = self.check_lockout(policies, enforcement)?;
         let is_enforced = enforcement != Enforcement::Off;
         let before = self.policies.clone();
         let now = crate::clock::boot();
-        let done = self.policies.load(policies, is_enforced, &self.units, now).map_err(DaemonError::from);
+        let done = self.policies.load(policies, is_enforced, &self.units, now).map_err(PolicyError::from);
         let done = done.and_then(|()| {
             let orders = self.policies.follow(&self.units, now);
             Ok(self.obey(orders)?)
@@ -206,9 +269,9 @@ impl Daemon<'_> {
         &self,
         policies: &[Policy],
         enforcement: Enforcement,
-    ) -> Result<Option<String>, DaemonError> {
+    ) -> Result<Option<String>, LockOut> {
         let is_asked = enforcement == Enforcement::On && !policies.is_empty();
-        Ok(if is_asked { self.would_cut_off(policies)? } else { None })
+        if is_asked { self.would_cut_off(policies) } else { Ok(None) }
     }
 
     /// Whether policies, once enforced, would cut off who is logged in; a sentence where that cannot be known.
@@ -225,6 +288,7 @@ impl Daemon<'_> {
         let connection = |session: &ssh::Session| Connection {
             local: session.local,
             remote: session.remote,
+            is_certain: session.is_certain,
             units: self.units_of(session),
         };
         let connections: Vec<Connection> = sessions.iter().map(connection).collect();
@@ -282,7 +346,7 @@ impl Daemon<'_> {
 
     /// Tells the programs: all of it, or nothing.
     fn obey(&mut self, orders: Orders) -> Result<(), KernelError> {
-        let Orders { new, entries, old } = orders;
+        let Orders { new, entries, whoever, old } = orders;
         tracing::debug!(sets = new.len(), units = entries.len(), removed = old.len(), "policies");
         for (at, set) in new.iter().enumerate() {
             if let Err(error) = self.controller.policies().write(&written(set)) {
@@ -293,7 +357,7 @@ impl Daemon<'_> {
                 return Err(error);
             }
         }
-        for (index, policy) in entries {
+        for (index, policy) in entries.into_iter().chain(whoever.map(|policy| (WHOEVER, policy))) {
             self.controller.policies().give(index, policy)?;
         }
         if self.policies.told.is_empty() {
@@ -309,7 +373,7 @@ impl Daemon<'_> {
     pub(super) fn remove_retired(&mut self) {
         for set in std::mem::take(&mut self.policies.retired) {
             match self.controller.policies().remove(&written(&set)) {
-                Ok(()) => self.policies.sets.removed(set.number),
+                Ok(()) => Arc::make_mut(&mut self.policies.sets).removed(set.number),
                 // Its room is not counted on again.
                 Err(error) => tracing::warn!("a set of policies is not removed: {}", with_causes(&error)),
             }
@@ -319,10 +383,11 @@ impl Daemon<'_> {
     /// Forgets verdicts that no set has, nor any flow that is remembered, and of which nothing was heard since `before`.
     pub(super) fn forget_verdicts(&mut self, before: u64) {
         let now = crate::clock::boot();
+        let verdicts = &mut Arc::make_mut(&mut self.policies.sets).verdicts;
         for number in self.flows.verdicts() {
-            self.policies.sets.verdicts.is_heard_of(number, now);
+            verdicts.is_heard_of(number, now);
         }
-        self.policies.sets.verdicts.forget(before);
+        verdicts.forget(before);
     }
 }
 
@@ -336,127 +401,4 @@ fn written(set: &Set) -> Entries {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use collector_ebpf::abi::{policy::UnitPolicy, pu::index};
-
-    use super::{Orders, Policies};
-    use crate::{
-        policy::{
-            rule::{Action, Observe, Policy, Remote, Rule, Selector, Service},
-            sets::Set,
-        },
-        pu::{
-            registry::{Declared, Found, Kind, Registry},
-            trace::Directions,
-        },
-    };
-
-    fn policy(id: &str, unit: &str) -> Policy {
-        Policy {
-            selector: Selector { units: vec![unit.parse().unwrap()], ..Selector::default() },
-            directions: Directions::In,
-            rule: Arc::new(Rule {
-                id: id.into(),
-                remote: Remote::default(),
-                service: Service { protocol: Some(6), ports: Vec::new() },
-                action: Action::Reject,
-                log: false,
-                observe: Observe::None,
-            }),
-        }
-    }
-
-    fn registry() -> Registry {
-        let web = Declared { id: "web".into(), ..Declared::default() };
-        Registry::new(&[web]).unwrap()
-    }
-
-    fn numbers(sets: &[Arc<Set>]) -> Vec<u32> {
-        sets.iter().map(|set| set.number).collect()
-    }
-
-    fn having(orders: &Orders) -> Vec<(u16, u32)> {
-        orders.entries.iter().map(|(index, policy)| (*index, policy.sets[0])).collect()
-    }
-
-    #[test]
-    fn an_index_has_what_the_unit_has_that_it_stands_for() {
-        let mut units = registry();
-        let mut policies = Policies::default();
-        policies.load(&[policy("host", "host"), policy("containers", "c*")], true, &units, 0).unwrap();
-        let orders = policies.follow(&units, 1);
-        assert_eq!((numbers(&orders.new), having(&orders)), (vec![1], vec![(index::HOST, 1)]));
-        let reserved = units.reserve(index::HOST).unwrap();
-        let orders = policies.follow(&units, 2);
-        assert_eq!((numbers(&orders.new), having(&orders)), (vec![], vec![(reserved, 1)]));
-        let found = Found { id: "c1".into(), kind: Kind::Container, tags: vec![] };
-        let unit = units.add(&found, 3).unwrap();
-        units.join(reserved, unit);
-        let orders = policies.follow(&units, 3);
-        assert_eq!((numbers(&orders.new), having(&orders)), (vec![2], vec![(reserved, 2), (unit, 2)]));
-        assert!(policies.follow(&units, 4).is_empty());
-        units.end(unit, 5);
-        assert!(policies.follow(&units, 5).is_empty(), "what is late is judged all the same");
-        units.forget(100);
-        let orders = policies.follow(&units, 100);
-        assert_eq!(
-            (orders.entries, numbers(&orders.old)),
-            (vec![(reserved, UnitPolicy::default()), (unit, UnitPolicy::default())], vec![2])
-        );
-    }
-
-    #[test]
-    fn a_reload_reaches_every_index_and_what_was_never_told_is_not_taken_back() {
-        let mut units = registry();
-        let reserved = units.reserve(index::HOST).unwrap();
-        let mut policies = Policies::default();
-        policies.follow(&units, 0);
-        policies.load(&[policy("a", "host")], true, &units, 1).unwrap();
-        policies.load(&[policy("b", "host")], true, &units, 2).unwrap();
-        let orders = policies.follow(&units, 3);
-        assert_eq!(
-            (numbers(&orders.new), having(&orders), numbers(&orders.old)),
-            (vec![2], vec![(index::HOST, 2), (reserved, 2)], vec![])
-        );
-        policies.load(&[policy("b", "host")], false, &units, 4).unwrap();
-        let orders = policies.follow(&units, 5);
-        assert_eq!(
-            (numbers(&orders.new), having(&orders), numbers(&orders.old)),
-            (vec![3], vec![(index::HOST, 3), (reserved, 3)], vec![2])
-        );
-        policies.load(&[], false, &units, 6).unwrap();
-        let orders = policies.follow(&units, 7);
-        assert_eq!((having(&orders), numbers(&orders.old)), (vec![(index::HOST, 0), (reserved, 0)], vec![3]));
-    }
-
-    #[test]
-    fn who_has_no_room_has_no_policy_and_that_is_said_until_the_next_load() {
-        let mut units = registry();
-        let mut policies = Policies::default();
-        let cidr = (0..200_000_u32).map(|at| std::net::IpAddr::V4((at * 2).into()).into());
-        let wide = |id: &str, unit: &str| {
-            let mut wide = policy(id, unit);
-            let rule = Arc::make_mut(&mut wide.rule);
-            rule.remote.cidr = cidr.clone().collect();
-            wide
-        };
-        policies.load(&[wide("a", "web"), wide("b", "c1")], true, &units, 0).unwrap();
-        assert_eq!(policies.follow(&units, 1).entries.len(), 1);
-        let found = Found { id: "c1".into(), kind: Kind::Container, tags: vec![] };
-        units.add(&found, 2).unwrap();
-        assert!(policies.follow(&units, 2).is_empty() && policies.follow(&units, 3).is_empty());
-        let said = policies.beyond_room().unwrap();
-        assert!(
-            said.starts_with("policies of 1 processing units, which may do everything: the policies make"),
-            "{said}"
-        );
-        let both = [wide("a", "web"), wide("b", "c1")];
-        assert!(policies.load(&both, true, &units, 4).is_err(), "at once they are refused");
-        assert!(policies.follow(&units, 4).is_empty());
-        policies.load(&[wide("a", "web"), policy("b", "c1")], true, &units, 4).unwrap();
-        assert_eq!(policies.follow(&units, 5).entries.len(), 1);
-        assert_eq!(policies.beyond_room(), None);
-    }
-}
+mod tests;

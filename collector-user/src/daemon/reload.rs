@@ -19,14 +19,14 @@ use collector_ebpf::abi::pu::index;
 use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Daemon, DaemonError, Options};
+use super::{Daemon, DaemonError, Options, policies::PolicyError};
 use crate::{
     clock,
-    error::with_causes,
     event::Text,
     kernel::error::KernelError,
     policy::{
-        lockout::Enforcement,
+        explosion::Explosion,
+        lockout::{Enforcement, LockOut},
         networks::{ExternalNetwork, Networks as ExternalNetworks},
         rule::Policy,
     },
@@ -84,7 +84,7 @@ impl From<Options> for Reload {
 }
 
 /// Why everything stays as it was.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReloadError {
     /// The daemon has ended.
@@ -104,28 +104,34 @@ pub enum ReloadError {
     /// Packets are wished for of a unit that is not there.
     #[error("trace: {0}")]
     Trace(#[from] NoSuchUnit),
-    /// The policies are too many, or would cut off who is logged in, or the kernel refuses them.
-    #[error("the policies stay as they were: {cause}")]
-    Policies {
-        /// Which of it.
-        cause: String,
-    },
-    /// The kernel refuses something.
-    #[error("{cause}")]
-    Kernel {
-        /// What, and what it said.
-        cause: String,
-    },
+    /// The policies are too many.
+    #[error("the policies stay as they were: {0}")]
+    TooMany(Explosion),
+    /// The policies would cut off who is logged in.
+    #[error("the policies stay as they were: {0}")]
+    LockOut(LockOut),
+    /// The kernel refuses the policies.
+    #[error("the policies stay as they were")]
+    Policies(#[source] Arc<KernelError>),
+    /// The kernel refuses something else.
+    #[error(transparent)]
+    Kernel(Arc<KernelError>),
 }
 
 impl From<KernelError> for ReloadError {
     fn from(error: KernelError) -> Self {
-        Self::Kernel { cause: with_causes(&error) }
+        Self::Kernel(Arc::new(error))
     }
 }
 
-fn refused(error: &DaemonError) -> ReloadError {
-    ReloadError::Policies { cause: with_causes(error) }
+impl From<PolicyError> for ReloadError {
+    fn from(error: PolicyError) -> Self {
+        match error {
+            PolicyError::TooMany(explosion) => Self::TooMany(explosion),
+            PolicyError::LockOut(lockout) => Self::LockOut(lockout),
+            PolicyError::Kernel(error) => Self::Policies(Arc::new(error)),
+        }
+    }
 }
 
 /// How often a configuration was taken over, or not.
@@ -263,7 +269,7 @@ impl Daemon<'_> {
             // What could be written before can be written again; and what was attributed meanwhile is attributed anew.
             self.write_ranges(&after, &before)?;
             let Options { policies, enforcement, .. } = self.options.clone();
-            self.load_policies(&policies, enforcement).map_err(|error| refused(&error))?;
+            self.load_policies(&policies, enforcement)?;
             self.controller.barrier(&self.flow_maps)?;
             self.controller.next_generation();
             return Err(error.into());
@@ -278,12 +284,12 @@ impl Daemon<'_> {
         std::mem::swap(&mut self.units, &mut units);
         let loaded = if is_as_before {
             // Other units may have them.
-            self.check_lockout(&wanted.policies, wanted.enforcement)
+            self.check_lockout(&wanted.policies, wanted.enforcement).map_err(PolicyError::from)
         } else {
             self.load_policies(&wanted.policies, wanted.enforcement)
         };
         std::mem::swap(&mut self.units, &mut units);
-        if let Some(unknown) = loaded.map_err(|error| refused(&error))? {
+        if let Some(unknown) = loaded? {
             tracing::warn!("{unknown}");
         }
         Ok(units)

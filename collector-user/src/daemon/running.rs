@@ -9,7 +9,7 @@ use crate::{
     event::{ExtendedMap, reason},
     host::namespaces::Namespace,
     pu::{
-        life,
+        life, overlaps,
         registry::{Kind, is_named},
         role,
     },
@@ -91,7 +91,13 @@ impl Daemon<'_> {
     /// Tells that a unit runs, or which addresses it has now.
     async fn tell_addresses(&mut self, index: u16, namespace: Namespace) {
         let (all, by_network) = self.addresses(namespace).await;
-        self.units.set_addresses(index, all);
+        if self.units.set_addresses(index, all)
+            && let Some(unit) = self.units.get(index)
+        {
+            for said in overlaps::addresses(&self.units, unit) {
+                tracing::warn!("{said}");
+            }
+        }
         let told = self.units.get(index).and_then(|unit| self.lives.run(unit, by_network));
         self.tell_lives(told.as_slice());
     }

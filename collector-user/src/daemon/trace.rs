@@ -304,6 +304,7 @@ impl Daemon<'_> {
         let interface = interface.filter(|_| self.is_of_here(&packet.record));
         let interface: Text = interface.map_or_else(|| "".into(), |interface| interface.name.as_str().into());
         let mut report = report(&packet, snaplen, interface.clone(), &self.units, &self.moment);
+        report.encrypt = self.is_to_be_encrypted(&packet.record, &report);
         if packet.record.event == event::DROPPED {
             self.tracing.tally.drops += 1;
             if !self.wants_drop(&packet) || !self.describe_drop(&packet.record, &mut report) {

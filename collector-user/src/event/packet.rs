@@ -37,7 +37,8 @@ pub struct PacketReport {
     pub destination_port: u16,
     /// Why it was dropped: a word of [`reason`](super::reason), or the kernel's own.
     pub drop_reason: Text,
-    /// Whether the policy asks for encryption.
+    /// Whether the policy asks for encryption. Of ICMP, and of a flow that began a moment ago, it is that on what the packet would
+    /// open.
     pub encrypt: bool,
     /// What happened to it.
     pub event: PacketEvent,

@@ -2,7 +2,7 @@
 //!
 //! Editors and package managers put another file in its place; what mounts configurations into containers puts another target
 //! in the place of a symbolic link on the way to it. So it is the directories on the way that are watched, not the file. A file
-//! that is being written is not told before its writer closes it.
+//! that is being written is not told before its writer closes it, whether it has its name by then or had none (`O_TMPFILE`).
 #![expect(unsafe_code, reason = "tokio wants a promise about the descriptor that it registers")]
 
 use std::{
@@ -27,6 +27,7 @@ const ROOM: usize = 4096;
 const MOST_LINKS: usize = 40;
 
 /// A file, by its name.
+#[derive(Debug)]
 pub struct Followed {
     path: PathBuf,
     inotify: AsyncFd<OwnedFd>,
@@ -146,8 +147,10 @@ fn is_told(
                 let names = watched.get(&event.wd());
                 let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()));
                 let is_on_the_way = names.zip(name).is_some_and(|(names, name)| names.contains(name));
+                let is_closed = event.events().contains(ReadFlags::CLOSE_WRITE);
                 is_told |= event.events().contains(ReadFlags::QUEUE_OVERFLOW)
-                    || is_on_the_way && !(event.events().contains(ReadFlags::CREATE) && is_unwritten(path));
+                    || is_on_the_way && !(event.events().contains(ReadFlags::CREATE) && is_unwritten(path))
+                    || is_closed && name.is_some_and(|name| was_nameless(path, name));
             }
             Err(Errno::AGAIN) => return Ok(None),
             Err(Errno::INTR) => continue,
@@ -164,18 +167,26 @@ fn is_unwritten(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|file| file.is_file() && file.nlink() == 1)
 }
 
+/// Whether the file was opened before it had a name: to who has written it, it goes by its inode number (`d_mark_tmpfile` in
+/// fs/dcache.c).
+fn was_nameless(path: &Path, name: &OsStr) -> bool {
+    let number = name.to_str().and_then(|name| name.strip_prefix('#')?.parse().ok());
+    number.is_some_and(|number: u64| fs::metadata(path).is_ok_and(|file| file.ino() == number))
+}
+
 #[cfg(test)]
 mod tests {
     use std::{
         fs,
         io::Write as _,
-        os::unix::fs::symlink,
+        os::{fd::AsRawFd as _, unix::fs::symlink},
         path::{Path, PathBuf},
         sync::atomic::{AtomicU32, Ordering::Relaxed},
         time::Duration,
     };
 
     use futures_util::FutureExt as _;
+    use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
     use super::Followed;
 
@@ -253,6 +264,31 @@ mod tests {
             drop(write(&folder.at("linked")));
             told_after(&mut followed, || fs::remove_file(&file).unwrap()).await;
             told_after(&mut followed, || fs::hard_link(folder.at("linked"), &file).unwrap()).await;
+        });
+    }
+
+    #[test]
+    fn what_was_written_without_a_name_is_told_when_it_is_closed() {
+        run(async {
+            let folder = Folder::new();
+            let file = folder.at("c.toml");
+            let mut followed = Followed::new(&file).unwrap();
+            let nameless = || {
+                let flags = OFlags::TMPFILE | OFlags::WRONLY;
+                let mut open = fs::File::from(rustix::fs::open(&folder.0, flags, Mode::RUSR).unwrap());
+                open.write_all(b"a").unwrap();
+                open
+            };
+            let open = nameless();
+            let by_number = format!("/proc/self/fd/{}", open.as_raw_fd());
+            rustix::fs::linkat(CWD, by_number, CWD, &file, AtFlags::SYMLINK_FOLLOW).unwrap();
+            tokio::task::yield_now().await;
+            assert!(followed.changed().now_or_never().is_none(), "it is still written");
+            // Another that gets no name here.
+            drop(nameless());
+            tokio::task::yield_now().await;
+            assert!(followed.changed().now_or_never().is_none(), "it is another's");
+            told_after(&mut followed, || drop(open)).await;
         });
     }
 

@@ -1,14 +1,16 @@
 //! Who is logged in by SSH: whoever a wrong policy would cut off.
 
+mod processes;
 mod table;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs, io,
     net::{IpAddr, SocketAddr},
     path::Path,
 };
 
+use processes::{Holder, holders};
 use table::{Entry, State};
 
 /// A connection to an SSH server of this host, which whoever is behind it needs.
@@ -18,17 +20,21 @@ pub struct Session {
     pub local: SocketAddr,
     /// Where it comes from.
     pub remote: SocketAddr,
+    /// Somebody is seen to be logged in by it; else nobody can tell.
+    pub is_certain: bool,
     /// The cgroups of those who hold the server's listening socket, as paths from the root of the hierarchy: the
     /// connection's socket is in that of whoever made it.
     pub cgroups: BTreeSet<String>,
 }
 
 /// The sessions in the network namespace of the calling thread, and that of the calling process, which may have been
-/// told by its environment (`SSH_CONNECTION`).
+/// told by its environment (`SSH_CONNECTION`), or that of whoever started it.
 ///
-/// A session is an established connection to a port on which an SSH server listens, or one that such a server serves.
-/// To see whose a socket is takes `CAP_SYS_PTRACE`, for processes of other users. Where no server is seen to listen, it is
-/// taken for granted that one does on port 22.
+/// A session is an established connection to a port on which an SSH server listens, or one that such a server serves, by which
+/// somebody is logged in: one whose server still waits for that is a stranger's. To see whose a socket is takes
+/// `CAP_SYS_PTRACE`, for processes of other users; where no server is seen that holds a connection, it may be anybody's, and is
+/// taken for a session that is not [certain](Session::is_certain). Where no server is seen to listen, it is taken for granted
+/// that one does on port 22.
 ///
 /// # Errors
 ///
@@ -44,57 +50,45 @@ pub fn sessions() -> io::Result<Vec<Session>> {
         }
     }
     let told = std::env::var("SSH_CONNECTION").ok();
-    Ok(among(&entries, &holders(Path::new("/proc"))?, told.as_deref().and_then(told_by)))
+    let mut told: Vec<_> = told.as_deref().and_then(told_by).into_iter().collect();
+    let lives = |ends: &[SocketAddr; 2]| {
+        entries.iter().any(|it| it.state == State::Established && [it.local, it.remote] == *ends)
+    };
+    // What the environment of an ancestor says may be over; whoever gains root mostly loses their own.
+    told.extend(of_ancestors(Path::new("/proc")).filter(lives));
+    Ok(among(&entries, &holders(Path::new("/proc"))?, &told))
 }
 
-/// A process that may hold sockets of an SSH server.
-#[derive(Clone, Debug, Default)]
-struct Holder {
-    /// It is one; else the first process, which opens sockets on behalf of others.
-    is_server: bool,
-    /// Its cgroup.
-    cgroup: Option<String>,
-    /// Inode numbers of its sockets.
-    sockets: HashSet<u64>,
-}
+/// A process that ends meanwhile gives its children to another: more than these is no line of ancestors.
+const MOST_ANCESTORS: usize = 64;
 
-/// Names of SSH servers: OpenSSH's (with its `sshd-session` and `sshd-auth`), and dropbear.
-fn is_server(name: &str) -> bool {
-    name == "dropbear" || name == "sshd" || name.starts_with("sshd-")
-}
-
-/// The processes that may be meant, those left out that have ended meanwhile.
-fn holders(proc: &Path) -> io::Result<Vec<Holder>> {
-    let mut holders = Vec::new();
-    for process in fs::read_dir(proc)?.flatten() {
-        let path = process.path();
-        let is_first = process.file_name() == "1";
-        let Ok(name) = fs::read_to_string(path.join("comm")) else { continue };
-        let is_server = is_server(name.trim_end());
-        if !is_first && !is_server {
-            continue;
-        }
-        let cgroup = fs::read_to_string(path.join("cgroup")).ok();
-        let cgroup =
-            cgroup.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix("0::")));
-        let descriptors = fs::read_dir(path.join("fd")).into_iter().flatten().flatten();
-        let sockets = descriptors.filter_map(|descriptor| {
-            let target = fs::read_link(descriptor.path()).ok()?;
-            target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-        });
-        holders.push(Holder { is_server, cgroup: cgroup.map(str::to_owned), sockets: sockets.collect() });
-    }
-    Ok(holders)
+/// What the environments of those say who have started this process, as far as they can be read.
+fn of_ancestors(proc: &Path) -> impl Iterator<Item = [SocketAddr; 2]> {
+    let parent = |of: &Path| {
+        let status = fs::read_to_string(of.join("status")).ok()?;
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().to_owned();
+        (parent != "0").then(|| proc.join(parent))
+    };
+    let told = |of: &Path| {
+        let environment = fs::read(of.join("environ")).ok()?;
+        let mut variables = environment.split(|octet| *octet == 0);
+        let said = variables.find_map(|it| it.strip_prefix(b"SSH_CONNECTION="))?;
+        told_by(std::str::from_utf8(said).ok()?)
+    };
+    let line = std::iter::successors(parent(&proc.join("self")), |of| parent(of)).take(MOST_ANCESTORS);
+    line.filter_map(|of| told(&of)).collect::<Vec<_>>().into_iter()
 }
 
 /// The port of an SSH server that is not seen (IANA).
 const USUAL: u16 = 22;
 
-/// The sessions among these sockets, and the one that is told of.
-fn among(entries: &[Entry], holders: &[Holder], told: Option<[SocketAddr; 2]>) -> Vec<Session> {
-    let of_server = |entry: &&Entry| {
-        holders.iter().any(|holder| holder.is_server && holder.sockets.contains(&entry.inode))
+/// The sessions among these sockets, and those that are told of.
+fn among(entries: &[Entry], holders: &[Holder], told: &[[SocketAddr; 2]]) -> Vec<Session> {
+    let servers = |entry: &Entry| {
+        let inode = entry.inode;
+        holders.iter().filter(move |holder| holder.is_server && holder.sockets.contains(&inode))
     };
+    let of_server = |entry: &&Entry| servers(entry).next().is_some();
     let listening = || entries.iter().filter(|entry| entry.state == State::Listening);
     let established = || entries.iter().filter(|entry| entry.state == State::Established);
     let mut ports: BTreeSet<u16> = listening().filter(of_server).map(|entry| entry.local.port()).collect();
@@ -106,12 +100,16 @@ fn among(entries: &[Entry], holders: &[Holder], told: Option<[SocketAddr; 2]>) -
     if ports.is_empty() {
         ports.insert(USUAL);
     }
-    let is_session = |entry: &&Entry| ports.contains(&entry.local.port());
-    let mut ends: Vec<[SocketAddr; 2]> =
-        established().filter(is_session).map(|entry| [entry.local, entry.remote]).collect();
-    ends.extend(told);
-    ends.sort_unstable();
-    ends.dedup();
+    let to_server = |entry: &&Entry| ports.contains(&entry.local.port());
+    let mut ends: BTreeMap<[SocketAddr; 2], bool> = BTreeMap::new();
+    for entry in established().filter(to_server) {
+        let is_seen = of_server(&entry);
+        let is_certain = servers(entry).any(|holder| holder.is_logged_in);
+        if is_certain || !is_seen {
+            ends.insert([entry.local, entry.remote], is_certain);
+        }
+    }
+    ends.extend(told.iter().map(|ends| (*ends, true)));
     let cgroups = |port: u16| -> BTreeSet<String> {
         let sockets: HashSet<u64> =
             listening().filter(|entry| entry.local.port() == port).map(|entry| entry.inode).collect();
@@ -119,7 +117,12 @@ fn among(entries: &[Entry], holders: &[Holder], told: Option<[SocketAddr; 2]>) -
         holding.filter_map(|holder| holder.cgroup.clone()).collect()
     };
     ends.into_iter()
-        .map(|[local, remote]| Session { local, remote, cgroups: cgroups(local.port()) })
+        .map(|([local, remote], is_certain)| Session {
+            local,
+            remote,
+            is_certain,
+            cgroups: cgroups(local.port()),
+        })
         .collect()
 }
 
@@ -139,19 +142,22 @@ fn told_by(text: &str) -> Option<[SocketAddr; 2]> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{Holder, Session, among, is_server, table, told_by};
+    use super::{Holder, Session, among, table, told_by};
 
     /// A server on port 22 and one that the first process listens for on 2222, a web server, and connections to each.
     const SOCKETS: &str = include_str!("ssh/sockets.txt");
 
     fn holder(is_server: bool, cgroup: &str, sockets: &[u64]) -> Holder {
-        Holder { is_server, cgroup: Some(cgroup.into()), sockets: sockets.iter().copied().collect() }
+        let sockets = sockets.iter().copied().collect();
+        // A server's session is one by its control group.
+        Holder { is_server, cgroup: Some(cgroup.into()), sockets, is_logged_in: cgroup.contains("session-") }
     }
 
-    fn session(local: &str, remote: &str, cgroups: &[&str]) -> Session {
+    fn session(local: &str, remote: &str, is_certain: bool, cgroups: &[&str]) -> Session {
         Session {
             local: local.parse().unwrap(),
             remote: remote.parse().unwrap(),
+            is_certain,
             cgroups: cgroups.iter().map(ToString::to_string).collect(),
         }
     }
@@ -166,20 +172,35 @@ mod tests {
             holder(true, "/user.slice/session-1.scope", &[1003, 1005, 2003]),
         ];
         assert_eq!(
-            among(&entries, &holders, None),
+            among(&entries, &holders, &[]),
             [
-                session("10.0.0.2:22", "192.0.2.7:50000", &["/system.slice/ssh.service"]),
-                session("10.0.0.2:2222", "192.0.2.9:50002", &["/init.scope"]),
-                session("[fd00::2]:22", "[fd00::7]:50001", &["/system.slice/ssh.service"]),
+                session("10.0.0.2:22", "192.0.2.7:50000", true, &["/system.slice/ssh.service"]),
+                session("10.0.0.2:2222", "192.0.2.9:50002", true, &["/init.scope"]),
+                // Whoever holds it is not seen.
+                session("[fd00::2]:22", "[fd00::7]:50001", false, &["/system.slice/ssh.service"]),
             ]
+        );
+    }
+
+    #[test]
+    fn a_connection_whose_server_waits_for_a_password_is_none() {
+        let entries: Vec<_> = table::entries(SOCKETS).collect();
+        let service = "/system.slice/ssh.service";
+        let before = [holder(true, service, &[1001, 1002]), holder(true, service, &[1003, 1004])];
+        assert_eq!(among(&entries, &before, &[]), []);
+        let [listening, waiting] = before;
+        let logged_in = holder(true, "/user.slice/session-1.scope", &[1004]);
+        assert_eq!(
+            among(&entries, &[listening, waiting, logged_in], &[]),
+            [session("[fd00::2]:22", "[fd00::7]:50001", true, &[service])]
         );
     }
 
     #[test]
     fn where_no_server_is_seen_it_is_port_22_and_what_one_is_told() {
         let entries: Vec<_> = table::entries(SOCKETS).collect();
-        let told = told_by("198.51.100.7 61000 10.0.0.2 2022");
-        let sessions = among(&entries, &[], told);
+        let told = told_by("198.51.100.7 61000 10.0.0.2 2022").unwrap();
+        let sessions = among(&entries, &[], &[told]);
         let ends: Vec<_> =
             sessions.iter().map(|session| (session.local.to_string(), session.remote.to_string())).collect();
         let want = [
@@ -194,9 +215,9 @@ mod tests {
     #[test]
     fn what_is_told_twice_is_one_session() {
         let entries: Vec<_> = table::entries(SOCKETS).collect();
-        let told = told_by("192.0.2.7 50000 10.0.0.2 22");
-        assert!(told.is_some());
-        assert_eq!(among(&entries, &[], told).len(), 2);
+        let told = told_by("192.0.2.7 50000 10.0.0.2 22").unwrap();
+        let sessions = among(&entries, &[], &[told]);
+        assert_eq!(sessions.iter().map(|session| session.is_certain).collect::<Vec<_>>(), [true, false]);
     }
 
     #[test]
@@ -206,11 +227,5 @@ mod tests {
         }
         let told = told_by("fe80::1%eth0 50000 ::ffff:10.0.0.2 22").unwrap();
         assert_eq!(told.map(|end| end.to_string()), ["10.0.0.2:22", "[fe80::1]:50000"]);
-    }
-
-    #[test]
-    fn servers_by_their_names() {
-        assert!(["sshd", "sshd-session", "sshd-auth", "dropbear"].into_iter().all(is_server));
-        assert!(!["ssh", "sshdx", "sshfs", "ssh-agent", "systemd"].into_iter().any(is_server));
     }
 }

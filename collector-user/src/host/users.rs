@@ -3,23 +3,15 @@
 //! The file, and not what the C library would ask beside it (NSS: LDAP, SSSD, systemd's userdb): those answer when a server
 //! does, on the task that drains the kernel, and are no part of a static binary. Who is not in the file is a number. It is
 //! the file that this process sees: that of its container, where it runs in one.
-#![expect(unsafe_code, reason = "tokio wants a promise about the descriptor that it registers")]
 
 use std::{
     collections::{HashMap, hash_map::Entry},
     fs::File,
     io::{self, Read as _},
-    mem::MaybeUninit,
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
-use rustix::{
-    fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags},
-    io::Errno,
-};
-use tokio::io::unix::AsyncFd;
-
+use super::followed::Followed;
 use crate::event::Text;
 
 /// Where the users stand.
@@ -28,15 +20,12 @@ const FILE: &str = "/etc/passwd";
 /// Octets of the file that are read: some 60,000 users.
 const MOST_OCTETS: u64 = 4 << 20;
 
-/// Room for what the kernel tells at once.
-const ROOM: usize = 4096;
-
 /// The users, and who tells when they change.
 #[derive(Debug)]
 pub struct Users {
     path: PathBuf,
     names: Names,
-    inotify: Option<AsyncFd<OwnedFd>>,
+    file: Option<Followed>,
     /// What could not be had, in words.
     pub missing: Option<String>,
 }
@@ -61,7 +50,7 @@ impl Users {
     fn of(path: &Path) -> Self {
         let missing = |what: &str, error: io::Error| format!("{what}: {} ({error})", path.display());
         // Watched before it is read, so that no change falls between the two.
-        let watched = watch(path);
+        let watched = Followed::new(path);
         let read = read(path);
         let told = read.as_ref().err().map(io::Error::kind);
         let missing = match (told, &watched) {
@@ -71,7 +60,7 @@ impl Users {
             }
             (None, Ok(_)) => None,
         };
-        Self { path: path.to_owned(), names: read.unwrap_or_default(), inotify: watched.ok(), missing }
+        Self { path: path.to_owned(), names: read.unwrap_or_default(), file: watched.ok(), missing }
     }
 
     /// The name of the user with an id: anything but printable ASCII is escaped. Of several the first.
@@ -87,65 +76,15 @@ impl Users {
     /// Waits until the file has changed, and reads it anew; for ever where nobody tells. Where it cannot be read any more, those
     /// that were known stay known. Cancel safe.
     pub async fn changed(&mut self) {
-        let Some(inotify) = &mut self.inotify else { return std::future::pending().await };
-        loop {
-            let Ok(mut ready) = inotify.readable_mut().await else { return std::future::pending().await };
-            match is_told(ready.get_inner(), self.path.file_name().unwrap_or_default().as_encoded_bytes()) {
-                Ok(Told::Nothing) => ready.clear_ready(),
-                Ok(Told::Others) => {}
-                Ok(Told::Changed) => break,
-                Err(error) => {
-                    tracing::debug!(%error, "changes of users are not followed");
-                    return std::future::pending().await;
-                }
-            }
+        let Some(file) = &mut self.file else { return std::future::pending().await };
+        if let Err(error) = file.changed().await {
+            tracing::debug!(%error, "changes of users are not followed");
+            self.file = None;
+            return std::future::pending().await;
         }
         match read(&self.path) {
             Ok(names) => self.names = names,
             Err(error) => tracing::debug!(%error, "the users are not read anew"),
-        }
-    }
-}
-
-/// What the kernel has told of a directory.
-#[derive(Debug, PartialEq, Eq)]
-enum Told {
-    /// There is nothing more to read.
-    Nothing,
-    /// It was about other files.
-    Others,
-    /// The file is another one, or says something else.
-    Changed,
-}
-
-/// Watches the directory: who changes the file mostly puts another one in its place.
-fn watch(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
-    let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    inotify::add_watch(&inotify, directory, WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO)?;
-    // SAFETY: the instance owns its descriptor, which stays open and the same as long as the registration holds it.
-    unsafe { AsyncFd::register(inotify) }.map_err(io::Error::from)
-}
-
-/// Reads once what was told of the file with this name.
-fn is_told(inotify: &OwnedFd, name: &[u8]) -> Result<Told, Errno> {
-    let mut room = [MaybeUninit::uninit(); ROOM];
-    let mut reader = Reader::new(inotify, &mut room);
-    let mut told = Told::Others;
-    loop {
-        match reader.next() {
-            Ok(event) => {
-                let is_it = event.file_name().is_some_and(|it| it.to_bytes() == name);
-                if is_it || event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
-                    told = Told::Changed;
-                }
-            }
-            Err(Errno::AGAIN) => return Ok(Told::Nothing),
-            Err(Errno::INTR) => continue,
-            Err(error) => return Err(error),
-        }
-        if reader.is_buffer_empty() {
-            return Ok(told);
         }
     }
 }

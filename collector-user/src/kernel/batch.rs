@@ -94,11 +94,11 @@ pub fn get<K: Pod, V: Pod>(map: impl AsFd, key: &K) -> io::Result<Option<V>> {
     }
 }
 
-/// Removes `keys` from a hash map. A key that is not there (any more) is passed over.
+/// Removes `keys` from a map, in batches where the map has them. A key that is not there (any more) is passed over.
 ///
 /// # Errors
 ///
-/// What the kernel says.
+/// What the kernel says of the first that cannot be removed; whatever can be is removed all the same.
 ///
 /// # Minimum kernel version
 ///
@@ -107,16 +107,25 @@ pub fn remove<K: Pod>(map: impl AsFd, keys: &[K]) -> io::Result<()> {
     let mut rest = keys;
     while !rest.is_empty() {
         let mut batch = Batch { keys: rest.as_ptr() as u64, count: rest.len() as u32, ..Batch::default() };
-        match call(&map, DELETE, &mut batch) {
-            Ok(()) => return Ok(()),
-            // The kernel stops at a key that is not there, and says how many it removed before.
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
-                rest = rest.get(batch.count as usize + 1..).unwrap_or_default();
-            }
-            Err(error) => return Err(error),
+        // However it ends, the kernel says how many it has removed before.
+        let passed_over = match call(&map, DELETE, &mut batch) {
+            // Nothing was removed, and nothing is wrong: as if there were no batches.
+            Ok(()) if batch.count == 0 => break,
+            Ok(()) => 0,
+            // It stops at a key that is not there.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => 1,
+            Err(_) => break,
+        };
+        rest = rest.get(batch.count as usize + passed_over..).unwrap_or_default();
+    }
+    let mut result = Ok(());
+    for key in rest {
+        match one::<K, ()>(&map, DELETE_ONE, key, None) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => result = result.and(Err(error)),
+            _ => {}
         }
     }
-    Ok(())
+    result
 }
 
 /// Puts entries into a map, in the place of those with the same keys; in batches where the map has them.
@@ -154,22 +163,6 @@ pub fn insert<K: Pod, V: Pod>(map: impl AsFd, entries: &[(K, V)]) -> Result<(), 
         done += 1;
     }
     Ok(())
-}
-
-/// Removes keys from a map of any kind, one by one. A key that is not there (any more) is passed over.
-///
-/// # Errors
-///
-/// What the kernel says of the first that cannot be removed; the others are removed all the same.
-pub fn remove_each<'a, K: Pod>(map: impl AsFd, keys: impl IntoIterator<Item = &'a K>) -> io::Result<()> {
-    let mut result = Ok(());
-    for key in keys {
-        match one::<K, ()>(&map, DELETE_ONE, key, None) {
-            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => result = result.and(Err(error)),
-            _ => {}
-        }
-    }
-    result
 }
 
 /// A command for one entry, which reads or writes `value`, where it takes one.

@@ -77,14 +77,11 @@ impl Policies {
     pub fn remove(&mut self, entries: &Entries) -> Result<(), KernelError> {
         let failed =
             |map| move |source: io::Error| KernelError::Call { map, action: "emptied of a set", source };
-        let verdicts = batch::remove_each(self.verdicts.fd(), entries.verdicts.iter().map(|(key, _)| key))
-            .map_err(failed("VERDICTS"));
-        let services = prefixes(&entries.services);
-        let services = batch::remove_each(self.services.fd(), services.iter().map(|(key, _)| key))
-            .map_err(failed("SERVICES"));
-        let remotes = prefixes(&entries.remotes);
-        let remotes = batch::remove_each(self.remotes.fd(), remotes.iter().map(|(key, _)| key))
-            .map_err(failed("REMOTES"));
+        let verdicts: Vec<_> = entries.verdicts.iter().map(|(key, _)| *key).collect();
+        let verdicts = batch::remove(self.verdicts.fd(), &verdicts).map_err(failed("VERDICTS"));
+        let services =
+            batch::remove(self.services.fd(), &keys(&entries.services)).map_err(failed("SERVICES"));
+        let remotes = batch::remove(self.remotes.fd(), &keys(&entries.remotes)).map_err(failed("REMOTES"));
         verdicts.and(services).and(remotes)
     }
 
@@ -108,6 +105,10 @@ impl Policies {
 
 fn prefixes<K: Pod>(entries: &[(u32, K, u32)]) -> Vec<(Prefix<K>, u32)> {
     entries.iter().map(|(bits, key, class)| (Prefix::new(*bits, *key), *class)).collect()
+}
+
+fn keys<K: Pod>(entries: &[(u32, K, u32)]) -> Vec<Prefix<K>> {
+    entries.iter().map(|(bits, key, _)| Prefix::new(*bits, *key)).collect()
 }
 
 fn fill<K: Pod>(map: &'static str, into: &MapData, entries: &[(K, u32)]) -> Result<(), KernelError> {

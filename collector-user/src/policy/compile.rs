@@ -10,7 +10,10 @@ use super::{
     services::{self, Services},
     verdict::Verdict,
 };
-pub use super::{remotes::RemoteEntry, services::ServiceEntry};
+pub use super::{
+    remotes::RemoteEntry,
+    services::{ServiceEntry, UnreadEntry},
+};
 use crate::event::ActionType;
 
 /// A list of rules, compiled. [`lookup`](Self::lookup) finds in it what [`search`](super::search::search) finds in the list.
@@ -20,6 +23,8 @@ pub struct Compiled {
     pub remotes: Vec<RemoteEntry>,
     /// The class of each protocol and port: of the longest prefix that it has, 0 where it has none.
     pub services: Vec<ServiceEntry>,
+    /// The class of packets of a protocol that were not understood, 0 where it has none.
+    pub unread: Vec<UnreadEntry>,
     /// Of pairs of classes of which something else is said than [`otherwise`](Self::otherwise).
     pub pairs: Vec<Pair>,
     /// What is said of all others: a place in [`verdicts`](Self::verdicts).
@@ -119,6 +124,7 @@ pub fn compile(rules: &[Arc<Rule>]) -> Result<Compiled, Explosion> {
     Ok(Compiled {
         remotes: remotes.entries,
         services: services.entries,
+        unread: services.unread,
         pairs,
         otherwise,
         verdicts: said.verdicts,
@@ -128,24 +134,36 @@ pub fn compile(rules: &[Arc<Rule>]) -> Result<Compiled, Explosion> {
 impl Compiled {
     /// What is said of a flow, found as the programs find it.
     pub fn lookup(&self, flow: &Opened) -> Option<&Verdict> {
-        let remote = match flow.remote {
-            IpAddr::V4(four) => four.to_ipv6_mapped(),
-            IpAddr::V6(six) => six,
-        };
-        let is_of = |entry: &&RemoteEntry| {
-            let beyond = 128_u32.saturating_sub(entry.length.into());
-            let differing = u128::from_be_bytes(entry.address) ^ remote.to_bits();
-            differing.checked_shr(beyond).unwrap_or(0) == 0 || entry.length == 0
-        };
-        let remote = self.remotes.iter().filter(is_of).max_by_key(|entry| entry.length);
         let is_of = |entry: &&ServiceEntry| {
             let beyond = 16_u32.saturating_sub(entry.length.into());
             let differing = u32::from(entry.port ^ flow.port);
             entry.protocol == flow.protocol && differing >> beyond == 0
         };
         let service = self.services.iter().filter(is_of).max_by_key(|entry| entry.length);
-        let (remote, service) =
-            (remote.map_or(0, |entry| entry.class), service.map_or(0, |entry| entry.class));
+        self.said(self.remote(flow.remote), service.map_or(0, |entry| entry.class))
+    }
+
+    /// What is said of a packet of this protocol, or [`UNKNOWN`](collector_ebpf::wire::UNKNOWN), that was not understood.
+    pub fn lookup_unread(&self, remote: IpAddr, protocol: u8) -> Option<&Verdict> {
+        let service = self.unread.iter().find(|entry| entry.protocol == protocol);
+        self.said(self.remote(remote), service.map_or(0, |entry| entry.class))
+    }
+
+    /// The class of a remote address.
+    fn remote(&self, address: IpAddr) -> u16 {
+        let address = match address {
+            IpAddr::V4(four) => four.to_ipv6_mapped(),
+            IpAddr::V6(six) => six,
+        };
+        let is_of = |entry: &&RemoteEntry| {
+            let beyond = 128_u32.saturating_sub(entry.length.into());
+            let differing = u128::from_be_bytes(entry.address) ^ address.to_bits();
+            differing.checked_shr(beyond).unwrap_or(0) == 0 || entry.length == 0
+        };
+        self.remotes.iter().filter(is_of).max_by_key(|entry| entry.length).map_or(0, |entry| entry.class)
+    }
+
+    fn said(&self, remote: u16, service: u16) -> Option<&Verdict> {
         let pair = self.pairs.iter().find(|pair| (pair.remote, pair.service) == (remote, service));
         self.verdicts.get(pair.map_or(self.otherwise, |pair| pair.verdict))
     }
@@ -279,18 +297,29 @@ impl ByCondition {
         };
         let conditions = remotes.of_rule.iter().zip(&services.of_rule);
         for ((place, rule), (remote, service)) in (0..).zip(rules).zip(conditions) {
-            let of_remote = match remote {
-                Some(condition) => all.of_remote.get_mut(*condition as usize),
-                None => Some(&mut all.of_everywhere),
-            };
-            let Some(of_remote) = of_remote else { continue };
-            let hits = match service {
-                Some(condition) => of_remote.of_service.entry(*condition).or_default(),
-                None => &mut of_remote.of_all,
-            };
-            *hits = hits.and(Hits::of(place, rule));
+            all.add(*remote, *service, Hits::of(place, rule));
+        }
+        for (condition, places) in &services.unread_rules {
+            for place in places {
+                let at = *place as usize;
+                let (Some(rule), Some(remote)) = (rules.get(at), remotes.of_rule.get(at)) else { continue };
+                all.add(*remote, Some(*condition), Hits::of(*place, rule));
+            }
         }
         all
+    }
+
+    fn add(&mut self, remote: Option<u32>, service: Option<u32>, hits: Hits) {
+        let of_remote = match remote {
+            Some(condition) => self.of_remote.get_mut(condition as usize),
+            None => Some(&mut self.of_everywhere),
+        };
+        let Some(of_remote) = of_remote else { return };
+        let known = match service {
+            Some(condition) => of_remote.of_service.entry(condition).or_default(),
+            None => &mut of_remote.of_all,
+        };
+        *known = known.and(hits);
     }
 }
 

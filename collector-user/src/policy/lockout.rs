@@ -22,13 +22,15 @@ pub enum Enforcement {
     Anyway,
 }
 
-/// A TCP connection that was opened from elsewhere, and by which somebody works on this host.
+/// A TCP connection that was opened from elsewhere, and by which somebody works on this host, or may.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     /// This host's end.
     pub local: SocketAddr,
     /// Where it comes from.
     pub remote: SocketAddr,
+    /// Somebody is seen to be logged in by it; else nobody can tell.
+    pub is_certain: bool,
     /// The units whose policies it may be subject to.
     pub units: Vec<Subject>,
 }
@@ -40,6 +42,8 @@ pub struct CutOff {
     pub local: SocketAddr,
     /// Where it comes from.
     pub remote: SocketAddr,
+    /// Somebody is seen to be logged in by it; else nobody can tell.
+    pub is_certain: bool,
     /// The unit whose policies reject it.
     pub unit: Text,
     /// The policy that does; [`DEFAULT`] where none accepts it.
@@ -48,13 +52,17 @@ pub struct CutOff {
 
 impl fmt::Display for CutOff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { local, remote, unit, policy } = self;
+        let Self { local, remote, is_certain, unit, policy } = self;
         write!(f, "the one from {remote} to {local}, which ")?;
         if &**policy == DEFAULT {
             write!(f, "no policy of {unit:?} accepts")
         } else {
             write!(f, "{policy:?} rejects for {unit:?}")
+        }?;
+        if *is_certain {
+            return Ok(());
         }
+        f.write_str(" (it may be a stranger's: whose it is cannot be seen, which takes CAP_SYS_PTRACE)")
     }
 }
 
@@ -100,7 +108,7 @@ pub fn check(policies: &[Policy], connections: &[Connection]) -> Result<(), Lock
             verdict.action.rejected().then(|| (unit.id.clone(), verdict.policy_id))
         });
         if let Some((unit, policy)) = rejecting {
-            cut.push(CutOff { local, remote, unit, policy });
+            cut.push(CutOff { local, remote, is_certain: connection.is_certain, unit, policy });
         }
     }
     if cut.is_empty() { Ok(()) } else { Err(LockOut { connections: cut }) }
@@ -142,6 +150,7 @@ mod tests {
         Connection {
             local: "10.0.0.2:22".parse().unwrap(),
             remote: remote.parse().unwrap(),
+            is_certain: true,
             units: units.iter().map(unit).collect(),
         }
     }
@@ -174,6 +183,14 @@ mod tests {
             "{said}"
         );
         assert!(said.contains("--enforce-anyway"), "{said}");
+    }
+
+    #[test]
+    fn what_may_be_a_strangers_is_said_to_be() {
+        let unseen = Connection { is_certain: false, ..connection("192.0.2.7:50000", &["host"]) };
+        let policy = policy("p", "host", Directions::In, "198.51.100.0/24", ACCEPT);
+        let said = check(&[policy], &[unseen]).unwrap_err().to_string();
+        assert!(said.contains(r#"no policy of "host" accepts (it may be a stranger's: "#), "{said}");
     }
 
     #[test]

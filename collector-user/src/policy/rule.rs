@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use collector_ebpf::abi::pu::index;
+use collector_ebpf::{abi::pu::index, wire::UNKNOWN};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::networks::ExternalNetwork;
@@ -152,6 +152,15 @@ impl Rule {
             Action::Reject => ActionType::REJECT,
         };
         if self.log { action | ActionType::LOG } else { action }
+    }
+
+    /// Whether what it says of services holds for a packet of this protocol, or [`UNKNOWN`], that was not understood: whatever its
+    /// ports may be, if it accepts; if they may be its own, where it rejects. Rules about every service are not meant.
+    pub(super) fn is_about_unread(&self, protocol: u8) -> bool {
+        let Service { protocol: own, ports } = &self.service;
+        let Some(own) = *own else { return false };
+        let may_be = protocol == UNKNOWN || own == protocol;
+        may_be && (self.action == Action::Reject || protocol != UNKNOWN && ports.is_empty())
     }
 
     /// Whether it is about a flow.

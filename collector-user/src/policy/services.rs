@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use collector_ebpf::wire::UNKNOWN;
+
 use super::{
     classes::{Classes, Conditions},
     explosion::{Explosion, What},
@@ -21,13 +23,26 @@ pub struct ServiceEntry {
     pub class: u16,
 }
 
+/// The class of packets that were not understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnreadEntry {
+    /// The IP protocol number; [`UNKNOWN`] for those of which it is not known.
+    pub protocol: u8,
+    /// The class; not 0.
+    pub class: u16,
+}
+
 /// The classes that the rules of a list make of protocols and ports. Rules that are about every protocol tell nothing apart,
 /// so that there is no entry for all of them.
 pub(super) struct Services {
     pub(super) entries: Vec<ServiceEntry>,
+    /// Of packets that were not understood; class 0 where only rules about every protocol say something of them.
+    pub(super) unread: Vec<UnreadEntry>,
     pub(super) classes: Classes,
     /// The condition of each rule; none where it is about every service.
     pub(super) of_rule: Vec<Option<u32>>,
+    /// Beside these, the conditions on packets that were not understood, with the rules that are about such.
+    pub(super) unread_rules: Vec<(u32, Vec<u32>)>,
     /// How many conditions there are.
     pub(super) conditions: usize,
 }
@@ -43,8 +58,10 @@ pub(super) fn classes(rules: &[Arc<Rule>]) -> Result<Services, Explosion> {
     }
     let mut services = Services {
         entries: Vec::new(),
+        unread: Vec::new(),
         classes: Classes::default(),
         of_rule: conditions.of_rule,
+        unread_rules: Vec::new(),
         conditions: conditions.all.len(),
     };
     let too_many = |what| {
@@ -52,6 +69,7 @@ pub(super) fn classes(rules: &[Arc<Rule>]) -> Result<Services, Explosion> {
             |rule: &Rule| if rule.service.is_everything() { 0 } else { rule.service.ports.len().max(1) };
         Explosion::of(what, rules.iter().map(|rule| (&rule.id, ports(rule))))
     };
+    let protocols: Vec<u8> = by_protocol.keys().copied().filter(|protocol| *protocol != UNKNOWN).collect();
     for (protocol, of_it) in by_protocol {
         let of_all = of_it.iter().filter(|(_, service)| service.ports.is_empty());
         let of_all: Vec<u32> = of_all.map(|(condition, _)| *condition).collect();
@@ -73,7 +91,25 @@ pub(super) fn classes(rules: &[Arc<Rule>]) -> Result<Services, Explosion> {
             }
         }
     }
+    for protocol in protocols.into_iter().chain([UNKNOWN]) {
+        services.divide_unread(protocol, rules).ok_or_else(|| too_many(What::Services))?;
+    }
     Ok(services)
+}
+
+impl Services {
+    /// What rules say of packets of a protocol that were not understood is a class of its own. None where there are too many.
+    fn divide_unread(&mut self, protocol: u8, rules: &[Arc<Rule>]) -> Option<()> {
+        let about = (0..).zip(rules).filter(|(_, rule)| rule.is_about_unread(protocol));
+        let about: Vec<u32> = about.map(|(place, _)| place).collect();
+        if !about.is_empty() {
+            let condition = self.conditions as u32;
+            self.conditions += 1;
+            self.unread_rules.push((condition, about));
+            self.unread.push(UnreadEntry { protocol, class: self.classes.number(&[condition])? });
+        }
+        Some(())
+    }
 }
 
 /// Ports of one class.

@@ -29,13 +29,19 @@ impl Set {
         })
     }
 
-    /// The entries of the trie of services: length in bits, key, class.
+    /// The entries of the trie of services: length in bits, key, class; those of packets that were not understood last.
     pub fn services(&self) -> impl Iterator<Item = (u32, ServiceKey, u32)> {
-        self.compiled.services.iter().map(|entry| {
+        let services = self.compiled.services.iter().map(|entry| {
             let port = entry.port.to_be_bytes();
-            let key = ServiceKey { set: self.number, protocol: entry.protocol, _pad: 0, port };
+            let key = ServiceKey { set: self.number, protocol: entry.protocol, is_unread: 0, port };
             (PROTOCOL_BITS + u32::from(entry.length), key, entry.class.into())
-        })
+        });
+        let unread = self.compiled.unread.iter().map(|entry| {
+            let [protocol, is_unread, one, two] = ServiceKey::unread(entry.protocol);
+            let key = ServiceKey { set: self.number, protocol, is_unread, port: [one, two] };
+            (PROTOCOL_BITS + u16::BITS, key, entry.class.into())
+        });
+        services.chain(unread)
     }
 
     /// The entries of the hash of verdicts.
@@ -49,6 +55,16 @@ impl Set {
     /// What is done where there is no entry.
     pub fn otherwise(&self) -> u32 {
         self.word(self.compiled.otherwise)
+    }
+
+    /// Whether any of its rules asks for flows to be encrypted.
+    pub fn asks_for_encryption(&self) -> bool {
+        self.compiled.verdicts.iter().any(|verdict| verdict.action.encrypted())
+    }
+
+    /// Whether it may reject a packet that was not understood.
+    pub fn may_reject_unread(&self) -> bool {
+        self.otherwise() & verdict::REJECT != 0 || !self.compiled.unread.is_empty()
     }
 
     fn word(&self, verdict: usize) -> u32 {
@@ -77,13 +93,13 @@ pub(super) struct Size {
 impl Size {
     pub(super) fn add(&mut self, set: &Set) {
         self.remotes += set.compiled.remotes.len();
-        self.services += set.compiled.services.len();
+        self.services += set.compiled.services.len() + set.compiled.unread.len();
         self.pairs += set.compiled.pairs.len();
     }
 
     pub(super) fn take_off(&mut self, set: &Set) {
         self.remotes -= set.compiled.remotes.len();
-        self.services -= set.compiled.services.len();
+        self.services -= set.compiled.services.len() + set.compiled.unread.len();
         self.pairs -= set.compiled.pairs.len();
     }
 

@@ -58,6 +58,20 @@ pub fn found<'a>(units: &Registry, cgroups: impl IntoIterator<Item = &'a str>) -
     few(taken.chain(parts).collect())
 }
 
+/// Where the addresses that a unit was found to have lie in ranges of declared ones, a sentence each.
+pub fn addresses(units: &Registry, found: &Unit) -> Vec<String> {
+    let said = found.addresses.iter().filter_map(|address| {
+        let owner = units.of_address(*address).filter(|owner| owner.index != found.index)?;
+        let ranges = owner.ranges.iter().filter(|range| range.contains(address));
+        let range = ranges.max_by_key(|range| range.prefix_len())?;
+        Some(format!(
+            "the address {address} of {} lies in the cidr {range} of {}: what goes by it is {}'s, for what is declared comes first",
+            found.id, owner.id, owner.id
+        ))
+    });
+    few(said.collect())
+}
+
 /// As many as are worth reading.
 fn few(mut said: Vec<String>) -> Vec<String> {
     let more = said.len().saturating_sub(SAID);
@@ -191,8 +205,8 @@ fn kinds(units: &[&Unit]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{declared, found};
-    use crate::pu::registry::{Declared, Registry};
+    use super::{addresses, declared, found};
+    use crate::pu::registry::{Declared, Found, Kind, Registry};
 
     fn unit(id: &str) -> Declared {
         Declared { id: id.into(), ..Declared::default() }
@@ -274,6 +288,21 @@ mod tests {
             .collect();
         let said = said(&many);
         assert_eq!((said.len(), said.last().map(String::as_str)), (17, Some("and 174 more of the kind")));
+    }
+
+    #[test]
+    fn an_address_of_a_container_in_a_declared_range_is_named() {
+        let of = |id, ranges: &[&str]| Declared { ranges: parsed(ranges), ..unit(id) };
+        let mut units =
+            Registry::new(&[of("all", &["172.17.0.0/16"]), of("web", &["172.17.0.0/24"])]).unwrap();
+        let found = Found { id: "0123456789ab".into(), kind: Kind::Container, tags: vec![] };
+        let index = units.add(&found, 1).unwrap();
+        assert!(units.set_addresses(index, parsed(&["172.17.0.2", "fe80::1", "172.18.0.2"])));
+        let want = [
+            "the address 172.17.0.2 of 0123456789ab lies in the cidr 172.17.0.0/24 of web: what goes by it is web's, for what is \
+             declared comes first",
+        ];
+        assert_eq!(addresses(&units, units.get(index).unwrap()), want);
     }
 
     #[test]

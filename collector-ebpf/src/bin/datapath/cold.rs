@@ -8,9 +8,8 @@ use core::{num::NonZeroU16, ptr};
 
 use aya_ebpf::helpers::bpf_jiffies64;
 use collector_ebpf::abi::{
-    counter::Unparsed,
     flow::{FlowKey4, FlowKey6, RX, SlotCounts, TX},
-    pu::{Role, role},
+    pu::role,
 };
 
 use crate::{
@@ -18,12 +17,12 @@ use crate::{
     family::{Key, Slot},
     identity::{self, Who},
     inner,
-    packet::{forget_both, opaque, wire},
+    packet::forget_both,
     policy,
     read::{self, Packet},
     reject, report,
     settings::BY_ENDS,
-    slot,
+    slot, unread,
 };
 
 /// What became of a packet.
@@ -41,7 +40,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    const NOTHING: Self = Self { pu: 0, marked: 0, family: 0, dropped: false };
+    pub(crate) const NOTHING: Self = Self { pu: 0, marked: 0, family: 0, dropped: false };
     pub(crate) const DROPPED: Self = Self { dropped: true, ..Self::NOTHING };
 
     const DROPPED_AT: u32 = 63;
@@ -50,13 +49,13 @@ impl Outcome {
         Self { family, ..Self::NOTHING }
     }
 
-    const fn unmarked(pu: u16) -> Self {
+    pub(crate) const fn unmarked(pu: u16) -> Self {
         Self { pu, ..Self::NOTHING }
     }
 
     /// A subprogram returns one register.
     #[inline(always)]
-    const fn pack(self) -> u64 {
+    pub(crate) const fn pack(self) -> u64 {
         self.pu as u64
             | (self.marked as u64) << 16
             | (self.family as u64) << 32
@@ -133,9 +132,16 @@ fn count_family(skb: Skb, family: u32) -> Outcome {
     match family {
         4 => Outcome::unpack(count_flow_4(skb)),
         6 => Outcome::unpack(count_flow_6(skb)),
+        UNREAD_4 => Outcome::unpack(unread::count_unread_4(skb)),
+        UNREAD_6 => Outcome::unpack(unread::count_unread_6(skb)),
         _ => Outcome::NOTHING,
     }
 }
+
+/// Beside a family: only the ends of the packet are understood.
+const UNREAD: u32 = 8;
+const UNREAD_4: u32 = 4 | UNREAD;
+const UNREAD_6: u32 = 6 | UNREAD;
 
 /// Reads a packet that came in, and counts it if it has no flow. A packed [`Outcome`].
 ///
@@ -173,41 +179,29 @@ fn run<const EGRESS: bool>(skb: Skb) -> Outcome {
     let Some(packet) = Packet::of_run() else { return Outcome::NOTHING };
     packet.begin::<EGRESS>(role, word, now, policies_from);
     let failed = read::read_packet(skb);
-    if let Some(reason) = Unparsed::ALL.get((failed as usize).wrapping_sub(1)) {
-        unparsed::<EGRESS>(skb, role, *reason);
-        return Outcome::unmarked(role.pu);
-    }
     let Some(packet) = Packet::of_run() else { return Outcome::NOTHING };
     let (is_received, is_4) =
         (role.flags & role::LOOPBACK != 0 && !EGRESS, packet.family == FlowKey4::FAMILY);
+    if failed != 0 {
+        packet.fault = failed as u8;
+        if packet.family == 0 || is_received {
+            unread::unparsed(skb, packet);
+            return Outcome::unmarked(role.pu);
+        }
+    }
     if is_4 {
         packet.orient::<FlowKey4, EGRESS>();
     } else {
         packet.orient::<FlowKey6, EGRESS>();
     }
     if !is_received {
-        Outcome::left(if is_4 { 4 } else { 6 })
+        let unread = if failed == 0 { 0 } else { UNREAD };
+        Outcome::left(if is_4 { 4 } else { 6 } | unread)
     } else if is_4 {
         Outcome::unmarked(received_on_loopback::<FlowKey4>(skb, packet) as u16)
     } else {
         Outcome::unmarked(received_on_loopback::<FlowKey6>(skb, packet) as u16)
     }
-}
-
-/// Counts a frame that was not understood, for the boundary that it crossed.
-#[inline(never)]
-fn unparsed<const EGRESS: bool>(skb: Skb, role: &Role, reason: Unparsed) -> u32 {
-    count::ledger(|ledger| {
-        // LLVM knows the bound and would leave the comparison out; the verifier wants to see it.
-        if let Some(count) = ledger.unparsed.get_mut(opaque(reason as usize)) {
-            *count += 1;
-        }
-    });
-    let direction = if read::unit_sent::<EGRESS>(role) { TX } else { RX };
-    // What was read before it failed is no length to go by.
-    let wire = Packet::of_run().map_or(wire(skb, 0, false), |packet| packet.wire(skb));
-    count::count_flowless(role.pu, direction, wire);
-    0
 }
 
 /// Counts what loopback delivers. Its flow was counted when the packet was sent; what is left is that it was
@@ -295,8 +289,9 @@ fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> Outcome {
         // SAFETY: the slot is live, and this CPU's alone while softirqs are off.
         && unsafe { (*place.key).is(packet.key()) }
         && slot::is_steady(&place, direction, packet.tcp_flags)
-        // Each may be about another flow.
+        // Each may be about another flow, or ask where only answers are known.
         && packet.quotes == 0
+        && !(packet.policies_from != 0 && policy::is_request(packet))
     {
         // A packet of a rarer form, whose flow is in its steady state all the same.
         // SAFETY: as above.

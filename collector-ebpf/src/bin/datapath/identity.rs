@@ -180,6 +180,9 @@ unsafe fn belong(packet: &Packet, identity: *mut Identity, attribution: u64) -> 
             (*identity).host_pu = found.host_pu;
         }
         (*identity).generation = Control::generation(packet.word);
+        if (*identity).newcomer == 0 {
+            (*identity).swap = Control::swaps(packet.word);
+        }
         (*identity).decided = u8::from(packet.is_leaving() || is_decided);
     }
     0
@@ -211,8 +214,12 @@ fn asks(packet: &Packet, identity: *const Identity) -> bool {
     if packet.is_leaving() {
         return changed || !decided;
     }
+    // SAFETY: as above.
+    let (how, swap) = unsafe { ((*identity).how, (*identity).swap) };
+    // Where no socket waited, one may by now: that is asked once an epoch.
+    let again = !decided && how::attributed_by(how) == how::BY_SILENCE && swap != Control::swaps(packet.word);
     // A packet that comes in by an uplink cannot tell what one that left has decided.
-    changed && (!decided || packet.role.flags & role::UPLINK == 0)
+    again || changed && (!decided || packet.role.flags & role::UPLINK == 0)
 }
 
 /// Whether a connection begins whose four numbers one had that has ended.
@@ -248,6 +255,7 @@ unsafe fn settle_down<K: Key>(packet: &Packet, identity: *mut Identity) -> u32 {
     let answered = packet.sent() != (settled.how & how::LOCAL_INITIATED != 0);
     if answered || settled.swap != Control::swaps(packet.word) {
         settled.newcomer = 0;
+        settled.swap = Control::swaps(packet.word);
         match K::lived().insert(packet.key(), &settled, u64::from(BPF_NOEXIST)) {
             Ok(()) => {
                 let _ = K::newcomers().remove(packet.key());

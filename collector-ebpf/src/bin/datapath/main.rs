@@ -5,7 +5,7 @@
 //! (and [`classify`], once or twice a flow, which asks for a [`socket`], its [`cgroup`] and [`user`], a [`route`], or about
 //! both [`ends`]; or that of the flow
 //! that an ICMP error is a [`quote`] of), [`policy`], [`slot`], [`table`], [`fill`], and [`report`], which tells user space of
-//! flows that begin and end. Last, [`trace`] reports the packet itself, where somebody asks for its unit's. What is reported
+//! flows that begin and end. Last, [`trace`] reports the packet itself, where somebody asks for its unit's. What is [`unread`] is no flow's. What is reported
 //! goes by a [`transport`]. Programs at TC let a packet pass on (`TC_ACT_UNSPEC`: the next program sees it too), and write
 //! nothing to it but its mark; what a policy rejects, and shall not pass, they [`reject`].
 //!
@@ -59,6 +59,7 @@ mod socket;
 mod table;
 mod trace;
 mod transport;
+mod unread;
 mod untyped;
 mod user;
 mod walk;

@@ -4,7 +4,8 @@
 //!
 //! Who opened the flow decides which rules it meets. Where that is a guess, the flow is accepted: it may be the answer to
 //! what was allowed before anyone looked. Nor do policies hold for what keeps a network alive (neighbour discovery, groups),
-//! for pieces that show no ports, for what lies inside of tunnels, and for errors about a flow that was not rejected.
+//! for pieces that show no ports, for what lies inside of tunnels, and for errors about a flow that was not rejected. Of what is
+//! not understood but for its ends, they are asked as if each packet opened a flow, whatever its port.
 
 use core::mem::offset_of;
 
@@ -12,7 +13,7 @@ use aya_ebpf::{btf_maps::lpm_trie::Key as Prefix, helpers::bpf_ktime_get_boot_ns
 use collector_ebpf::{
     abi::{
         flow::{FlowKey4, FlowKey6, Identity, LOOPBACK_BOUNDARY, how, ports},
-        policy::{ClassesKey, INCOMING, OUTGOING, PolicyEntry, RemoteKey, ServiceKey, verdict},
+        policy::{ClassesKey, INCOMING, OUTGOING, PolicyEntry, RemoteKey, ServiceKey, WHOEVER, verdict},
         pu::index,
     },
     wire::tcp,
@@ -86,11 +87,22 @@ impl Units {
         }
     }
 
+    /// Who is asked in the place of a unit: what comes for this host and shows no ports may be for any that it has sockets of.
+    #[inline(always)]
+    fn asked(unit: u16, direction: usize, rest: Rest) -> u16 {
+        if unit == index::HOST && direction == INCOMING && rest.ports == ports::UNREAD {
+            WHOEVER
+        } else {
+            unit
+        }
+    }
+
     /// What both have now: [`directions`](PolicyEntry::directions), each in its own direction.
     #[inline(always)]
     fn policies(self, rest: Rest) -> [u64; 2] {
         let (direction, other) = (self.direction(), self.other(rest));
-        [of_unit(self.pu, direction), if other == 0 { 0 } else { of_unit(other, 1 - direction) }]
+        let of = |unit, direction| of_unit(Self::asked(unit, direction, rest), direction);
+        [of(self.pu, direction), if other == 0 { 0 } else { of(other, 1 - direction) }]
     }
 }
 
@@ -119,8 +131,7 @@ pub(crate) fn ask<K: Key>(packet: &Packet, who: u64) -> u64 {
     let who = Who::unpack(who);
     let identity = identity::known::<K>(packet);
     let verdict = if identity.is_null() {
-        // Its flow was refused, or could not be remembered.
-        judge::<K>(Units { pu: who.pu, how: who.how, host_pu: who.host_pu }, 0)
+        of_unknown::<K>(Units { pu: who.pu, how: who.how, host_pu: who.host_pu })
     } else {
         // SAFETY: the entry is memory of the map for the run.
         unsafe { of_known::<K>(packet, identity) }
@@ -128,6 +139,18 @@ pub(crate) fn ask<K: Key>(packet: &Packet, who: u64) -> u64 {
     // An error about a flow that was not rejected passes.
     let passes = verdict & verdict::REJECT != 0 && quote::is_of_accepted::<K>(packet) != 0;
     Who { verdict: if passes { 0 } else { verdict }, ..who }.pack()
+}
+
+/// What the policies say of a packet whose flow was refused, or could not be remembered. Where nobody knows who opened that, it
+/// may be the answer to what was allowed: it is rejected only if it would be, whoever has.
+#[inline(always)]
+fn of_unknown<K: Key>(units: Units) -> u32 {
+    let verdict = judge::<K>(units, 0);
+    if verdict & verdict::REJECT == 0 || how::initiator_by(units.how) != how::BY_FIRST_PACKET {
+        return verdict;
+    }
+    let as_answer = judge::<K>(Units { how: units.how ^ how::LOCAL_INITIATED, ..units }, 0);
+    if as_answer & verdict::REJECT == 0 { verdict::GUESSED } else { verdict }
 }
 
 /// What the policies say of a flow that is known, which is asked anew where its units have other sets by now.
@@ -178,12 +201,20 @@ unsafe fn of_known<K: Key>(packet: &Packet, identity: *mut Identity) -> u32 {
     }
 }
 
-/// Whether a packet opens a connection that is known as opened by its other end, or by nobody knows whom: what made it known
-/// so need not have been a packet that any socket took (a SYN-ACK with a wrong checksum). It is judged by itself, and whose the
-/// flow is stays as it was: the packet may be as false.
+/// Whether a packet opens a connection, or asks for an echo, that is known as opened by its other end, or by nobody knows whom:
+/// what made it known so need not have been a packet that anybody took (a SYN-ACK with a wrong checksum, an answer that nobody
+/// asked for). It is judged by itself, and whose the flow is stays as it was: the packet may be as false.
 #[inline(always)]
 fn opens_otherwise(packet: &Packet, how: u8) -> bool {
-    packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN && how & INITIATOR_BITS != packet.initiator
+    let opens = packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN || is_request(packet);
+    opens && how & INITIATOR_BITS != packet.initiator
+}
+
+/// Whether it is an ICMP echo request: its sender asks.
+#[inline(always)]
+pub(crate) fn is_request(packet: &Packet) -> bool {
+    how::initiator_by(packet.initiator) == how::BY_ECHO
+        && packet.sent() == (packet.initiator & how::LOCAL_INITIATED != 0)
 }
 
 /// Whether the end that did not open a flow sends, of which nothing was ever let pass: then it opens the flow, or whoever sends
@@ -203,7 +234,7 @@ unsafe fn may_turn(packet: &Packet, identity: *const Identity, rest: Rest) -> bo
 
 /// Asks about the packet of this run, whose flow began at this time; 0 for now.
 #[inline(always)]
-fn judge<K: Key>(units: Units, first_ns: u64) -> u32 {
+pub(crate) fn judge<K: Key>(units: Units, first_ns: u64) -> u32 {
     if K::FAMILY == FlowKey4::FAMILY {
         judge_4(units.pack(), first_ns)
     } else {
@@ -276,6 +307,10 @@ fn is_guess(packet: &Packet, units: Units, rest: Rest, first_ns: u64) -> bool {
     if how::initiator_by(units.how) != how::BY_FIRST_PACKET {
         return false;
     }
+    if rest.ports == ports::UNREAD {
+        // Nor will anybody: what whole packets may have opened, none of these has to go on with.
+        return false;
+    }
     if rest.protocol == TCP {
         return true;
     }
@@ -286,16 +321,17 @@ fn is_guess(packet: &Packet, units: Units, rest: Rest, first_ns: u64) -> bool {
 
 /// What the end that did not open the flow offers: protocol, and port or what stands in its place, as the octets of a key.
 #[inline(always)]
-fn service(rest: Rest, by_local: bool) -> (u8, [u8; 2]) {
+fn service(rest: Rest, by_local: bool) -> [u8; 4] {
     /// Echo requests (RFC 792, RFC 4443 section 4.1).
     const ECHO: u8 = 8;
     const ECHO_6: u8 = 128;
-    let port = match rest.ports {
+    let [one, two] = match rest.ports {
+        ports::UNREAD => return ServiceKey::unread(rest.protocol),
         ports::ECHO => [if rest.protocol == ICMP { ECHO } else { ECHO_6 }, 0],
         _ if by_local => rest.remote_port.to_ne_bytes(),
         _ => rest.local_port.to_ne_bytes(),
     };
-    (rest.protocol, port)
+    [rest.protocol, 0, one, two]
 }
 
 /// Writes what is asked about, for any set.
@@ -304,7 +340,7 @@ fn service(rest: Rest, by_local: bool) -> (u8, [u8; 2]) {
 ///
 /// The entry is this CPU's own.
 #[inline(always)]
-unsafe fn write(asked: *mut Asked, address: [u8; 16], (protocol, [one, two]): (u8, [u8; 2])) {
+unsafe fn write(asked: *mut Asked, address: [u8; 16], service: [u8; 4]) {
     // SAFETY: the caller's promise. In words, which both are aligned to here: LLVM would store octets one by one.
     unsafe {
         let question = &raw mut (*asked).question;
@@ -312,8 +348,7 @@ unsafe fn write(asked: *mut Asked, address: [u8; 16], (protocol, [one, two]): (u
         let words = core::mem::transmute::<[u8; 16], [u64; 2]>(address);
         question.cast::<u64>().add(ADDRESS / size_of::<u64>()).cast::<[u64; 2]>().write(words);
         (*question).service_bits = 8 * size_of::<ServiceKey>() as u32;
-        let word = u32::from_ne_bytes([protocol, 0, one, two]);
-        question.cast::<u32>().add(PROTOCOL / size_of::<u32>()).write(word);
+        question.cast::<u32>().add(PROTOCOL / size_of::<u32>()).write(u32::from_ne_bytes(service));
     }
 }
 

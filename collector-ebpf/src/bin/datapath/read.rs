@@ -25,8 +25,8 @@ use crate::{
     family::Key,
     fragments,
     maps::{ROLES, ROLES_MORE, SCRATCH},
-    packet::{self, Copied, Linear, Wire, metadata_vlan},
-    quote, xdp,
+    packet::{self, Copied, Linear, Wire, forget, metadata_vlan},
+    quote, unread, xdp,
 };
 
 /// A packet that was read. The key lies in as many of the words as its family needs.
@@ -35,7 +35,7 @@ use crate::{
 /// nothing, so that the many ways through the parser end as one.
 #[repr(C)]
 pub(crate) struct Packet {
-    key: [u64; 5],
+    pub(crate) key: [u64; 5],
     /// The role of the interface that it crosses.
     pub(crate) role: Role,
     pub(crate) now: u64,
@@ -68,6 +68,8 @@ pub(crate) struct Packet {
     /// Not 0 if it is an ICMP error, and [`Scratch::quoted`](crate::maps::Scratch::quoted) is the flow that it quotes: one of
     /// those of [`quote`].
     pub(crate) quotes: u8,
+    /// Not 0 if it is not understood: one more than the index of the reason. With a family, its key has the ends.
+    pub(crate) fault: u8,
 }
 
 impl Packet {
@@ -100,6 +102,7 @@ impl Packet {
         self.transport_end = 0;
         self.before = 0;
         self.lost = 0;
+        self.fault = 0;
     }
 
     /// Where the transport header ends.
@@ -359,18 +362,18 @@ fn general(skb: Skb, packet: &mut Packet) -> u32 {
             let boundary = boundary(skb, &packet.role, layer2.vlan);
             match layer2.ethertype {
                 ETHERTYPE_IPV4 => {
-                    let failed = general4(skb, packet, layer2.next, boundary);
+                    let failed = forget(skb, general4(skb, packet, layer2.next, boundary));
                     if failed != 0 {
-                        return failed;
+                        return failed + unread::keep_unread_4(skb, layer2.next, boundary.into());
                     }
                     inner::<FlowKey4>(skb, packet)
                         + quote::keep4(skb, packet)
                         + fragments::tie::<FlowKey4>(packet)
                 }
                 ETHERTYPE_IPV6 => {
-                    let failed = general6(skb, packet, layer2.next, boundary);
+                    let failed = forget(skb, general6(skb, packet, layer2.next, boundary));
                     if failed != 0 {
-                        return failed;
+                        return failed + unread::keep_unread_6(skb, layer2.next, boundary.into());
                     }
                     inner::<FlowKey6>(skb, packet)
                         + quote::keep6(skb, packet)

@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, net::Ipv6Addr, sync::Arc};
 
+use collector_ebpf::wire::UNKNOWN;
 use ipnet::IpNet;
 use proptest::{
     collection::vec,
@@ -140,6 +141,70 @@ proptest! {
     #[test]
     fn what_is_looked_up_is_what_a_search_finds(rules in vec(rules(), 0..10)) {
         prop_assert!(agree(&named(rules))? > 0);
+    }
+}
+
+/// What is said of a packet that is not understood, by a search: rules that would be about it whatever its ports are, and those
+/// that reject what it may be.
+fn search_unread(rules: &[Arc<Rule>], remote: IpAddr, protocol: u8) -> Verdict {
+    /// Two protocols that no rule is about.
+    const ASKED: u8 = 253;
+    const ANOTHER: u8 = 254;
+    let is_about = |rule: &Rule| {
+        let Service { protocol: of, ports } = &rule.service;
+        match (of, rule.action) {
+            (None, _) => true,
+            (Some(of), Action::Reject) => protocol == UNKNOWN || *of == protocol,
+            (Some(of), Action::Accept { .. }) => protocol != UNKNOWN && *of == protocol && ports.is_empty(),
+        }
+    };
+    let of = |rule: &Rule| Service { protocol: (!is_about(rule)).then_some(ANOTHER), ports: Vec::new() };
+    let rules: Vec<Rule> = rules.iter().map(|rule| Rule { service: of(rule), ..Rule::clone(rule) }).collect();
+    search(rules.iter(), &Opened { remote, protocol: ASKED, port: 0 })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn what_is_not_understood_is_looked_up_as_it_is_searched(rules in vec(rules(), 0..10)) {
+        let rules = named(rules);
+        let compiled = compile(&rules).unwrap();
+        let (addresses, _) = at_edges(&rules);
+        for address in addresses {
+            for protocol in [UNKNOWN, 1, 6, 17, 47, 255] {
+                let searched = search_unread(&rules, address, protocol);
+                prop_assert_eq!(compiled.lookup_unread(address, protocol), Some(&searched), "{}", protocol);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_understood_is_accepted_by_who_accepts_all_of_its_protocol() {
+    let reject = |rule: Arc<Rule>| Arc::new(Rule { action: Action::Reject, ..Rule::clone(&rule) });
+    let any = "192.0.2.1".parse().unwrap();
+    let said = |rules: &[Arc<Rule>], protocol| {
+        let compiled = compile(rules).unwrap();
+        compiled
+            .lookup_unread(any, protocol)
+            .map(|verdict| (!verdict.action.rejected(), verdict.policy_id.to_string()))
+    };
+    let web = accept("web", &[], Some(6), &[Ports::one(443)]);
+    let of_tcp = accept("tcp", &[], Some(6), &[]);
+    let everything = accept("all", &[], None, &[]);
+    let no_ssh = reject(accept("no-ssh", &[], Some(6), &[Ports::one(22)]));
+    for (rules, protocol, accepted, by) in [
+        (vec![&web], 6, false, "default"),
+        (vec![&web, &of_tcp], 6, true, "tcp"),
+        (vec![&of_tcp], UNKNOWN, false, "default"),
+        (vec![&everything], UNKNOWN, true, "all"),
+        (vec![&everything, &no_ssh], 6, false, "no-ssh"),
+        (vec![&everything, &no_ssh], 17, true, "all"),
+        (vec![&everything, &no_ssh], UNKNOWN, false, "no-ssh"),
+    ] {
+        let rules: Vec<_> = rules.into_iter().cloned().collect();
+        assert_eq!(said(&rules, protocol), Some((accepted, by.to_owned())), "{protocol}");
     }
 }
 

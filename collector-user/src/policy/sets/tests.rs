@@ -108,7 +108,7 @@ impl Maps {
         let service = (0..=16).rev().find_map(|length: u32| {
             let kept = u16::MAX.checked_shl(16 - length).unwrap_or(0);
             let port = (flow.port & kept).to_be_bytes();
-            let key = ServiceKey { set, protocol: flow.protocol, _pad: 0, port };
+            let key = ServiceKey { set, protocol: flow.protocol, is_unread: 0, port };
             self.services.get(&(48 + length, key))
         });
         let class = |found: Option<&u32>| found.copied().unwrap_or(0) as u16;

@@ -35,6 +35,8 @@ pub(super) fn line(columns: &mut Columns, look: &Look, time: Time, record: &Flow
             Count(record.rejected_packets),
             Escaped(&record.policy_id)
         );
+    } else if would_be_rejected(record) {
+        let _ = write!(line, " would be rejected by {}", Escaped(&record.policy_id));
     }
     if record.vlan != 0 {
         // Writing to a `String` cannot fail.
@@ -54,9 +56,16 @@ fn amounts(arrow: &str, packets: u64, octets: u64) -> String {
     format!(" {arrow}{:>6} pkt {:>9}", Count(packets), Octets(octets))
 }
 
+/// Whether a policy rejects what has passed all the same, for that is not enforced.
+fn would_be_rejected(record: &FlowRecord) -> bool {
+    record.drop_reason.is_empty() && record.action.rejected() && !record.action.accepted()
+}
+
 /// What was done with the flow, or why packets of it were dropped.
 fn verdict(look: &Look, record: &FlowRecord) -> String {
-    if record.drop_reason.is_empty() {
+    if would_be_rejected(record) {
+        look.paint("33", &format!("{:<11}", "passed"))
+    } else if record.drop_reason.is_empty() {
         let colour = if record.action.rejected() { "31" } else { "32" };
         look.paint(colour, &format!("{:<11}", record.action.action_string()))
     } else {

@@ -11,8 +11,15 @@ use super::{
     number::{Count, Octets},
 };
 use crate::event::{
-    ContainerRecord, CounterReport, DnsRequestReport, PacketReport, PingReport, Time, TraceRecord, UserRecord,
+    ContainerRecord, CounterReport, DnsRequestReport, PacketReport, PingReport, Text, Time, TraceRecord,
+    UserRecord,
 };
+
+/// What records have of a unit without an address of its own.
+const NO_ADDRESS: &str = "0.0.0.0/0";
+
+/// The claim that names a user.
+const USER: &str = "user=";
 
 /// Texts of advice that are remembered.
 const ADVICE: usize = 256;
@@ -38,7 +45,7 @@ impl Lines<'_> {
         }
         let mut line = self.start(&record.context_id);
         let _ = write!(line, "container {}", Escaped(&record.event));
-        for (network, address) in &record.ip_address {
+        for (network, address) in record.ip_address.iter().filter(|(_, address)| **address != NO_ADDRESS) {
             let _ = write!(line, " {}={}", Escaped(network), Escaped(address));
         }
         for tag in record.tags.as_slice() {
@@ -49,9 +56,20 @@ impl Lines<'_> {
 
     pub(super) fn user(&mut self, record: &UserRecord) -> String {
         let mut line = self.start(&record.namespace);
-        let _ = write!(line, "user {}", Escaped(&record.id));
-        for claim in &record.claims {
+        line.push_str("user");
+        // People know each other by their names.
+        let is_name = |claim: &&Text| claim.starts_with(USER);
+        let name = record.claims.iter().find(is_name);
+        if let Some(name) = name.and_then(|claim| claim.strip_prefix(USER)) {
+            let _ = write!(line, " {}", Escaped(name));
+        } else {
+            let _ = write!(line, " {}", Escaped(&record.id));
+        }
+        for claim in record.claims.iter().filter(|claim| !is_name(claim)) {
             let _ = write!(line, " {}", Escaped(claim));
+        }
+        if name.is_some() {
+            let _ = write!(line, " id {}", Escaped(&record.id));
         }
         line
     }

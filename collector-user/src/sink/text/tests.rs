@@ -71,12 +71,15 @@ fn flows() {
         source: Some(EndPoint { user: "al\nice".into(), ..end("web", "10.1.0.2", 41000) }),
         ..flow()
     };
-    let events = [flow(), rejected, ping, by_alice].map(Event::Flow);
+    let not_enforced =
+        FlowRecord { action: ActionType::REJECT, policy_id: "web-in".into(), ended: Ended::Live, ..flow() };
+    let events = [flow(), rejected, ping, by_alice, not_enforced].map(Event::Flow);
     let want = "\
 07:29:33.987 web                 10.1.0.2:41000 -> 93.184.216.34:443     tcp   ->    12 pkt    1900 B <- 1.23M pkt  2.00 GiB  accept      fin
 07:29:33.987 host          peer@[fd77::1]:41000 -> [fd77::2]:22          tcp   ->    12 pkt    1900 B <-     0 pkt       0 B  drop:policy reset by server vlan 100
 07:29:33.987 unknown                   10.1.0.2 -> 10.1.0.3              icmp  ->    12 pkt    1900 B <- 1.23M pkt  2.00 GiB  accept      open
 07:29:33.987 web                 10.1.0.2:41000 -> 93.184.216.34:443     tcp   ->    12 pkt    1900 B <- 1.23M pkt  2.00 GiB  accept      fin user al\\nice
+07:29:33.987 web                 10.1.0.2:41000 -> 93.184.216.34:443     tcp   ->    12 pkt    1900 B <- 1.23M pkt  2.00 GiB  passed      open would be rejected by web-in
 ";
     assert_eq!(plain(&events), want);
 }
@@ -140,6 +143,32 @@ fn counters_show_what_counted() {
 07:29:33.987 datapath     counters  tx_packets 1
 ";
     let events = [report("web", [10_000, 10_000, 0]), report("idle", [0, 0, 0]), report("", [0, 0, 1])];
+    assert_eq!(plain(&events), want);
+}
+
+#[test]
+fn a_user_is_known_by_name_and_what_has_no_address_shows_none() {
+    let user = |claims: &[&str]| UserRecord {
+        id: "5e".into(),
+        namespace: "/prod".into(),
+        claims: claims.iter().map(|claim| (*claim).into()).collect(),
+    };
+    let started = |address: &str| ContainerRecord {
+        context_id: "web".into(),
+        ip_address: [("bridge".to_owned(), address.to_owned())].into(),
+        event: "start".into(),
+        ..ContainerRecord::default()
+    };
+    let events = [
+        Event::User(user(&["uid=1000", "user=al\nice", "unit=web"])),
+        Event::Container(started("0.0.0.0/0")),
+        Event::Container(started("10.1.0.2")),
+    ];
+    let want = "\
+07:29:33.987 /prod        user al\\nice uid=1000 unit=web id 5e
+07:29:33.987 web          container start
+07:29:33.987 web          container start bridge=10.1.0.2
+";
     assert_eq!(plain(&events), want);
 }
 
