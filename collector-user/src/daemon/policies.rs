@@ -44,6 +44,8 @@ pub(super) struct Policies {
     retired: Vec<Arc<Set>>,
     /// From when on the first packet of a flow is believed to be its first, on the boot clock in nanoseconds.
     known_from: u64,
+    /// What they reject is dropped.
+    is_enforced: bool,
     /// The kernel has refused what it was told last, and that was said.
     is_refused: bool,
 }
@@ -80,6 +82,7 @@ impl Policies {
         // All at once: units that have no room one by one go without.
         self.know(units, now);
         let change = self.sets.load(policies, is_enforced, now)?;
+        self.is_enforced = is_enforced;
         self.note(change.new, change.old);
         self.without.clear();
         self.are_too_many = None;
@@ -300,6 +303,7 @@ impl Daemon<'_> {
             self.controller.lift_policies();
         } else {
             self.controller.hold_policies(self.policies.known_from);
+            self.controller.enforce_policies(self.policies.is_enforced);
         }
         self.policies.retired.extend(old);
         Ok(())
