@@ -36,15 +36,15 @@ use collector_user::{
 };
 
 /// The port that policies let through.
-const OPEN: u16 = 6001;
+pub(crate) const OPEN: u16 = 6001;
 /// A port that they do not.
-const CLOSED: u16 = 6002;
+pub(crate) const CLOSED: u16 = 6002;
 
-const ACCEPT: (bool, Observe) = (true, Observe::None);
-const REJECT: (bool, Observe) = (false, Observe::None);
+pub(crate) const ACCEPT: (bool, Observe) = (true, Observe::None);
+pub(crate) const REJECT: (bool, Observe) = (false, Observe::None);
 
 /// The host may be asked, and may ask, by these ports alone: the open one, and that which answers.
-fn strict(unit: &str) -> Result<Vec<Policy>> {
+pub(crate) fn strict(unit: &str) -> Result<Vec<Policy>> {
     Ok(vec![
         policy("open", unit, Directions::Both, (UDP, OPEN..=OPEN), ACCEPT)?,
         policy("answers", unit, Directions::Both, (UDP, ANSWERS..=ANSWERS), ACCEPT)?,
@@ -53,7 +53,7 @@ fn strict(unit: &str) -> Result<Vec<Policy>> {
 }
 
 /// What they reject is dropped, each reported, and the first packet that is seen is the first.
-fn enforcing(policies: Vec<Policy>) -> Options {
+pub(crate) fn enforcing(policies: Vec<Policy>) -> Options {
     let mut options =
         Options { policies, enforcement: Enforcement::Anyway, guess_time: Duration::ZERO, ..options() };
     options.settings.drops =
@@ -63,7 +63,7 @@ fn enforcing(policies: Vec<Policy>) -> Options {
 }
 
 /// Sends datagrams; that a program refuses them may be told to their sender.
-fn send(from: &End, to: SocketAddr, count: u64) -> Result<()> {
+pub(crate) fn send(from: &End, to: SocketAddr, count: u64) -> Result<()> {
     let socket = sender(from, if to.is_ipv4() { 4 } else { 6 }, 40_000)?;
     for _ in 0..count {
         let _ = socket.send_to(&[0x55; 64], to);
@@ -72,7 +72,7 @@ fn send(from: &End, to: SocketAddr, count: u64) -> Result<()> {
 }
 
 /// How many datagrams lie there.
-fn arrived(socket: &UdpSocket) -> Result<u64> {
+pub(crate) fn arrived(socket: &UdpSocket) -> Result<u64> {
     socket.set_nonblocking(true)?;
     let mut count = 0;
     loop {
@@ -85,12 +85,12 @@ fn arrived(socket: &UdpSocket) -> Result<u64> {
 }
 
 /// A socket for each family at a port of an end.
-fn sinks(end: &End, port: u16) -> Result<[UdpSocket; 2]> {
+pub(crate) fn sinks(end: &End, port: u16) -> Result<[UdpSocket; 2]> {
     let at = |version| listener(&end.place, SocketAddr::new(end.address(version), port));
     Ok([at(4)?, at(6)?])
 }
 
-fn reports(finished: &Finished) -> Vec<&PacketReport> {
+pub(crate) fn reports(finished: &Finished) -> Vec<&PacketReport> {
     let packets = finished.events.iter().filter_map(|event| match event {
         Event::Packet(report) if report.event == PacketEvent::Dropped => Some(report),
         _ => None,
@@ -99,16 +99,16 @@ fn reports(finished: &Finished) -> Vec<&PacketReport> {
 }
 
 /// The records of flows to a port.
-fn records(finished: &Finished, protocol: u8, port: u16) -> Vec<&FlowRecord> {
+pub(crate) fn records(finished: &Finished, protocol: u8, port: u16) -> Vec<&FlowRecord> {
     events::flows(&finished.events).filter(|flow| events::is_to(flow, protocol, port)).collect()
 }
 
-fn sum(records: &[&FlowRecord], of: impl Fn(&FlowRecord) -> u64) -> u64 {
+pub(crate) fn sum(records: &[&FlowRecord], of: impl Fn(&FlowRecord) -> u64) -> u64 {
     records.iter().map(|record| of(record)).sum()
 }
 
 /// Packets of a unit that were dropped by us, and by anybody else at TC.
-fn dropped(finished: &Finished, unit: &str) -> (u64, u64) {
+pub(crate) fn dropped(finished: &Finished, unit: &str) -> (u64, u64) {
     let rows =
         finished.status.drops.iter().filter(|row| &*row.puid == unit && row.class == DropClass::Policy);
     let (own, others): (Vec<_>, Vec<_>) = rows.partition(|row| row.advice.contains("this collector"));
