@@ -28,7 +28,7 @@ use crate::{
     classify::{self, Whose},
     family::mapped,
     maps::{SCRATCH_SIZE, XDP_KNOWN},
-    packet::{Linear, Start, opaque},
+    packet::{Linear, Start, forget_by, opaque},
     read::{Packet, role_of_index},
     refuse,
     settings::{HASH_FACTOR_1, HASH_FACTOR_2, XDP_REMEMBERS, XDP_WORD},
@@ -134,7 +134,9 @@ pub(crate) fn length<const FRAGS: bool>(frame: Frame, linear: &Linear) -> u32 {
         // which a kernel without the helper (Linux 5.18) refuses.
         unsafe { bpf_xdp_get_buff_len(frame) as u32 }
     } else {
-        linear.length()
+        // Of a difference of addresses the verifier knows more than is of use: it would follow far more ways.
+        // SAFETY: the kernel hands the program a live context.
+        forget_by(unsafe { (*frame).rx_queue_index }, linear.length())
     }
 }
 
