@@ -98,11 +98,13 @@ fn a_killed_collector_leaves_nothing_blocked() {
     let wire = Wire::new();
     wire.ping(1);
     let file = TempFile::new(&enforced(NO_PING));
-    for mechanism in ["clsact", "auto"] {
-        let running = start(&wire, &file, &["--attach", mechanism]);
+    for (mechanism, xdp) in [("clsact", "off"), ("auto", "off"), ("auto", "generic"), ("auto", "native")] {
+        let running = start(&wire, &file, &["--attach", mechanism, "--xdp", xdp]);
         assert!(!is_answered(&wire), "rejected");
+        assert_eq!(wire.shown().contains("prog/xdp"), xdp != "off", "{}", wire.shown());
         running.signal("KILL");
         assert_eq!(running.end().0, None, "killed");
+        assert!(!wire.shown().contains("prog/xdp"), "its link is gone with it: {}", wire.shown());
         let left = wire.filters();
         if left.contains("tc_ingress") {
             // Not waited for, written.

@@ -126,6 +126,11 @@ impl Wire {
         running
     }
 
+    /// What the kernel says of the near end's interface.
+    pub(crate) fn shown(&self) -> String {
+        sh(&format!("ip -n {} -d link show {}", self.near, self.interface))
+    }
+
     /// The preferences and names of the filters on the near end, both hooks.
     pub(crate) fn filters(&self) -> String {
         let Self { near, interface, .. } = self;

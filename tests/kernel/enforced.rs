@@ -36,12 +36,12 @@ use collector_user::{
 };
 
 /// The port that policies let through.
-const OPEN: u16 = 6001;
+pub(crate) const OPEN: u16 = 6001;
 /// A port that they do not.
 pub(crate) const CLOSED: u16 = 6002;
 
-const ACCEPT: (bool, Observe) = (true, Observe::None);
-const REJECT: (bool, Observe) = (false, Observe::None);
+pub(crate) const ACCEPT: (bool, Observe) = (true, Observe::None);
+pub(crate) const REJECT: (bool, Observe) = (false, Observe::None);
 
 /// The host may be asked, and may ask, by these ports alone: the open one, and that which answers.
 pub(crate) fn strict(unit: &str) -> Result<Vec<Policy>> {
@@ -63,7 +63,7 @@ pub(crate) fn enforcing(policies: Vec<Policy>) -> Options {
 }
 
 /// Sends datagrams; that a program refuses them may be told to their sender.
-fn send(from: &End, to: SocketAddr, count: u64) -> Result<()> {
+pub(crate) fn send(from: &End, to: SocketAddr, count: u64) -> Result<()> {
     let socket = sender(from, if to.is_ipv4() { 4 } else { 6 }, 40_000)?;
     for _ in 0..count {
         let _ = socket.send_to(&[0x55; 64], to);
@@ -85,7 +85,7 @@ pub(crate) fn arrived(socket: &UdpSocket) -> Result<u64> {
 }
 
 /// A socket for each family at a port of an end.
-fn sinks(end: &End, port: u16) -> Result<[UdpSocket; 2]> {
+pub(crate) fn sinks(end: &End, port: u16) -> Result<[UdpSocket; 2]> {
     let at = |version| listener(&end.place, SocketAddr::new(end.address(version), port));
     Ok([at(4)?, at(6)?])
 }
@@ -99,11 +99,11 @@ pub(crate) fn reports(finished: &Finished) -> Vec<&PacketReport> {
 }
 
 /// The records of flows to a port.
-fn records(finished: &Finished, protocol: u8, port: u16) -> Vec<&FlowRecord> {
+pub(crate) fn records(finished: &Finished, protocol: u8, port: u16) -> Vec<&FlowRecord> {
     events::flows(&finished.events).filter(|flow| events::is_to(flow, protocol, port)).collect()
 }
 
-fn sum(records: &[&FlowRecord], of: impl Fn(&FlowRecord) -> u64) -> u64 {
+pub(crate) fn sum(records: &[&FlowRecord], of: impl Fn(&FlowRecord) -> u64) -> u64 {
     records.iter().map(|record| of(record)).sum()
 }
 

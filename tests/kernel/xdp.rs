@@ -36,6 +36,9 @@ use serde_json::Value;
 
 use crate::assert_balanced;
 
+// What is dropped there for a policy.
+mod refused;
+
 const PORT: u16 = 5001;
 const COUNT: u64 = 2000;
 /// In so many parts.

@@ -39,16 +39,16 @@ pub struct Control {
     /// that a flow's first packet is the first one that they see: `CLOCK_BOOTTIME` in nanoseconds, at least 1. Who opened a
     /// flow which began before, and by no better evidence than its first packet, is a guess.
     pub policies_from: u64,
+    /// Not 0 as long as policies reject, and what they reject is dropped: then the program at XDP looks for it, too.
+    pub enforced: u64,
     #[doc(hidden)]
-    pub _pad: u64,
-    #[doc(hidden)]
-    pub _pad_2: [u64; 32],
+    pub _pad: [u64; 31],
 }
 
 // A power of two spares the programs a multiplication.
 layout!(Control, 1024, {
-    word: 0, lease: 8, first_slot_4: 16, first_slot_6: 24, captured: 32, ledger: 40, crossed: 312, xdp: 568, events_read: 736,
-    units_taken: 744, policies_from: 752, _pad: 760, _pad_2: 768,
+    word: 0, lease: 8, first_slot_4: 16, first_slot_6: 24, captured: 32, ledger: 40, crossed: 312, xdp: 568, events_read: 744,
+    units_taken: 752, policies_from: 760, enforced: 768, _pad: 776,
 });
 
 /// Uplinks of which it is counted what crossed them, and one entry for all other interfaces. A power of two.

@@ -12,13 +12,13 @@ pub const UNITS: u32 = PU_CHUNKS * PUS_PER_CHUNK;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DropKey {
-    /// The address in the kernel that the dropping call returns to.
+    /// The address in the kernel that the dropping call returns to; [`AT_XDP`] where that is not asked.
     pub place: u64,
-    /// A number of the running kernel's; 0 where it names none (before Linux 5.17).
+    /// A number of the running kernel's; 0 where it names none (before Linux 5.17), or is not asked.
     pub reason: u32,
     /// The processing unit; [`ELSEWHERE`] for other network namespaces.
     pub pu: u16,
-    /// 1 where it was this collector's own program at TC that dropped, for a policy; 0 where it was anybody else.
+    /// 1 where it was this collector's own program at TC or XDP that dropped, for a policy; 0 where it was anybody else.
     pub by_policy: u16,
 }
 
@@ -26,6 +26,9 @@ layout!(DropKey, 16, { place: 0, reason: 8, pu: 12, by_policy: 14 });
 
 /// In place of a processing unit: the packet was dropped in another network namespace, and nobody declares its addresses.
 pub const ELSEWHERE: u16 = 0;
+
+/// In place of an address in the kernel: this collector's own program at XDP has dropped it. No function begins there.
+pub const AT_XDP: u64 = 1;
 
 /// How much was dropped.
 #[repr(C)]
@@ -78,7 +81,8 @@ impl DropCounts {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DropLedger {
-    /// Socket buffers that the kernel said it drops.
+    /// Socket buffers that the kernel said it drops, and frames that this collector's own program at XDP drops: those may be
+    /// socket buffers already, and are counted once all the same.
     pub seen: u64,
     /// Those that no network device and no protocol of the network has anything to do with: messages of netlink, of
     /// sockets of this host, what a program was tried on.

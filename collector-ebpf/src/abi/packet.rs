@@ -42,7 +42,8 @@ pub const MOST_CAPTURED: u32 = u16::MAX as u32 - 7 - 8 - 4 - size_of::<PacketRec
 pub struct PacketRecord {
     /// `CLOCK_BOOTTIME` in nanoseconds.
     pub boot_ns: u64,
-    /// Where it was dropped: the address in the kernel that the dropping call returns to; 0 otherwise.
+    /// Where it was dropped: the address in the kernel that the dropping call returns to, or
+    /// [`AT_XDP`](super::drop::AT_XDP); 0 otherwise.
     pub place: u64,
     /// The interface index; 0 where there is none.
     pub ifindex: u32,
@@ -76,8 +77,8 @@ pub struct PacketRecord {
     pub end: u8,
     /// Of a drop: 1 where the packet filter, if there is one, has been asked.
     pub filtered: u8,
-    /// Of a drop: the [number](super::policy::verdict::NUMBER) of the verdict by which this collector's own program at TC has
-    /// dropped it; 0 where it was anybody else.
+    /// Of a drop: the [number](super::policy::verdict::NUMBER) of the verdict by which this collector's own program at TC or XDP
+    /// has dropped it; 0 where it was anybody else.
     pub policy: u16,
 }
 

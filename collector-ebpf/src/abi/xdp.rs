@@ -40,14 +40,15 @@ pub mod found {
 
 /// What was decided about a frame: [`Handed::verdict`].
 pub mod verdict {
-    /// It goes on.
+    /// It goes on, and what policies say of it is asked by `tc_ingress`. A frame of which it is known that they reject it goes
+    /// nowhere.
     pub const PASS: u8 = 0;
 }
 
 /// What became of the frames that the XDP program was run on.
 ///
-/// `seen` = `passed`, for nothing is decided but that. Of the frames that passed each is at most one of `malformed`,
-/// `handed` and `unhanded`; the others are no IP packets, or of an interface whose unit no address decides.
+/// `seen` = `passed` + `dropped`. Of the frames that passed each is at most one of `malformed`, `handed` and `unhanded`; the
+/// others are no IP packets, or of an interface whose unit no address decides.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct XdpLedger {
@@ -55,6 +56,8 @@ pub struct XdpLedger {
     pub seen: u64,
     /// Those that it let pass.
     pub passed: u64,
+    /// Those that it dropped, for a policy rejects their flow: counted here as `tc_ingress` would have counted them.
+    pub dropped: u64,
     /// Those that passed with what is known of their destination.
     pub handed: u64,
     /// Those that passed without, since their driver has no room for it.
@@ -67,4 +70,6 @@ pub struct XdpLedger {
     pub malformed: [u64; UNPARSED_REASONS],
 }
 
-layout!(XdpLedger, 168, { seen: 0, passed: 8, handed: 16, unhanded: 24, taken: 32, headless: 40, malformed: 48 });
+layout!(XdpLedger, 176, {
+    seen: 0, passed: 8, dropped: 16, handed: 24, unhanded: 32, taken: 40, headless: 48, malformed: 56,
+});

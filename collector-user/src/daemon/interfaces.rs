@@ -37,6 +37,7 @@ use crate::{
     pu::{
         life::{Seen, State},
         role::{self, Chosen, Decision, Kind, Said},
+        vlans,
     },
 };
 
@@ -284,6 +285,9 @@ impl Daemon<'_> {
         self.mark_copied(link, &mut role);
         match &mut role {
             Some(role) if role.flags & flag::UPLINK != 0 => {
+                if vlans::are_above(links, link.index) {
+                    role.flags |= flag::TAGGED;
+                }
                 role.uplink = self.watched.uplinks.place(link.index);
             }
             _ => self.watched.uplinks.forget(link.index),
@@ -301,8 +305,8 @@ impl Daemon<'_> {
             Some(role) => self.controller.set_role(role)?,
             None => self.controller.remove_role(index)?,
         }
-        // Whether buffers are copied says nothing of whose they are.
-        let rest = |role: Role| Role { flags: role.flags & !flag::COPIED, ..role };
+        // Whether buffers are copied, or may have tags, says nothing of whose they are.
+        let rest = |role: Role| Role { flags: role.flags & !(flag::COPIED | flag::TAGGED), ..role };
         Ok(before.is_some() && before.map(rest) != role.map(rest))
     }
 

@@ -75,6 +75,8 @@ pub(super) struct Policies {
     retired: Vec<Arc<Set>>,
     /// From when on the first packet of a flow is believed to be its first, on the boot clock in nanoseconds.
     known_from: u64,
+    /// What they reject is dropped.
+    is_enforced: bool,
     /// The kernel has refused what it was told last, and that was said.
     is_refused: bool,
 }
@@ -113,6 +115,7 @@ impl Policies {
         // All at once: units that have no room one by one go without.
         self.know(units, now);
         let change = Arc::make_mut(&mut self.sets).load(policies, is_enforced, now)?;
+        self.is_enforced = is_enforced;
         self.note(change.new, change.old);
         self.without.clear();
         self.are_too_many = None;
@@ -364,6 +367,7 @@ impl Daemon<'_> {
             self.controller.lift_policies();
         } else {
             self.controller.hold_policies(self.policies.known_from);
+            self.controller.enforce_policies(self.policies.is_enforced);
         }
         self.policies.retired.extend(old);
         Ok(())

@@ -183,6 +183,7 @@ impl Daemon<'_> {
             filter_window: self.ledgers.filter_window().unwrap_or_default(),
             xdp_seen: xdp.seen,
             xdp_passed: xdp.passed,
+            xdp_dropped: xdp.dropped,
             xdp_malformed: malformed.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
             xdp_handed: xdp.handed,
             xdp_unhanded: xdp.unhanded,

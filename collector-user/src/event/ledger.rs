@@ -100,11 +100,13 @@ pub struct Ledger {
     /// Wire packets of drops that have their reports, and for which there was no room among those that wait for the record
     /// of their flow.
     pub drop_flows_lost: u64,
-    /// Frames that the program at XDP looked at: all of them are in `xdp_passed`. What is counted there is no part of `seen`,
+    /// Frames that the program at XDP looked at: `xdp_passed` and `xdp_dropped`. What passes is no part of `seen` there,
     /// for a frame that passes comes to TC, too.
     pub xdp_seen: u64,
     /// Those that it let pass.
     pub xdp_passed: u64,
+    /// Those that it dropped, for a policy rejects their flow: they are in `seen`, as those that were dropped later.
+    pub xdp_dropped: u64,
     /// Those that break the rules of their own protocol, by reason.
     pub xdp_malformed: BTreeMap<String, u64>,
     /// Those that went on with what is known of their destination.

@@ -224,8 +224,14 @@ impl Controller {
         self.store(std::mem::offset_of!(Control, policies_from), known_from.max(1));
     }
 
+    /// Says whether what policies reject is dropped: if nothing is, the program at XDP need not look for it.
+    pub fn enforce_policies(&self, is_enforced: bool) {
+        self.store(std::mem::offset_of!(Control, enforced), is_enforced.into());
+    }
+
     /// Has them look at none: no unit has any. All flows are accepted.
     pub fn lift_policies(&self) {
+        self.enforce_policies(false);
         self.store(std::mem::offset_of!(Control, policies_from), 0);
     }
 

@@ -87,9 +87,10 @@ impl Ledgers {
         let mut sum = XdpLedger::default();
         for cpu in (0..self.cpus.len()).filter_map(|cpu| self.cpus.read(cpu)) {
             // Each by its name: one that is new has to be added here.
-            let XdpLedger { seen, passed, handed, unhanded, taken, headless, malformed } = cpu.xdp;
+            let XdpLedger { seen, passed, dropped, handed, unhanded, taken, headless, malformed } = cpu.xdp;
             sum.seen += seen;
             sum.passed += passed;
+            sum.dropped += dropped;
             sum.handed += handed;
             sum.unhanded += unhanded;
             sum.taken += taken;

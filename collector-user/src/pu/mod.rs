@@ -12,4 +12,5 @@ pub mod role;
 pub mod trace;
 pub mod unit_glob;
 pub mod user;
+pub mod vlans;
 pub mod workload;

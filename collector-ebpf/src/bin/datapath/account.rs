@@ -107,12 +107,27 @@ pub(crate) unsafe fn word(control: *const Control) -> u64 {
 /// The entry is live, and this CPU's.
 #[inline(always)]
 pub(crate) unsafe fn cross<const EGRESS: bool>(control: *mut Control, skb: Skb, role: &Role, times: i64) {
+    // SAFETY: the caller's promise. The kernel hands the program a live context.
+    unsafe { cross_with::<EGRESS>(control, i64::from((*skb).gso_segs.max(1)), role, times) };
+}
+
+/// The same for one that stands for so many packets.
+///
+/// # Safety
+///
+/// As above.
+#[inline(always)]
+pub(crate) unsafe fn cross_with<const EGRESS: bool>(
+    control: *mut Control,
+    segments: i64,
+    role: &Role,
+    times: i64,
+) {
     let direction = if EGRESS { TX } else { RX };
-    // SAFETY: the caller's promise; the index is masked. The kernel hands the program a live context.
+    // SAFETY: the caller's promise; the index is masked.
     unsafe {
         let crossed = (&raw mut (*control).crossed).cast::<Crossed>();
         let crossed = crossed.add(role.uplink as usize & (UPLINKS - 1));
-        let segments = i64::from((*skb).gso_segs.max(1));
         *(&raw mut (*crossed).skbs).cast::<u64>().add(direction) += times as u64;
         *(&raw mut (*crossed).packets).cast::<u64>().add(direction) += (times * segments) as u64;
     }

@@ -32,6 +32,7 @@ use crate::{
 };
 
 mod folded;
+pub(crate) mod frame;
 mod shape;
 mod wanted;
 
@@ -60,6 +61,9 @@ fn ledger(number: impl FnOnce(&mut DropLedger) -> *mut u64) {
 #[inline(always)]
 pub(crate) fn run(ctx: &BtfTracePointContext) {
     let skb: *const u8 = ctx.arg(0);
+    if frame::has_counted(skb) {
+        return;
+    }
     ledger(|ledger| &raw mut ledger.seen);
     let place: u64 = ctx.arg(1);
     let is_trial = place.wrapping_sub(TRIAL.load()) < TRIAL_LENGTH.load();
@@ -73,7 +77,8 @@ pub(crate) fn run(ctx: &BtfTracePointContext) {
     let whose = if own == 0 { unit(&dropped).into() } else { own };
     let pu = whose as u16;
     let by_policy = u16::from(own != 0);
-    let Some(is_folded) = count(&DropKey { place, reason, pu, by_policy }, &dropped) else {
+    let key = DropKey { place, reason, pu, by_policy };
+    let Some(is_folded) = count(&key, dropped.packets, dropped.length) else {
         ledger(|ledger| &raw mut ledger.table_full);
         return;
     };
@@ -167,7 +172,7 @@ const fn whose(pu: u16, end: u8) -> u32 {
 
 /// Adds to the row of the key; whether no report is wanted of its drops. `None` where there is no room for a new row.
 #[inline(always)]
-fn count(key: &DropKey, dropped: &Dropped) -> Option<bool> {
+fn count(key: &DropKey, packets: u32, length: u32) -> Option<bool> {
     let mut row = DROPS.get_ptr_mut(key);
     if row.is_none() {
         add_row(key);
@@ -176,11 +181,11 @@ fn count(key: &DropKey, dropped: &Dropped) -> Option<bool> {
     let row = row?;
     // SAFETY: rows are never removed; all that is added is added atomically.
     unsafe {
-        if dropped.packets > 1 {
-            atomic::add(&raw mut (*row).more, u64::from(dropped.packets - 1));
+        if packets > 1 {
+            atomic::add(&raw mut (*row).more, u64::from(packets - 1));
         }
         atomic::add(&raw mut (*row).skbs, 1);
-        atomic::add(&raw mut (*row).bytes, u64::from(dropped.length));
+        atomic::add(&raw mut (*row).bytes, u64::from(length));
         Some((*row).folded != 0)
     }
 }

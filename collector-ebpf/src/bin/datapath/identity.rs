@@ -201,6 +201,16 @@ fn is_answered_for(packet: &Packet, attribution: Attribution, identity: *const I
         && !begins_again(packet, identity)
 }
 
+/// Whether a packet of a known flow changes nothing of what is known: neither whose it is nor where the connection stands,
+/// and it is not what has the flow [live on](settle_down).
+#[inline(always)]
+pub(crate) fn is_settled(packet: &Packet, identity: *const Identity) -> bool {
+    // SAFETY: the caller's entry is live.
+    packet.tcp_flags & (tcp::FIN | tcp::RST) == 0
+        && !asks(packet, identity)
+        && unsafe { (*identity).newcomer == 0 || !settles(packet, &*identity) }
+}
+
 /// Whether it has to be asked whose the flow is: nobody knows it, the configuration has changed, a packet leaves for it
 /// for the first time, or another connection has its four numbers.
 #[inline(always)]
@@ -252,8 +262,7 @@ pub(crate) fn known<K: Key>(packet: &Packet) -> *mut Identity {
 unsafe fn settle_down<K: Key>(packet: &Packet, identity: *mut Identity) -> u32 {
     // SAFETY: the caller's entry is live.
     let mut settled = unsafe { *identity };
-    let answered = packet.sent() != (settled.how & how::LOCAL_INITIATED != 0);
-    if answered || settled.swap != Control::swaps(packet.word) {
+    if settles(packet, &settled) {
         settled.newcomer = 0;
         settled.swap = Control::swaps(packet.word);
         match K::lived().insert(packet.key(), &settled, u64::from(BPF_NOEXIST)) {
@@ -266,6 +275,13 @@ unsafe fn settle_down<K: Key>(packet: &Packet, identity: *mut Identity) -> u32 {
         }
     }
     0
+}
+
+/// Whether the packet shows that its flow is answered, or alive in a later epoch.
+#[inline(always)]
+fn settles(packet: &Packet, identity: &Identity) -> bool {
+    let answered = packet.sent() != (identity.how & how::LOCAL_INITIATED != 0);
+    answered || identity.swap != Control::swaps(packet.word)
 }
 
 /// Follows SYN, FIN and RST of a known flow; what to report, or 0.

@@ -8,6 +8,7 @@
 //! flows that begin and end. Last, [`trace`] reports the packet itself, where somebody asks for its unit's. What is [`unread`] is no flow's. What is reported
 //! goes by a [`transport`]. Programs at TC let a packet pass on (`TC_ACT_UNSPEC`: the next program sees it too), and write
 //! nothing to it but its mark; what a policy rejects, and shall not pass, they [`reject`].
+//! The one at [`xdp`] is before all that: it [`refuse`]s frames of flows that were rejected.
 //!
 //! On the host this file is an empty program, so that the bodies are linted by the stable toolchain.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
@@ -49,6 +50,7 @@ mod policy;
 mod quote;
 mod read;
 mod reference;
+mod refuse;
 mod reject;
 mod report;
 mod route;
@@ -89,8 +91,8 @@ pub(crate) fn tc_egress(ctx: TcContext) -> i32 {
     PASS_ON
 }
 
-/// Looks at a frame before there is a socket buffer, and tells `tc_ingress` what it has found. For frames in several buffers,
-/// too (Linux 5.18).
+/// Looks at a frame before there is a socket buffer: drops what is known to be rejected, and tells `tc_ingress` of all else what
+/// it has found. For frames in several buffers, too (Linux 5.18).
 #[xdp(frags)]
 pub(crate) fn xdp_ingress(ctx: XdpContext) -> u32 {
     xdp::run::<true>(ctx.ctx)

@@ -23,6 +23,7 @@ use collector_ebpf::abi::{
 };
 
 use crate::{
+    drops::frame::Gone,
     fragments::{Datagram, Said},
     policy::Question,
     read::Packet,
@@ -279,6 +280,11 @@ pub(crate) static DROP_BUDGETS: Array<DropBudget, { drop::UNITS as usize }> = Ar
 /// Whose the addresses are that the XDP program has looked up on this CPU. Written and read here.
 #[btf_map]
 pub(crate) static XDP_KNOWN: PerCpuArray<Known, { xdp::KNOWN }> = PerCpuArray::new();
+
+/// The frame that the XDP program has dropped last on this CPU, if the kernel has not freed a buffer of it. Written and read
+/// here.
+#[btf_map]
+pub(crate) static XDP_GONE: PerCpuArray<Gone, 1> = PerCpuArray::new();
 
 /// The programs of the packet filter, by the kind of link. Written by user space before any program runs.
 #[btf_map]

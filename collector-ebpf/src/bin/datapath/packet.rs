@@ -296,7 +296,7 @@ pub(crate) fn forget_both(skb: Skb, number: u64) -> u64 {
 /// The same by any other number that the verifier does not know.
 #[inline(always)]
 #[cfg(target_arch = "bpf")]
-fn forget_by(unknown: u32, mut number: u32) -> u32 {
+pub(crate) fn forget_by(unknown: u32, mut number: u32) -> u32 {
     // A number that the verifier does not know, combined with its own copy: zero, which the verifier does not know.
     // SAFETY: registers only.
     unsafe {
@@ -315,6 +315,6 @@ fn forget_by(unknown: u32, mut number: u32) -> u32 {
 
 #[inline(always)]
 #[cfg(not(target_arch = "bpf"))]
-fn forget_by(_unknown: u32, number: u32) -> u32 {
+pub(crate) fn forget_by(_unknown: u32, number: u32) -> u32 {
     number
 }

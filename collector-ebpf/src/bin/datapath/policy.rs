@@ -201,6 +201,30 @@ unsafe fn of_known<K: Key>(packet: &Packet, identity: *mut Identity) -> u32 {
     }
 }
 
+/// What the policies have said of a known flow, where they hold for this packet of it and have nothing else to say by now; 0
+/// where they are to be [asked](ask).
+///
+/// # Safety
+///
+/// The identity is live.
+#[inline(always)]
+pub(crate) unsafe fn said_of<K: Key>(packet: &Packet, identity: *const Identity) -> u32 {
+    let rest = packet.key::<K>().rest();
+    // SAFETY: the caller's promise.
+    unsafe {
+        let Identity { pu, how, host_pu, .. } = *identity;
+        if may_turn(packet, identity, rest) || opens_otherwise(packet, how) {
+            return 0;
+        }
+        let now = sets(Units { pu, how, host_pu }.policies(rest));
+        // Who writes them writes the verdict first.
+        if now == [0; 2] || (&raw const (*identity).sets).read_volatile() != now {
+            return 0;
+        }
+        (&raw const (*identity).verdict).read_volatile()
+    }
+}
+
 /// Whether a packet opens a connection, or asks for an echo, that is known as opened by its other end, or by nobody knows whom:
 /// what made it known so need not have been a packet that anybody took (a SYN-ACK with a wrong checksum, an answer that nobody
 /// asked for). It is judged by itself, and whose the flow is stays as it was: the packet may be as false.

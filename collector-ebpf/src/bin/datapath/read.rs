@@ -198,7 +198,7 @@ impl Packet {
 
     /// What was read, as if the local end had sent it.
     #[inline(always)]
-    fn set<K: Key>(&mut self, key: K, transport: &Transport, jumbo: bool) {
+    pub(crate) fn set<K: Key>(&mut self, key: K, transport: &Transport, jumbo: bool) {
         // SAFETY: both keys are words without padding, and the greater fills the array.
         unsafe { ptr::from_mut(&mut self.key).cast::<K>().write(key) };
         self.headers = transport.headers as u16;
@@ -443,7 +443,7 @@ pub(crate) fn link(role: &Role) -> Link {
 }
 
 /// The VLAN id of a frame without a tag.
-const UNTAGGED: u16 = 0;
+pub(crate) const UNTAGGED: u16 = 0;
 
 /// The boundary for the flow's key: at an uplink the VLAN id, of the tag that the kernel keeps beside the
 /// frame or of the first one in it.

@@ -1,4 +1,5 @@
-//! A packet that a policy rejects, and that is dropped: counted, and signed for the drop program to know it by.
+//! A packet that a policy rejects, and that is dropped at TC: counted, and signed for the drop program to know it by. What is
+//! dropped [before](crate::refuse) has no buffer to be signed.
 //!
 //! The flow never holds a slot while it is rejected, so each of its packets comes here and the steady state knows nothing
 //! of policies. What came in by an interface is counted as that counts it, in the flow and in its unit; what was about to
@@ -14,13 +15,24 @@ use crate::{
 /// Counts the packet for its units, and signs it; `in_flow` is not 0 where its flow has counted it. 0.
 #[inline(never)]
 pub(crate) fn count<K: Key>(skb: Skb, packet: &Packet, who: u64, in_flow: u32) -> u32 {
-    for_units::<K>(skb, packet, Who::unpack(who), packet.wire(skb), in_flow != 0);
+    for_units::<K>(packet, Who::unpack(who), packet.wire(skb), in_flow != 0);
+    if packet.is_leaving() {
+        if !Who::unpack(who).refused {
+            count::ledger(|ledger| ledger.rejected += 1);
+        }
+        if let Some(control) = account::control() {
+            // The interface does not count it.
+            // SAFETY: the entry is live, and this CPU's own.
+            unsafe { account::cross::<true>(control, skb, &packet.role, -1) };
+        }
+    }
     sign(skb, packet, Who::unpack(who));
     0
 }
 
+/// Counts it as rejected, and as received where that is to be said and no flow has.
 #[inline(always)]
-fn for_units<K: Key>(skb: Skb, packet: &Packet, who: Who, wire: Wire, in_flow: bool) {
+pub(crate) fn for_units<K: Key>(packet: &Packet, who: Who, wire: Wire, in_flow: bool) {
     let direction = packet.direction();
     let Who { pu, how, host_pu, .. } = who;
     let (whose, direction_there) = if who.is_by_other() {
@@ -29,16 +41,7 @@ fn for_units<K: Key>(skb: Skb, packet: &Packet, who: Who, wire: Wire, in_flow: b
         (pu, direction)
     };
     count::count_rejected(whose, direction_there, wire.packets);
-    if packet.is_leaving() {
-        if !who.refused {
-            count::ledger(|ledger| ledger.rejected += 1);
-        }
-        if let Some(control) = account::control() {
-            // The interface does not count it.
-            // SAFETY: the entry is live, and this CPU's own.
-            unsafe { account::cross::<true>(control, skb, &packet.role, -1) };
-        }
-    } else if !in_flow {
+    if !packet.is_leaving() && !in_flow {
         count::count_flowless(pu, direction, wire);
     }
 }
@@ -48,14 +51,19 @@ fn for_units<K: Key>(skb: Skb, packet: &Packet, who: Who, wire: Wire, in_flow: b
 #[inline(always)]
 fn sign(skb: Skb, packet: &Packet, who: Who) {
     let signature = SIGNATURE.load();
-    let end = if packet.sent() { end::SOURCE } else { end::DESTINATION };
     // SAFETY: the kernel hands the program a live context, whose control block it may write.
     unsafe {
         (*skb).cb[0] = signature as u32;
         (*skb).cb[1] = (signature >> 32) as u32;
         (*skb).cb[2] = u32::from(who.number()) | u32::from(who.pu) << 16;
-        (*skb).cb[3] = end.into();
+        (*skb).cb[3] = end_of(packet).into();
     }
+}
+
+/// Which end of a rejected packet is its unit's.
+#[inline(always)]
+pub(crate) fn end_of(packet: &Packet) -> u8 {
+    if packet.sent() { end::SOURCE } else { end::DESTINATION }
 }
 
 /// Ends the program with `TC_ACT_SHOT` (2), which is also TCX's `TCX_DROP`: no other program sees the packet.

@@ -11,14 +11,15 @@ use aya_ebpf::{
     helpers::{
         bpf_get_smp_processor_id,
         generated::{
-            bpf_perf_event_output, bpf_ringbuf_output, bpf_ringbuf_query, bpf_skb_load_bytes, bpf_skb_output,
+            bpf_perf_event_output, bpf_probe_read_kernel, bpf_ringbuf_output, bpf_ringbuf_query,
+            bpf_skb_load_bytes, bpf_skb_output,
         },
     },
 };
 use collector_ebpf::abi::{packet::PacketRecord, report::FlowEvent};
 
 use crate::{
-    Skb,
+    Frame, Skb,
     maps::{ASKED, EVENTS, NEWS, NEWS_AT_ONCE, PACKETS, REPORTS, ROOM, ROOM_SIZE, Room, SCRATCH},
     packet::opaque,
     settings::{EVENTS_BY_PERF, PACKETS_BY_RING, WAKE_SHIFT},
@@ -66,17 +67,8 @@ pub(crate) fn record() -> Option<*mut PacketRecord> {
 #[inline(always)]
 pub(crate) unsafe fn packet(skb: Skb, record: *mut PacketRecord, captured: u32) -> i64 {
     if PACKETS_BY_RING.load() == 0 {
-        let flags = u64::from(captured) << 32 | u64::from(BPF_F_CURRENT_CPU as u32);
-        // SAFETY: the caller's promise; a map of this object.
-        return unsafe {
-            bpf_perf_event_output(
-                skb.cast(),
-                (&raw const PACKETS).cast_mut().cast(),
-                flags,
-                record.cast(),
-                size_of::<PacketRecord>() as u64,
-            )
-        };
+        // SAFETY: the caller's promise.
+        return unsafe { with_octets(skb.cast(), record, captured) };
     }
     let room: *mut Room = record.cast();
     if captured == 0 {
@@ -90,6 +82,50 @@ pub(crate) unsafe fn packet(skb: Skb, record: *mut PacketRecord, captured: u32) 
     unsafe {
         let into = (&raw mut (*room).octets).cast::<c_void>();
         let failed = bpf_skb_load_bytes(skb.cast(), 0, into, most() as u32 + 1);
+        if failed != 0 {
+            return failed;
+        }
+        let size = size_of::<PacketRecord>() + 1;
+        let flags = wake(size + most());
+        output(record.cast(), (size + most()) as u64, flags)
+    }
+}
+
+/// Hands a record over by this CPU's perf buffer, and behind it so many octets of what the context is about.
+///
+/// # Safety
+///
+/// The context is live.
+#[inline(always)]
+unsafe fn with_octets(context: *mut c_void, record: *mut PacketRecord, captured: u32) -> i64 {
+    let flags = u64::from(captured) << 32 | u64::from(BPF_F_CURRENT_CPU as u32);
+    let (map, size) = ((&raw const PACKETS).cast_mut().cast(), size_of::<PacketRecord>() as u64);
+    // SAFETY: the caller's promise; a map of this object.
+    unsafe { bpf_perf_event_output(context, map, flags, record.cast(), size) }
+}
+
+/// Hands over the [`record`] of a frame at XDP, and so many octets of the frame; 0, or why the kernel did not take it. By the
+/// ring no more of them than lie in the first buffer.
+///
+/// # Safety
+///
+/// The context is live, and the record is where it was to be written.
+#[inline(always)]
+pub(crate) unsafe fn frame(frame: Frame, record: *mut PacketRecord, captured: u32) -> i64 {
+    if PACKETS_BY_RING.load() == 0 {
+        // SAFETY: the caller's promise.
+        return unsafe { with_octets(frame.cast(), record, captured) };
+    }
+    if captured == 0 {
+        // SAFETY: the caller's promise.
+        return unsafe { by_ring(record.cast(), size_of::<PacketRecord>()) };
+    }
+    let room: *mut Room = record.cast();
+    let most = || opaque(captured as usize - 1) & (ROOM_SIZE - 1);
+    // SAFETY: the caller's promise; there is room for that much, and where the frame cannot be read the helper says so.
+    unsafe {
+        let into = (&raw mut (*room).octets).cast::<c_void>();
+        let failed = bpf_probe_read_kernel(into, most() as u32 + 1, (*frame).data as usize as *const c_void);
         if failed != 0 {
             return failed;
         }

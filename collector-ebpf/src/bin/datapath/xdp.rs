@@ -1,5 +1,6 @@
-//! XDP: a frame before there is a socket buffer. Malformed ones are counted, and whose the destination is goes on with the
-//! frame, so that [`classify`] does not look it up once more. Nothing is counted for a flow or a unit: that is TC's.
+//! XDP: a frame before there is a socket buffer. What is known to be rejected is [dropped](refuse); of the rest, malformed ones
+//! are counted, and whose the destination is goes on with the frame, so that [`classify`] does not look it up once more. What
+//! goes on is counted for its flow and unit by TC alone.
 
 use aya_ebpf::{
     bindings::xdp_action,
@@ -27,8 +28,9 @@ use crate::{
     classify::{self, Whose},
     family::mapped,
     maps::{SCRATCH_SIZE, XDP_KNOWN},
-    packet::{Linear, Start, opaque},
+    packet::{Linear, Start, forget_by, opaque},
     read::{Packet, role_of_index},
+    refuse,
     settings::{HASH_FACTOR_1, HASH_FACTOR_2, XDP_REMEMBERS, XDP_WORD},
 };
 
@@ -64,6 +66,11 @@ pub(crate) fn run<const FRAGS: bool>(frame: Frame) -> u32 {
     if let Some(role) = role_of_index(ifindex)
         && role.flags & (role::RAW_IP | role::LOOPBACK) == 0
     {
+        if is_enforced(control) && refuse::drops::<FRAGS>(frame, role) {
+            // SAFETY: as above.
+            unsafe { (*ledger).dropped += 1 };
+            return xdp_action::XDP_DROP;
+        }
         let mut destination = [0; 2];
         match read::<FRAGS>(frame, &mut destination) {
             READ => {
@@ -76,15 +83,16 @@ pub(crate) fn run<const FRAGS: bool>(frame: Frame) -> u32 {
             refused => malformed(ledger, refused),
         }
     }
-    decide(ledger)
-}
-
-/// What becomes of a frame. Nothing is rejected yet: it passes.
-#[inline(always)]
-fn decide(ledger: *mut XdpLedger) -> u32 {
-    // SAFETY: the ledger is this CPU's own.
+    // SAFETY: as above.
     unsafe { (*ledger).passed += 1 };
     xdp_action::XDP_PASS
+}
+
+/// Whether anything may have to be dropped for a policy.
+#[inline(always)]
+fn is_enforced(control: *const Control) -> bool {
+    // SAFETY: the entry is live. User space writes it by one aligned store; a volatile read is one load.
+    unsafe { (&raw const (*control).enforced).read_volatile() != 0 }
 }
 
 /// Whether it is the destination that says whose a packet is which comes in here.
@@ -120,13 +128,15 @@ fn read<const FRAGS: bool>(frame: Frame, destination: &mut [u64; 2]) -> u32 {
 
 /// Octets of the whole frame.
 #[inline(always)]
-fn length<const FRAGS: bool>(frame: Frame, linear: &Linear) -> u32 {
+pub(crate) fn length<const FRAGS: bool>(frame: Frame, linear: &Linear) -> u32 {
     if FRAGS {
         // SAFETY: the kernel hands the program a live context. Only the program that is for frames in several buffers asks,
         // which a kernel without the helper (Linux 5.18) refuses.
         unsafe { bpf_xdp_get_buff_len(frame) as u32 }
     } else {
-        linear.length()
+        // Of a difference of addresses the verifier knows more than is of use: it would follow far more ways.
+        // SAFETY: the kernel hands the program a live context.
+        forget_by(unsafe { (*frame).rx_queue_index }, linear.length())
     }
 }
 

@@ -350,7 +350,7 @@ const PLACES: &[Row] = &[
     ),
 ];
 
-/// What this collector's own programs at TC have dropped, whatever the kernel says of it.
+/// What this collector's own programs at TC and XDP have dropped, whatever the kernel says of it.
 pub const BY_OWN_POLICY: Meaning = Meaning {
     class: DropClass::Policy,
     word: reason::POLICY_DROP,

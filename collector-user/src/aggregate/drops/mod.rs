@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use collector_ebpf::abi::drop::{DropCounts, DropKey, ELSEWHERE};
+use collector_ebpf::abi::drop::{AT_XDP, DropCounts, DropKey, ELSEWHERE};
 
 use crate::{
     event::{DropClass, Dropped, Text},
@@ -37,6 +37,9 @@ pub struct Cause {
     pub meaning: Meaning,
 }
 
+/// What the kernel calls a drop by a program at XDP (Linux 5.18), where there is a socket buffer to be dropped.
+const XDP: &str = "XDP";
+
 impl Names {
     /// Those of this kernel.
     #[must_use]
@@ -53,6 +56,14 @@ impl Names {
     /// What the numbers of a drop mean, which was `by_policy` of this collector's own, or anybody's.
     #[must_use]
     pub fn cause(&self, reason: u32, place: u64, by_policy: bool) -> Cause {
+        if place == AT_XDP {
+            let reason = if self.has_reason(XDP) { XDP } else { "" };
+            return Cause {
+                reason: reason.into(),
+                place: "xdp_ingress".into(),
+                meaning: meaning::BY_OWN_POLICY,
+            };
+        }
         let reason = if self.has_reasons { self.reasons.name(reason) } else { String::new() };
         // The address that a call returns to may be that behind the function's end.
         let found = self.symbols.of(place.saturating_sub(1));

@@ -149,6 +149,9 @@ fn line(ledger: &Ledger) -> String {
     }
     if ledger.xdp_seen > 0 {
         let _ = write!(line, "; at XDP {} = passed {}", ledger.xdp_seen, ledger.xdp_passed);
+        if ledger.xdp_dropped > 0 {
+            let _ = write!(line, " + dropped {}", ledger.xdp_dropped);
+        }
         let malformed: u64 = ledger.xdp_malformed.values().sum();
         if malformed > 0 {
             let each = list(ledger.xdp_malformed.iter().map(|(reason, count)| (reason, *count)));
@@ -271,7 +274,8 @@ mod tests {
         let mut ledger = Ledger { seen: 5, flows: 5, xdp_seen: 4, xdp_passed: 4, ..Ledger::default() };
         assert_eq!(line(&ledger), "ledger: seen 5 = flows 5; at XDP 4 = passed 4; nothing lost");
         ledger.xdp_malformed = [("ip_length".to_owned(), 2)].into();
-        let want = "ledger: seen 5 = flows 5; at XDP 4 = passed 4, malformed 2 (ip_length 2); nothing lost";
+        (ledger.xdp_passed, ledger.xdp_dropped) = (1, 3);
+        let want = "ledger: seen 5 = flows 5; at XDP 4 = passed 1 + dropped 3, malformed 2 (ip_length 2); nothing lost";
         assert_eq!(line(&ledger), want);
     }
 

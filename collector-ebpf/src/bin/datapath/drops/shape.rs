@@ -263,6 +263,16 @@ fn octets(words: [u32; 4]) -> [u8; 16] {
     unsafe { core::mem::transmute(words) }
 }
 
+/// Whether a socket buffer's octets begin there, or its link layer's header does.
+#[inline(always)]
+pub(super) fn begins_at(skb: *const u8, start: u64) -> bool {
+    // SAFETY: the kernel's buffer, whose fields lie there.
+    unsafe {
+        let (head, data): (u64, u64) = (field(skb, &SKB_HEAD), field(skb, &SKB_DATA));
+        data == start || head + u64::from(field::<u16>(skb, &SKB_MAC)) == start
+    }
+}
+
 /// Where in what [`signed`] says the number of the verdict stands.
 pub(super) const POLICY_AT: u32 = 32;
 

@@ -6,7 +6,7 @@
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use collector_ebpf::{
     abi::{
-        filter::{AT_DROPS, Machine, TAG, WINDOW},
+        filter::{AT_DROPS, AT_TC, Machine, TAG, WINDOW},
         packet::link,
     },
     filter::NO_MATCH,
@@ -55,6 +55,31 @@ pub(super) fn ask(dropped: &Dropped) -> u32 {
     // SAFETY: as above.
     unsafe { atomic::add(users, u64::MAX) };
     said
+}
+
+/// The same of a frame at XDP that begins there, of which so many octets lie in one piece and so many are all. The program
+/// there runs with softirqs off, as those at TC do: never in the midst of one.
+#[inline(never)]
+pub(super) fn ask_frame(start: u64, linear: u32, length: u32) -> u32 {
+    if FILTERED.load() == 0 {
+        return YES;
+    }
+    let Some(machine) = FILTER_RUNS.get_ptr_mut(AT_TC) else { return NOT_ASKED };
+    let copied = opaque(linear.min(WINDOW) as usize) as u32;
+    if copied == 0 || copied > WINDOW || copied < length.min(WINDOW) {
+        return NOT_ASKED;
+    }
+    // SAFETY: the entry is live for the run, and this CPU's own; the window has room for WINDOW octets. An address that cannot
+    // be read is an error.
+    unsafe {
+        let window = (&raw mut (*machine).window).cast::<u8>();
+        if bpf_probe_read_kernel(window.cast(), copied, start as *const _) != 0 {
+            return NOT_ASKED;
+        }
+        (*machine).length = length;
+        (*machine).copied = copied;
+    }
+    if run_filter(AT_TC, link::ETHERNET.into()) == NO_MATCH { NO } else { YES }
 }
 
 /// Puts the packet into the window as it would be captured, with the tag that the kernel keeps beside it in its place. 0
