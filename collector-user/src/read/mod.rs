@@ -1,4 +1,10 @@
 //! Captures, read as the programs read packets.
 //!
 //! - [`container`]: pcap and pcapng, plain or compressed, as records.
+//! - [`link`]: from a link type to the network layer.
+//! - [`frames`]: a frame as a line.
+//! - [`seen`]: all that the parser sees in one frame.
 pub mod container;
+pub mod frames;
+pub mod link;
+pub mod seen;
