@@ -3,6 +3,7 @@
 //! - [`abi`]: every byte that crosses the border between the programs and user space: map keys and values,
 //!   ring records, their sizes, offsets and version.
 //! - [`wire`]: one protocol a file; [`wire::parse`] turns the bytes of a frame into what a flow is made of.
+//! - [`flow`]: what a packet says of its flow: key, initiator, the end of a connection.
 //! - [`filter`]: what a packet filter makes of a packet.
 //!
 //! Nothing here knows aya's kernel side or a file descriptor: the same source runs in the programs
@@ -18,4 +19,5 @@ extern crate std;
 
 pub mod abi;
 pub mod filter;
+pub mod flow;
 pub mod wire;

@@ -1,5 +1,7 @@
 //! The only place that reads clocks. Everything else takes a time.
 
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -14,6 +16,19 @@ pub fn wall() -> Time {
 pub fn boot() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// The time of the packet at hand, where packets are read from a capture, in nanoseconds since 1970.
+static REPLAYED: AtomicI64 = AtomicI64::new(0);
+
+/// The time that the packets of a capture have come to: the clock of who reads one.
+pub fn replayed() -> Time {
+    Time::from_unix_nanos(REPLAYED.load(Relaxed))
+}
+
+/// They have come to that time, in nanoseconds since 1970.
+pub fn replay_at(nanoseconds: i64) {
+    REPLAYED.store(nanoseconds, Relaxed);
 }
 
 /// What the wall clock may differ by, in nanoseconds, before it counts as set anew.

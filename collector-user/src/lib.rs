@@ -13,6 +13,7 @@
 //! - [`aggregate`]: flows over their life, counters between two reports, records.
 //! - [`sink`]: outputs, each behind a bounded queue of its own.
 //! - [`config`]: the configuration file.
+//! - [`read`]: captures, read as the programs read packets.
 //! - [`daemon`]: the only module that knows all stages.
 //! - [`selftest`]: known traffic through hosts of its own, and what is counted of it.
 //! - [`cli`]: the command line.
@@ -31,5 +32,6 @@ pub mod host;
 pub mod kernel;
 pub mod policy;
 pub mod pu;
+pub mod read;
 pub mod selftest;
 pub mod sink;

@@ -5,7 +5,7 @@ mod drops;
 /// Where the packets go.
 mod output;
 /// What goes over the wire meanwhile.
-mod sent;
+pub(crate) mod sent;
 /// tcpdump on the same wire.
 mod tcpdump;
 /// What stands in a file.

@@ -15,6 +15,8 @@ mod policy;
 mod process;
 /// `collector pu`: what a running collector says when it is asked.
 mod pu;
+/// `collector read`: captures as frames and as flows.
+mod read;
 /// Bad usage, bad configuration, missing privilege: what is said, and with which exit code.
 mod refused;
 /// What the running kernel is too old for.

@@ -1,5 +1,5 @@
-//! What the fuzz targets begin with: `seeds FOLDER` writes the sample frames below `FOLDER/parser`, and a record of each kind
-//! and family below `FOLDER/decode`, in the form that each target reads. Part of the tests, for it needs no sanitizer.
+//! What the fuzz targets begin with: `seeds FOLDER` writes the sample frames below `FOLDER/parser`, a record of each kind
+//! and family below `FOLDER/decode`, and captures below `FOLDER/capture`, in the form that each target reads. Part of the tests, for it needs no sanitizer.
 
 use std::{fs, path::Path};
 
@@ -14,7 +14,8 @@ use collector_tests::frames::{
 fn main() -> anyhow::Result<()> {
     let folder = std::env::args_os().nth(1).context("the folder to write to is missing")?;
     write(&Path::new(&folder).join("parser"), &parser())?;
-    write(&Path::new(&folder).join("decode"), &records())
+    write(&Path::new(&folder).join("decode"), &records())?;
+    write(&Path::new(&folder).join("capture"), &captures())
 }
 
 /// What is there of an earlier run goes: libFuzzer would read it too.
@@ -100,6 +101,47 @@ fn frames() -> Vec<Vec<u8>> {
         to_port(6081, &geneve),
         ethernet(&[], 0x0806, &arp()),
     ]
+}
+
+/// The frames as captures: pcap of both orders and resolutions, pcapng, and cut ones.
+fn captures() -> Vec<Vec<u8>> {
+    let orders: [fn(u32) -> [u8; 4]; 2] = [u32::to_le_bytes, u32::to_be_bytes];
+    let mut all = Vec::new();
+    for words in orders {
+        for (magic, link) in
+            [(0xA1B2_C3D4_u32, 1_u32), (0xA1B2_3C4D, 101), (0xA1B2_CD34, 113), (0xA1B2_C3D4, 276)]
+        {
+            let version = if words(1) == [1, 0, 0, 0] { [2, 0, 4, 0] } else { [0, 2, 0, 4] };
+            let mut file = [words(magic), version, [0; 4], [0; 4], words(65_535), words(link)].concat();
+            for (frame, nth) in frames().iter().take(6).zip(1..) {
+                let length = frame.len() as u32;
+                file.extend([nth, 7, length, length].map(words).concat());
+                file.extend(frame);
+            }
+            all.push(file);
+        }
+        let block = |kind: u32, body: &[u8]| {
+            let length = (body.len().next_multiple_of(4) + 12) as u32;
+            let mut block = [words(kind), words(length)].concat();
+            block.extend(body);
+            block.resize(length as usize - 4, 0);
+            block.extend(words(length));
+            block
+        };
+        let half = |number: u32| if words(1) == [1, 0, 0, 0] { words(number) } else { words(number << 16) };
+        let mut file = block(0x0A0D_0D0A, &[words(0x1A2B_3C4D), half(1), [0xFF; 4], [0xFF; 4]].concat());
+        file.extend(block(1, &[half(1), words(0)].concat()));
+        for (frame, nth) in frames().iter().zip(1..) {
+            let length = frame.len() as u32;
+            let fields = [0, 0, nth * 900_000, length, length].map(words).concat();
+            file.extend(block(6, &[fields, frame.clone()].concat()));
+        }
+        file.extend(block(3, &[&words(60)[..], &[1; 60]].concat()));
+        all.push(file);
+    }
+    let cut =
+        all.iter().map(|file| file.iter().copied().take(file.len() / 2 + 5).collect()).collect::<Vec<_>>();
+    all.into_iter().chain(cut).collect()
 }
 
 /// A record of each kind and family, field by field as the contract has them.

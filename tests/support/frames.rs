@@ -54,6 +54,8 @@ pub const MPLS: u16 = 0x8847;
 pub const C_TAG: u16 = 0x8100;
 /// Ethertype of an 802.1ad tag.
 pub const S_TAG: u16 = 0x88A8;
+/// Ethertype of a tag, of before there was 802.1ad.
+pub const OLD_TAG: u16 = 0x9100;
 
 /// Who sends a frame to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

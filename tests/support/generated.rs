@@ -15,7 +15,7 @@ const EXTENSIONS: [u8; 4] = [0, 43, 60, 135];
 const FRAGMENT: u8 = 44;
 /// What the first octets of frames are changed to, beside any: what headers have at their bounds.
 const BOUNDS: [u8; 8] = [0, 1, 4, 0x45, 0x60, 0x7F, 0x80, 0xFF];
-/// Ethertypes and lengths of no IP packet: ARP, RARP, PPPoE's discovery, a tag of old, LLDP, LLC.
+/// Ethertypes and lengths of no IP packet, and one of a tag of old: ARP, RARP, PPPoE's discovery, that, LLDP, LLC.
 const STRANGERS: [u16; 6] = [0x0806, 0x8035, 0x8863, 0x9100, 0x88CC, 0x0026];
 /// How far into a frame headers reach, as a rule.
 const HEADERS: usize = 120;
@@ -136,8 +136,8 @@ fn transport(choices: &mut Choices<'_>) -> (u8, Vec<u8>) {
         7 => (ICMP, icmp(choices.of(20) as u8, choices.of(16) as u8)),
         8 => (ICMPV6, icmp(choices.of(256) as u8, choices.of(8) as u8)),
         9 => (SCTP, sctp(ports)),
-        // IGMP, IP in IP, GRE, ESP, mobility of old, nothing, anything.
-        _ => ([2, 4, 41, 47, 50, 62, 59, 253][choices.of(8)], vec![choices.of(256) as u8; data]),
+        // IGMP, IP in IP, GRE, ESP, mobility of old, nothing, anything, DCCP.
+        _ => ([2, 4, 41, 47, 50, 62, 59, 253, 33][choices.of(9)], vec![choices.of(256) as u8; data]),
     }
 }
 

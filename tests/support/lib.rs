@@ -11,7 +11,7 @@
 //! - [`engine`]: container engines, whose daemons are [`served`]; [`scratch`]: a directory of a test's own.
 //! - [`release`]: what the running kernel is too old for.
 //! - [`testrun`]: the programs, run on bytes; [`attached`]: the same on interfaces; [`users`], whose sockets they
-//!   meet there; [`filters`]: expressions for the packet filter.
+//!   meet there; [`reading`]: what frames come to by the parser and by them; [`filters`]: expressions for the packet filter.
 //! - [`measure`]: what the benchmarks are told, and how they sum up.
 //!
 //! Nothing here sleeps. What has to be waited for is a descriptor, a channel or an event, with one limit for all
@@ -39,6 +39,7 @@ pub mod netns;
 pub mod policies;
 pub mod privilege;
 pub mod program;
+pub mod reading;
 pub mod release;
 pub mod said;
 pub mod scratch;

@@ -74,9 +74,9 @@ pub fn read(link: Link, frame: &[u8]) -> Result<Reading, Unparsed> {
 /// Takes off what stands before IP: the VLAN, and the version that IP is said to have.
 fn layer_2(rest: &mut &[u8]) -> Result<(u16, u8), Unparsed> {
     let mut ethertype = number(&take(rest, 14)?[12..]);
-    // IEEE 802.1Q-2022 clause 9.5: the tag protocol of customers and that of providers.
+    // IEEE 802.1Q-2022 clause 9.5: the tag protocol of customers and that of providers; and what providers had before.
     let mut tags = vec![];
-    while matches!(ethertype, 0x8100 | 0x88A8) {
+    while matches!(ethertype, 0x8100 | 0x88A8 | 0x9100) {
         if tags.len() == TAGS {
             return Err(Unparsed::VlanDepth);
         }
@@ -292,8 +292,8 @@ fn transport(packet: &[u8], rest: &[u8], kind: &Kind) -> Result<Reading, Unparse
             }
             Ok(reading(ports::TRANSPORT, first_four(header), 0, 8))
         }
-        // RFC 9260 section 3.1.
-        132 => Ok(reading(ports::TRANSPORT, first_four(octets(12)?), 0, 12)),
+        // RFC 9260 section 3.1, RFC 4340 section 5.1.
+        132 | 33 => Ok(reading(ports::TRANSPORT, first_four(octets(12)?), 0, 12)),
         // RFC 792 pages 14 and 15, RFC 4443 section 4: an echo has an identifier.
         1 | 58 => {
             let header = octets(8)?;

@@ -10,6 +10,8 @@ mod decode;
 mod records;
 // Whatever comes in whatever order, nothing is lost and nothing told twice.
 mod conservation;
+// Captures as flows: what a live run would have told of the same packets.
+mod read;
 // Generated frames, read by the parser and by another project's.
 mod differential;
 // The same, read by the parser and by a second reading of the documents.

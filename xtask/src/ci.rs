@@ -1,6 +1,7 @@
 //! `cargo xtask ci`: everything that must hold before a change lands, cheapest first.
 
 use crate::{
+    corpus::Corpus,
     error::Error,
     lint, object, say,
     setup::{self, Way},
@@ -17,8 +18,19 @@ pub(crate) fn run(workspace: &Workspace) -> Result<(), Error> {
         say::step(&name, || object::build(workspace, &toolchain))?;
         second_compiler(workspace, toolchain.way)?;
         test::all(workspace, &[])?;
+        corpus(workspace)?;
         vm::ci(workspace)
     })
+}
+
+/// Reads the captures of others, where they are beside the project.
+fn corpus(workspace: &Workspace) -> Result<(), Error> {
+    let folder = workspace.root().join("../shared/frames");
+    if !folder.is_dir() {
+        say::line("== corpus: NOT RUN, there are no captures of others beside the project");
+        return Ok(());
+    }
+    say::step("corpus", || Corpus::of(folder).run(workspace))
 }
 
 /// Builds the object with the other compiler too, where this machine can have it: whoever builds with that

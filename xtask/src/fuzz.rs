@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: octets that a fuzzer makes up, for the parser and for the decoder of records.
+//! `cargo xtask fuzz`: octets that a fuzzer makes up, for the parser, for the decoder of records, and for the reader of captures.
 
 use std::{env, fs, process::Command};
 
@@ -18,7 +18,7 @@ pub(crate) struct Fuzz {
 }
 
 /// The programs below `tests/fuzz/targets`.
-const TARGETS: [&str; 2] = ["parser", "decode"];
+const TARGETS: [&str; 3] = ["parser", "decode", "capture"];
 /// The fuzzer's driver; it works with a stable compiler that is told to take unstable options.
 const VERSION: &str = "0.13.2";
 

@@ -1,6 +1,6 @@
 //! The verbs of this workspace, for people and for CI: `cargo xtask <verb>`.
 //!
-//! One verb a file (`setup`, `build`, `run`, `test`, `vm`, `fuzz`, `lint`, `bench`, `ci`); below them lies what verbs
+//! One verb a file (`setup`, `build`, `run`, `test`, `vm`, `fuzz`, `corpus`, `lint`, `bench`, `ci`); below them lies what verbs
 //! share: the eBPF [`object`], [`privilege`], child [`process`]es, cargo's [`artifact`] messages, other people's
 //! [`tools`] and [`packages`], and all printing ([`say`]).
 
@@ -13,6 +13,7 @@ use crate::workspace::Workspace;
 mod bench;
 mod build;
 mod ci;
+mod corpus;
 mod fuzz;
 mod lint;
 mod run;
@@ -52,6 +53,8 @@ enum Verb {
     Vm(vm::Vm),
     /// Make up frames and records, and look whether anything breaks (libFuzzer)
     Fuzz(fuzz::Fuzz),
+    /// Compare what is read of captures with what others read: the programs, and a dissector
+    Corpus(corpus::Corpus),
     /// Check format, clippy (host and BPF), documentation, and the one-way imports
     Lint,
     /// Time the programs in the kernel, as root
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Verb::Test(verb) => verb.run(&workspace),
         Verb::Vm(verb) => verb.run(&workspace),
         Verb::Fuzz(verb) => verb.run(&workspace),
+        Verb::Corpus(verb) => verb.run(&workspace),
         Verb::Lint => lint::run(&workspace),
         Verb::Bench(verb) => verb.run(&workspace),
         Verb::Ci => ci::run(&workspace),

@@ -66,9 +66,9 @@ pub mod role {
     /// A program at XDP, anybody's, runs on socket buffers that come in here (generic XDP). Linux 6.9 and newer copy most of
     /// them for it, and TC then sees what begins behind the link layer's header.
     pub const COPIED: u16 = 1 << 10;
-    /// An uplink whose frames may have a VLAN tag that no program at XDP sees, since the device or the sender has put it beside
-    /// the frame: there are VLANs above it.
-    pub const TAGGED: u16 = 1 << 11;
+    /// What a program at XDP may have to know of a frame stands beside it, where none sees it: a VLAN tag that the device or the
+    /// sender has put there (there are VLANs above this uplink), or that a tap's frame is several packets.
+    pub const BESIDE: u16 = 1 << 11;
 }
 
 /// The key of a tunnel that ends on this host: its IP protocol, and the port that it is sent to, in network byte order
@@ -152,7 +152,7 @@ mod tests {
             role::MIRRORED,
             role::INNER,
             role::COPIED,
-            role::TAGGED,
+            role::BESIDE,
         ];
         assert!(flags.iter().all(|it| it.is_power_of_two()));
         assert_eq!(flags.iter().sum::<u16>(), flags.iter().fold(0, |all, it| all | it));

@@ -12,8 +12,10 @@ const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_RARP: u16 = 0x8035;
 const ETHERTYPE_8021Q: u16 = 0x8100;
 const ETHERTYPE_8021AD: u16 = 0x88A8;
+/// A tag that many switches put outermost before there was 802.1ad. In no standard; Linux takes none off.
+const ETHERTYPE_OLD_TAG: u16 = 0x9100;
 /// Below this the field is a length (IEEE 802.3-2022 clause 3.2.6).
-const FIRST_ETHERTYPE: u16 = 0x0600;
+pub const FIRST_ETHERTYPE: u16 = 0x0600;
 
 const ETHERTYPE_AT: u32 = 12;
 const TAG: u32 = 4;
@@ -40,7 +42,23 @@ pub struct Layer2 {
 /// `Truncated`, `VlanDepth`, those of [`llc::ethertype`], [`pppoe::skip`] and [`mpls::skip`], and for raw IP `IpVersion`.
 #[inline(always)]
 pub fn parse(bytes: &impl Bytes, link: Link) -> Result<Layer2, Unparsed> {
-    let mut layer2 = tagged(bytes, link)?;
+    match link {
+        Link::Ethernet => {
+            let ethertype = bytes.number(ETHERTYPE_AT).ok_or(Unparsed::Truncated)?;
+            behind(bytes, ethertype, ETHERTYPE_AT + 2)
+        }
+        Link::RawIp => raw_ip(bytes, 0),
+    }
+}
+
+/// The same behind a header that says what follows it by an Ethertype, or a length in its place, and that ends at `next`.
+///
+/// # Errors
+///
+/// `Truncated`, `VlanDepth`, those of [`llc::ethertype`], [`pppoe::skip`] and [`mpls::skip`].
+#[inline(always)]
+pub fn behind(bytes: &impl Bytes, ethertype: u16, next: u32) -> Result<Layer2, Unparsed> {
+    let mut layer2 = tagged(bytes, ethertype, next)?;
     if layer2.ethertype < FIRST_ETHERTYPE {
         let (ethertype, next) = llc::ethertype(bytes, bytes.forget(layer2.next))?;
         layer2 = Layer2 { ethertype, next, ..layer2 };
@@ -55,14 +73,10 @@ pub fn parse(bytes: &impl Bytes, link: Link) -> Result<Layer2, Unparsed> {
     Ok(layer2)
 }
 
-/// The Ethernet header and its tags, or nothing.
+/// The tags that begin at `next`, if the Ethertype before says so.
 #[inline(always)]
-fn tagged(bytes: &impl Bytes, link: Link) -> Result<Layer2, Unparsed> {
-    if let Link::RawIp = link {
-        return raw_ip(bytes, 0);
-    }
-    let ethertype = bytes.number(ETHERTYPE_AT).ok_or(Unparsed::Truncated)?;
-    let mut layer2 = Layer2 { ethertype, vlan: 0, next: ETHERTYPE_AT + 2 };
+fn tagged(bytes: &impl Bytes, ethertype: u16, next: u32) -> Result<Layer2, Unparsed> {
+    let mut layer2 = Layer2 { ethertype, vlan: 0, next };
     for depth in 0..TAGS {
         if !is_tag(layer2.ethertype) {
             return Ok(layer2);
@@ -103,9 +117,10 @@ pub fn refuse(ethertype: u16) -> Unparsed {
     }
 }
 
+/// Whether a tag follows an Ethertype: 802.1Q's, 802.1ad's, or that of before.
 #[inline(always)]
-pub(super) fn is_tag(ethertype: u16) -> bool {
-    ethertype == ETHERTYPE_8021Q || ethertype == ETHERTYPE_8021AD
+pub fn is_tag(ethertype: u16) -> bool {
+    matches!(ethertype, ETHERTYPE_8021Q | ETHERTYPE_8021AD | ETHERTYPE_OLD_TAG)
 }
 
 #[cfg(test)]
@@ -115,7 +130,7 @@ mod tests {
         abi::counter::Unparsed,
         wire::{
             Link,
-            frames::{C_TAG, S_TAG, ethernet, mpls, pppoe, snap},
+            frames::{C_TAG, OLD_TAG, S_TAG, ethernet, mpls, pppoe, snap},
         },
     };
 
@@ -129,8 +144,8 @@ mod tests {
     }
 
     #[test]
-    fn one_tag_of_either_kind() {
-        for kind in [C_TAG, S_TAG] {
+    fn one_tag_of_any_kind() {
+        for kind in [C_TAG, S_TAG, OLD_TAG] {
             assert_eq!(read(&[(kind, 100)]), Ok(Layer2 { ethertype: ETHERTYPE_IPV6, vlan: 100, next: 18 }));
         }
     }

@@ -22,6 +22,7 @@ pub(super) const ESP: u8 = 50;
 pub(super) const AH: u8 = 51;
 pub(super) const ICMPV6: u8 = 58;
 pub(super) const NO_NEXT_HEADER: u8 = 59;
+pub(super) const DCCP: u8 = 33;
 pub(super) const SCTP: u8 = 132;
 pub(super) const UDP_LITE: u8 = 136;
 /// For experiments (RFC 3692 section 2.1).
@@ -29,6 +30,7 @@ pub(super) const EXPERIMENT: u8 = 253;
 
 pub(super) const C_TAG: u16 = 0x8100;
 pub(super) const S_TAG: u16 = 0x88A8;
+pub(super) const OLD_TAG: u16 = 0x9100;
 
 /// An Ethernet frame (IEEE 802.3-2022 figure 3-1), with a tag for each pair of tag protocol and tag control
 /// (IEEE 802.1Q-2022 clause 9.3). Addresses are locally administered.
@@ -167,6 +169,13 @@ pub(super) fn icmp(kind: u8, code: u8) -> Vec<u8> {
 pub(super) fn sctp() -> Vec<u8> {
     let mut packet = PORTS.to_vec();
     packet.extend([0, 0, 0, 9, 0, 0, 0, 0, 11, 0, 0, 4]);
+    packet
+}
+
+/// A DCCP Reset with a short sequence number (RFC 4340 sections 5.1 and 5.6), as far as the generic header.
+pub(super) fn dccp() -> Vec<u8> {
+    let mut packet = PORTS.to_vec();
+    packet.extend([4, 0, 0, 0, 7 << 1, 0, 0, 1, 0, 0, 0, 0]);
     packet
 }
 

@@ -28,6 +28,23 @@ pub struct Ipv4 {
     pub piece: Option<Piece>,
 }
 
+/// What an IPv4 header says, and the authentication headers behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The source address.
+    pub source: [u8; 4],
+    /// The destination address.
+    pub destination: [u8; 4],
+    /// What follows.
+    pub protocol: u8,
+    /// Where that lies.
+    pub segment: Segment,
+    /// It is a piece of what another fragment begins.
+    pub is_later: bool,
+    /// The packet is a fragment.
+    pub piece: Option<Piece>,
+}
+
 /// Reads the packet that begins at `start`.
 ///
 /// # Errors
@@ -35,6 +52,22 @@ pub struct Ipv4 {
 /// The reason why it is not understood, of this layer or the next.
 #[inline(always)]
 pub fn parse(bytes: &impl Bytes, start: u32, frame: Frame) -> Result<Ipv4, Unparsed> {
+    let Header { source, destination, protocol, segment, is_later, piece } = header(bytes, start, frame)?;
+    let transport = if is_later {
+        transport::fragment(protocol, segment)
+    } else {
+        transport::parse(bytes, protocol, segment)?
+    };
+    Ok(Ipv4 { source, destination, transport, piece })
+}
+
+/// Reads the header that begins at `start`.
+///
+/// # Errors
+///
+/// The reason why it is not understood.
+#[inline(always)]
+pub fn header(bytes: &impl Bytes, start: u32, frame: Frame) -> Result<Header, Unparsed> {
     let header = bytes.window::<{ Ipv4Hdr::LEN }>(start).ok_or(Unparsed::Truncated)?;
     let version_length = header.byte::<0>();
     if version_length >> 4 != 4 {
@@ -70,14 +103,10 @@ pub fn parse(bytes: &impl Bytes, start: u32, frame: Frame) -> Result<Ipv4, Unpar
         // A header that leaves its packet.
         return Err(Unparsed::Truncated);
     }
-    let transport = if is_later {
-        transport::fragment(protocol, segment)
-    } else {
-        transport::parse(bytes, protocol, segment)?
-    };
     let id = u32::from(header.number::<4>());
     let piece = (!segment.whole).then_some(Piece { id, protocol: outermost, first: !is_later });
-    Ok(Ipv4 { source: header.get::<12, 4>(), destination: header.get::<16, 4>(), transport, piece })
+    let (source, destination) = (header.get::<12, 4>(), header.get::<16, 4>());
+    Ok(Header { source, destination, protocol, segment, is_later, piece })
 }
 
 /// Source, destination and protocol of a packet that begins at `start` and is not understood; the protocol is `UNKNOWN` where

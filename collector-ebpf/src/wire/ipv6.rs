@@ -41,6 +41,25 @@ pub struct Ipv6 {
     pub piece: Option<Piece>,
 }
 
+/// What an IPv6 header says, and the extension headers behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The source address.
+    pub source: [u8; 16],
+    /// The destination address.
+    pub destination: [u8; 16],
+    /// What follows.
+    pub protocol: u8,
+    /// Where that lies.
+    pub segment: Segment,
+    /// It is a piece of what another fragment begins.
+    pub is_later: bool,
+    /// As in [`Ipv6`].
+    pub jumbo: bool,
+    /// The packet is a fragment.
+    pub piece: Option<Piece>,
+}
+
 /// Reads the packet that begins at `start`.
 ///
 /// # Errors
@@ -48,6 +67,23 @@ pub struct Ipv6 {
 /// The reason why it is not understood, of this layer or the next.
 #[inline(always)]
 pub fn parse(bytes: &impl Bytes, start: u32, frame: Frame) -> Result<Ipv6, Unparsed> {
+    let Header { source, destination, protocol, segment, is_later, jumbo, piece } =
+        header(bytes, start, frame)?;
+    let transport = if is_later {
+        transport::fragment(protocol, segment)
+    } else {
+        transport::parse(bytes, protocol, segment)?
+    };
+    Ok(Ipv6 { source, destination, transport, jumbo, piece })
+}
+
+/// Reads the headers that begin at `start`.
+///
+/// # Errors
+///
+/// The reason why they are not understood.
+#[inline(always)]
+pub fn header(bytes: &impl Bytes, start: u32, frame: Frame) -> Result<Header, Unparsed> {
     let header = bytes.window::<{ Ipv6Hdr::LEN }>(start).ok_or(Unparsed::Truncated)?;
     if header.byte::<0>() >> 4 != 6 {
         return Err(Unparsed::IpVersion);
@@ -85,18 +121,14 @@ pub fn parse(bytes: &impl Bytes, start: u32, frame: Frame) -> Result<Ipv6, Unpar
         // The chain left its packet: what it met there is padding, or beyond the frame.
         return Err(Unparsed::Truncated);
     }
-    let transport = if chain.fragment == Fragment::Later {
-        transport::fragment(chain.protocol, segment)
-    } else {
-        transport::parse(bytes, chain.protocol, segment)?
-    };
     let (source, destination) = (header.get::<8, 16>(), header.get::<24, 16>());
+    let is_later = chain.fragment == Fragment::Later;
     let piece = (!segment.whole).then_some(Piece {
         id: chain.id,
         protocol: 0,
         first: chain.fragment == Fragment::First,
     });
-    Ok(Ipv6 { source, destination, transport, jumbo, piece })
+    Ok(Header { source, destination, protocol: chain.protocol, segment, is_later, jumbo, piece })
 }
 
 /// The protocol behind the extension headers of a packet that is quoted, and where it begins; `None` where the chain does

@@ -10,6 +10,7 @@
 
 pub mod authentication;
 pub mod bytes;
+pub mod dccp;
 pub mod ethernet;
 pub mod fragment;
 pub mod icmp;

@@ -78,8 +78,8 @@ mod tests {
     use crate::{
         abi::flow::ports,
         wire::frames::{
-            self, DESTINATION_4, DESTINATION_6, EXPERIMENT, ICMP, ICMPV6, PORTS, SCTP, SOURCE_4, SOURCE_6,
-            TCP, UDP, UDP_LITE, extension, fragment, icmp, ipv4_with, join, udp,
+            self, DCCP, DESTINATION_4, DESTINATION_6, EXPERIMENT, ICMP, ICMPV6, PORTS, SCTP, SOURCE_4,
+            SOURCE_6, TCP, UDP, UDP_LITE, extension, fragment, icmp, ipv4_with, join, udp,
         },
     };
 
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn eight_octets_of_a_transport_header_are_enough() {
-        for protocol in [TCP, UDP, UDP_LITE, SCTP] {
+        for protocol in [TCP, UDP, UDP_LITE, DCCP, SCTP] {
             let quoted = ipv4_with(&[1; 8], 0x4000, protocol, &udp(0)[..8]);
             let ip = ipv4(&quoted.as_slice(), 0).expect("a quote");
             assert_eq!((ip.source, ip.destination), (SOURCE_4, DESTINATION_4));

@@ -3,7 +3,7 @@
 
 use network_types::ip::IpProto;
 
-use super::{bytes::Bytes, icmp, sctp, tcp, udp};
+use super::{bytes::Bytes, dccp, icmp, sctp, tcp, udp};
 use crate::abi::{counter::Unparsed, flow::ports};
 
 /// Where a transport header lies, and what is known about its packet.
@@ -60,7 +60,7 @@ const ESP: u8 = IpProto::Esp as u8;
 /// Whether the header of `protocol` begins with a source and a destination port.
 #[inline(always)]
 pub(super) fn has_ports(protocol: u8) -> bool {
-    matches!(protocol, TCP | UDP | SCTP | udp::UDP_LITE)
+    matches!(protocol, TCP | UDP | SCTP | udp::UDP_LITE | dccp::DCCP)
 }
 
 /// Reads the transport header of `protocol`. A protocol without ports is a flow without ports, which must have room for
@@ -78,6 +78,7 @@ pub fn parse(bytes: &impl Bytes, protocol: u8, segment: Segment) -> Result<Trans
         ICMPV6 => icmp::parse(bytes, protocol, segment, icmp::V6),
         SCTP => sctp::parse(bytes, segment),
         udp::UDP_LITE => udp::parse_lite(bytes, segment),
+        dccp::DCCP => dccp::parse(bytes, segment),
         // RFC 2236 section 2; RFC 2784 section 2.1; SPI and sequence number (RFC 4303 section 2).
         IGMP | ESP => bare(protocol, segment, 8),
         GRE => bare(protocol, segment, 4),
@@ -116,7 +117,8 @@ mod tests {
     use crate::{
         abi::{counter::Unparsed, flow::ports},
         wire::frames::{
-            ESP, EXPERIMENT, GRE, ICMP, ICMPV6, IGMP, SCTP, TCP, UDP, UDP_LITE, icmp, sctp, tcp, udp,
+            DCCP, ESP, EXPERIMENT, GRE, ICMP, ICMPV6, IGMP, SCTP, TCP, UDP, UDP_LITE, dccp, icmp, sctp, tcp,
+            udp,
         },
     };
 
@@ -135,6 +137,7 @@ mod tests {
             (ICMPV6, icmp(0, 0), ports::ICMP, Echo::None),
             (SCTP, sctp(), ports::TRANSPORT, Echo::None),
             (UDP_LITE, udp(3), ports::TRANSPORT, Echo::None),
+            (DCCP, dccp(), ports::TRANSPORT, Echo::None),
         ] {
             let transport =
                 parse(&header.as_slice(), protocol, whole(header.len())).expect("a header without fault");
@@ -145,7 +148,7 @@ mod tests {
     #[test]
     fn an_unknown_protocol_needs_no_header() {
         let nothing: &[u8] = &[];
-        let known = [TCP, UDP, ICMP, ICMPV6, SCTP, UDP_LITE, IGMP, GRE, ESP];
+        let known = [TCP, UDP, ICMP, ICMPV6, SCTP, UDP_LITE, DCCP, IGMP, GRE, ESP];
         for protocol in (0..=u8::MAX).filter(|it| !known.contains(it)) {
             let expected = Transport {
                 protocol,

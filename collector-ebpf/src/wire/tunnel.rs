@@ -18,6 +18,9 @@ const VXLAN_LINUX_PORT: u16 = 8472;
 const GENEVE_PORT: u16 = 6081;
 /// Ethernet inside of GENEVE and GRE (RFC 1701's "Transparent Ethernet Bridging").
 const ETHERTYPE_ETHERNET: u16 = 0x6558;
+/// Packets that a cache is handed (draft-ietf-wrec-web-pro section 5.1): IPv4, in its second version behind four octets, which
+/// do not look like it.
+const ETHERTYPE_WCCP: u16 = 0x883E;
 
 const ETHERNET: u32 = 14;
 const TAG: u32 = 4;
@@ -131,7 +134,13 @@ fn gre(bytes: &impl Bytes, at: u32) -> Option<Header> {
     // Checksum, key and sequence number, in this order, 4 octets each (RFC 2784 section 2.1, RFC 2890 section 2).
     let (checksum, key, sequence) = (flags >> 15 & 1, flags >> 13 & 1, flags >> 12 & 1);
     let id = if key == 0 { 0 } else { u32::from_be_bytes(bytes.array(bytes.forget(at + 4 + checksum * 4))?) };
-    Some((network::GRE, id, header.number::<2>(), at + 4 + (checksum + key + sequence) * 4))
+    let (ethertype, next) = (header.number::<2>(), at + 4 + (checksum + key + sequence) * 4);
+    if ethertype == ETHERTYPE_WCCP {
+        let [first] = bytes.array(bytes.forget(next))?;
+        let redirect = if first >> 4 == 4 { 0 } else { 4 };
+        return Some((network::GRE, id, ETHERTYPE_IPV4, next + redirect));
+    }
+    Some((network::GRE, id, ethertype, next))
 }
 
 /// The Ethertype behind an Ethernet header and its tags, and where that begins.
@@ -256,6 +265,11 @@ mod tests {
         assert_eq!(read(GRE, 0, &keyed), Some((network::GRE, 0xDEAD_BEEF, 16, 16)));
         let bridged = [&[0x20, 0, 0x65, 0x58, 0, 0, 0, 5][..], &inner].concat();
         assert_eq!(read(GRE, 0, &bridged), Some((network::GRE, 5, 8, 22)));
+        // With the redirect header of WCCP version 2, and without.
+        let redirected = [&[0, 0, 0x88, 0x3E, 0, 0, 0, 0][..], &[0x45; 20]].concat();
+        assert_eq!(read(GRE, 0, &redirected), Some((network::GRE, 0, 8, 8)));
+        let bare = [&[0, 0, 0x88, 0x3E][..], &[0x45; 20]].concat();
+        assert_eq!(read(GRE, 0, &bare), Some((network::GRE, 0, 4, 4)));
         assert_eq!(read(4, 0, &[0x45; 20]), Some((network::IPIP, 0, 0, 0)));
         assert_eq!(read(41, 0, &[0x60; 40]), Some((network::SIT, 0, 0, 0)));
     }

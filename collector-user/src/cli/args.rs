@@ -3,6 +3,7 @@
 mod capture;
 mod filter;
 mod pu;
+mod read;
 mod values;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use crate::{
 
 pub use capture::CaptureArgs;
 pub use pu::{AskArgs, PuCommand};
+pub use read::ReadArgs;
 
 /// Shows who talks to whom on this host: flows and counters per processing unit, from the kernel's datapath.
 #[derive(Debug, Parser)]
@@ -42,6 +44,10 @@ pub enum Command {
     /// Writes packets to a file that Wireshark, tshark and tcpdump open.
     #[command(after_help = capture::HELP)]
     Capture(CaptureArgs),
+
+    /// Reads captures, as `run` and its programs read what passes.
+    #[command(after_help = read::HELP)]
+    Read(ReadArgs),
 
     /// Asks the collector that runs in this network namespace what it knows of its processing units.
     #[command(subcommand)]

@@ -97,6 +97,11 @@ impl Ending {
         self.reached(Stage::Ending).await;
     }
 
+    /// Whether nobody should wait for anything any more.
+    pub(super) fn is_hurried(&self) -> bool {
+        *self.stage.borrow() >= Stage::Hurried
+    }
+
     /// Returns once nobody should wait for anything any more.
     pub(super) async fn hurried(&self) {
         self.reached(Stage::Hurried).await;

@@ -7,6 +7,7 @@ mod door;
 mod ending;
 mod outputs;
 mod pu;
+mod read;
 mod reload;
 mod run;
 mod say;
@@ -27,6 +28,7 @@ pub fn main(cli: &Cli) -> ExitCode {
         Command::Capture(args) => capture::run(args),
         Command::Config(command) => config::run(command),
         Command::Pu(command) => pu::run(command),
+        Command::Read(args) => read::run(args),
         Command::Schema => schema::run(),
         Command::Selftest(args) => selftest::run(args),
     }

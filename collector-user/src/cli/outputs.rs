@@ -23,11 +23,10 @@ use places::Places;
 
 use super::{say::Voice, stdout};
 use crate::{
-    clock,
     collector::{EventCollector, fanout::Fanout, filter::Filter},
     config::{Config, Destination, Form, LogFormat, OutputConfig},
     error::with_causes,
-    event::Status,
+    event::{Status, Time},
     sink::{
         Format, Room, SinkError,
         json::Json,
@@ -95,6 +94,9 @@ fn advice(form: Form, source: &io::Error) -> &'static str {
     }
 }
 
+/// Where the time of an event comes from.
+type Clock = fn() -> Time;
+
 /// The outputs of a run.
 pub(super) struct Outputs {
     fanout: Fanout,
@@ -108,12 +110,12 @@ struct Sink {
 }
 
 impl Outputs {
-    /// Opens them all, in order.
-    pub(super) fn open(config: &Config) -> Result<Self, OutputError> {
+    /// Opens them all, in order; `clock` says when an event is.
+    pub(super) fn open(config: &Config, clock: Clock) -> Result<Self, OutputError> {
         let (mut fanout, mut sinks, mut places) = (Fanout::new(), Vec::new(), Places::default());
         for output in &config.outputs {
             let target = Opened::open(output, &mut places)?;
-            let (queue, writer) = target.start(output, config.log_format)?;
+            let (queue, writer) = target.start(output, config.log_format, clock)?;
             fanout = fanout.with(&output.name, Filter::new(output.events, queue.clone()));
             sinks.push(Sink { name: output.name.clone(), queue, writer });
         }
@@ -234,13 +236,19 @@ impl Opened {
         Ok(opened)
     }
 
-    fn start(self, output: &OutputConfig, log_format: LogFormat) -> Result<(Queue, Writer), OutputError> {
+    fn start(
+        self,
+        output: &OutputConfig,
+        log_format: LogFormat,
+        clock: Clock,
+    ) -> Result<(Queue, Writer), OutputError> {
+        let how = (log_format, clock);
         match self {
-            Self::Stdout => lines(output, log_format, io::stdout(), io::stdout().is_terminal()),
-            Self::Stderr => lines(output, log_format, io::stderr(), io::stderr().is_terminal()),
-            Self::File(file) => lines(output, log_format, file, false),
-            Self::Journal(socket) => log(output, Journal, socket),
-            Self::Syslog(socket) => log(output, Syslog::new(TimeZone::system()), socket),
+            Self::Stdout => lines(output, how, io::stdout(), io::stdout().is_terminal()),
+            Self::Stderr => lines(output, how, io::stderr(), io::stderr().is_terminal()),
+            Self::File(file) => lines(output, how, file, false),
+            Self::Journal(socket) => log(output, clock, Journal, socket),
+            Self::Syslog(socket) => log(output, clock, Syslog::new(TimeZone::system()), socket),
         }
     }
 }
@@ -262,36 +270,38 @@ fn append(path: &Path) -> io::Result<File> {
 
 fn lines(
     output: &OutputConfig,
-    log_format: LogFormat,
+    (log_format, clock): (LogFormat, Clock),
     out: impl io::Write + AsFd + Send + 'static,
     is_terminal: bool,
 ) -> Result<(Queue, Writer), OutputError> {
     let out = Waiting(out);
     match (output.form, log_format) {
-        (Form::Json, _) => stream(output, Json, out),
-        (Form::Log, LogFormat::Json) => stream(output, Log::new(JsonLines), out),
-        (Form::Log, LogFormat::Text) => stream(output, Log::new(TextLines), out),
+        (Form::Json, _) => stream(output, clock, Json, out),
+        (Form::Log, LogFormat::Json) => stream(output, clock, Log::new(JsonLines), out),
+        (Form::Log, LogFormat::Text) => stream(output, clock, Log::new(TextLines), out),
         (Form::Text, _) => {
             let look = Look::choose(is_terminal, |name| env::var_os(name), TimeZone::system());
-            stream(output, Text::new(look), out)
+            stream(output, clock, Text::new(look), out)
         }
     }
 }
 
 fn stream(
     output: &OutputConfig,
+    clock: Clock,
     format: impl Format + 'static,
     out: impl io::Write + Send + 'static,
 ) -> Result<(Queue, Writer), OutputError> {
-    Ok(queue::start(&output.name, output.queue, clock::wall, format, out)?)
+    Ok(queue::start(&output.name, output.queue, clock, format, out)?)
 }
 
 fn log(
     output: &OutputConfig,
+    clock: Clock,
     encode: impl Encode + 'static,
     socket: Datagrams,
 ) -> Result<(Queue, Writer), OutputError> {
-    Ok(queue::start_target(&output.name, output.queue, clock::wall, Socket::new(encode, socket))?)
+    Ok(queue::start_target(&output.name, output.queue, clock, Socket::new(encode, socket))?)
 }
 
 #[cfg(test)]

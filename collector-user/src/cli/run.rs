@@ -17,6 +17,7 @@ use super::{
     say::Voice,
 };
 use crate::{
+    clock,
     collector::{
         EventCollector,
         filter::Kind,
@@ -37,7 +38,7 @@ use crate::{
 };
 
 /// Between two looks at what of the merged records is to be handed on, as in the original.
-const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a run ends with an exit code other than 0.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +131,7 @@ fn collect(args: &RunArgs, config: &Config, text: String, voice: &Voice) -> Resu
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
     let hangup = if args.config.is_some() { Hangup::Reloads } else { Hangup::Ends };
     let ending = Ending::on_signals(hangup).map_err(RunError::Runtime)?;
-    let outputs = Outputs::open(config)?;
+    let outputs = Outputs::open(config, clock::wall)?;
     ending.watch_over(outputs.queues());
     let done = runtime.block_on(async {
         let file = args.config.as_deref();
@@ -194,7 +195,7 @@ async fn aggregate(
 }
 
 /// All flows that the stash holds may be handed on at once: that shall fit the smallest queue of those that they go to.
-fn stash_limits(outputs: &[OutputConfig]) -> Limits {
+pub(super) fn stash_limits(outputs: &[OutputConfig]) -> Limits {
     let takers = outputs.iter().filter(|output| output.events.has(Kind::Flow));
     let Some(smallest) = takers.map(|output| output.queue).min() else { return Limits::default() };
     // The rest is for other events; with room for none, nothing would be merged.

@@ -50,7 +50,7 @@ pub enum CidrError {
 }
 
 /// Reads a network.
-pub(super) fn parse(given: String) -> Result<IpNet, CidrError> {
+pub(crate) fn parse(given: String) -> Result<IpNet, CidrError> {
     if let Ok(address) = given.parse::<IpAddr>() {
         let address = address.to_canonical();
         return Err(CidrError::Address { address, only: address.into() });

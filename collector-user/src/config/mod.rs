@@ -23,6 +23,7 @@ use std::{fs::File, io::Read as _, os::unix::fs::OpenOptionsExt as _, path::Path
 
 pub use change::Changes;
 pub use cidr::CidrError;
+pub(crate) use cidr::parse as parse_cidr;
 pub use error::{ConfigError, Fault, Place};
 pub use glob::{GlobError, IfaceGlob};
 pub use interval::{Interval, IntervalError};

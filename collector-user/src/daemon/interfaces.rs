@@ -283,10 +283,16 @@ impl Daemon<'_> {
             role.flags |= flag::INNER;
         }
         self.mark_copied(link, &mut role);
+        // The kernel runs a tap's program on super-packets, too, in the driver as well (drivers/net/tun.c: tun_get_user).
+        if let Some(role) = &mut role
+            && link.kind == "tun"
+        {
+            role.flags |= flag::BESIDE;
+        }
         match &mut role {
             Some(role) if role.flags & flag::UPLINK != 0 => {
                 if vlans::are_above(links, link.index) {
-                    role.flags |= flag::TAGGED;
+                    role.flags |= flag::BESIDE;
                 }
                 role.uplink = self.watched.uplinks.place(link.index);
             }
@@ -305,8 +311,8 @@ impl Daemon<'_> {
             Some(role) => self.controller.set_role(role)?,
             None => self.controller.remove_role(index)?,
         }
-        // Whether buffers are copied, or may have tags, says nothing of whose they are.
-        let rest = |role: Role| Role { flags: role.flags & !(flag::COPIED | flag::TAGGED), ..role };
+        // Whether buffers are copied, or know more than a frame shows, says nothing of whose they are.
+        let rest = |role: Role| Role { flags: role.flags & !(flag::COPIED | flag::BESIDE), ..role };
         Ok(before.is_some() && before.map(rest) != role.map(rest))
     }
 

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// The ledger: counts since the collector started, that only grow.
 ///
-/// Packets: `seen` = `flows` + `looped` + `second_pass` + `table_full` + `rate_limited` + `rejected` + all of `unparsed`, in
-/// socket buffers. Packets that are traced: `traced` = `filtered` + `sampled` + `output_failed` + `packets` + `packets_lost`, in
+/// Packets: `seen` = `flows` + `looped` + `second_pass` + `table_full` + `rate_limited` + `rejected` + `captured_drops` + all of
+/// `unparsed`, in socket buffers, of captures in frames. Packets that are traced: `traced` = `filtered` + `sampled` + `output_failed` + `packets` + `packets_lost`, in
 /// socket buffers of `seen`. Drops: `drops_seen` = `drops_counted` + `drops_no_packet` + `drops_table_full`; of
 /// `drops_counted`, `drops_of_units` = `drop_reports` + `drop_reports_folded` + `drop_reports_filtered` +
 /// `drop_reports_held_back` + `drop_reports_failed`. Records of a sink: those it was handed = its `delivered` + its `queue_full` + its
@@ -33,6 +33,13 @@ pub struct Ledger {
     /// Those that a policy rejected as they were about to leave: counted as rejected in their flow and their unit, and not as
     /// sent. What a policy rejects as it comes in is in `flows`.
     pub rejected: u64,
+    /// Frames of a capture that the kernel had dropped, and that `collector capture --drops` wrote down for that: in no flow.
+    pub captured_drops: u64,
+    /// Frames of a capture of which fewer octets were captured than they had: they count as long as they were, and nothing is
+    /// lost by that but what may stand in the rest.
+    pub cut: u64,
+    /// Frames of a capture that are more than a second older than one before them: nothing is lost by that.
+    pub backwards: u64,
     /// Records of events that found no room in the ring, or in the buffer of their CPU.
     pub reserve_failed: u64,
     /// Socket buffers that were counted and whose unit is traced.
@@ -155,7 +162,7 @@ impl Ledger {
     pub fn explained(&self) -> u64 {
         let unparsed: u64 = self.unparsed.values().sum();
         let elsewhere = self.looped + self.second_pass + self.table_full + self.rate_limited;
-        self.flows + elsewhere + self.rejected + unparsed
+        self.flows + elsewhere + self.rejected + self.captured_drops + unparsed
     }
 
     /// The packets that were traced of which the fate is known; equals `traced`.

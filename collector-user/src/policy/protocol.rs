@@ -33,6 +33,8 @@ pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 /// ICMP for IPv6.
 pub const ICMP6: u8 = 58;
+/// DCCP.
+pub const DCCP: u8 = 33;
 /// SCTP.
 pub const SCTP: u8 = 132;
 /// UDP-Lite.
@@ -57,7 +59,7 @@ pub fn name(protocol: u8) -> String {
 
 /// Whether flows of a protocol have ports that the programs read.
 pub const fn has_ports(protocol: u8) -> bool {
-    matches!(protocol, TCP | UDP | SCTP | UDPLITE)
+    matches!(protocol, TCP | UDP | DCCP | SCTP | UDPLITE)
 }
 
 /// Whether its messages have a type and a code.

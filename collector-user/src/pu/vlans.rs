@@ -4,8 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::host::links::Link;
 
+/// The kinds of such devices.
+const KINDS: [&str; 5] = ["vlan", "bridge", "openvswitch", "macvlan", "macvtap"];
+
 /// Whether frames that come in by the interface may have a VLAN tag that is for somebody on this host: a VLAN device lies above
-/// it, in whatever way, or a bridge, which may tell VLANs apart itself. Of devices above it in other network namespaces the
+/// it, in whatever way, or a bridge, which may tell VLANs apart itself, or what gives a guest an address on the same wire, who may
+/// tag, too. Of devices above it in other network namespaces the
 /// kernel says nothing.
 pub fn are_above(links: &BTreeMap<u32, Link>, index: u32) -> bool {
     let mut below = BTreeSet::from([index]);
@@ -17,7 +21,7 @@ pub fn are_above(links: &BTreeMap<u32, Link>, index: u32) -> bool {
             !below.contains(&link.index) && (link.lower.is_some_and(lies_on) || has_slave)
         };
         let above: Vec<&Link> = links.values().filter(is_above).collect();
-        if above.iter().any(|link| matches!(link.kind.as_str(), "vlan" | "bridge" | "openvswitch")) {
+        if above.iter().any(|link| KINDS.contains(&link.kind.as_str())) {
             return true;
         }
         if above.is_empty() {
@@ -55,6 +59,6 @@ mod tests {
         .into();
         let tagged: Vec<u32> = links.keys().copied().filter(|index| are_above(&links, *index)).collect();
         // The other end of a pair does not lie above it.
-        assert_eq!(tagged, [1, 2, 4, 7]);
+        assert_eq!(tagged, [1, 2, 4, 7, 8]);
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn within<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) 
 }
 
 /// A datagram to and fro: the other side has received it when this returns.
-pub(super) fn exchange(wire: &Wire, near: &str, far: &str, octets: &[u8]) {
+pub(crate) fn exchange(wire: &Wire, near: &str, far: &str, octets: &[u8]) {
     let [near, far] = [(&wire.near, near), (&wire.far, far)].map(|(namespace, address)| {
         let socket = within(namespace, || UdpSocket::bind(address).expect("the address is free"));
         socket.set_read_timeout(Some(PATIENCE)).expect("a time is a time");
@@ -73,7 +73,7 @@ pub(super) fn send_lldp(namespace: &str, device: &str) {
 }
 
 /// A megabyte by TCP from the near host to the far one, in super-packets where there are any, and a word back.
-pub(super) fn transfer(wire: &Wire) {
+pub(crate) fn transfer(wire: &Wire) {
     let listener = within(&wire.far, || TcpListener::bind("10.88.0.2:0").expect("the address is free"));
     let to = listener.local_addr().expect("it is bound");
     let mut near = within(&wire.near, || TcpStream::connect(to).expect("somebody listens"));

@@ -216,7 +216,7 @@ fn only_whole_packets_of_tcp_and_udp_to_one_receiver_are_dropped() -> Result<()>
         }
     }
     // A tag may lie beside any frame, where no program at XDP sees it.
-    datapath.controller.set_role(uplink(UNIT, role::OWN | role::TAGGED))?;
+    datapath.controller.set_role(uplink(UNIT, role::OWN | role::BESIDE))?;
     assert_eq!(xdp(&mut datapath, &ENDS_4.udp(30))?, XDP_PASS);
     datapath.controller.set_role(uplink(UNIT, role::OWN))?;
     assert_eq!(xdp(&mut datapath, &ENDS_4.udp(30))?, XDP_DROP);

@@ -1,7 +1,7 @@
 //! The order of the collector's modules: each may use only what lies before it.
 
 /// Modules in one group may use one another; every group may use the groups before it.
-const ORDER: [&[&str]; 13] = [
+const ORDER: [&[&str]; 14] = [
     &["event", "error", "clock", "ledger"],
     &["collector"],
     &["host"],
@@ -12,6 +12,7 @@ const ORDER: [&[&str]; 13] = [
     &["aggregate"],
     &["sink"],
     &["config"],
+    &["read"],
     &["daemon"],
     &["selftest"],
     &["cli"],

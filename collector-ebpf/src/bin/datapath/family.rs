@@ -152,27 +152,17 @@ impl Key for FlowKey4 {
 
     #[inline(always)]
     fn turn(&mut self) {
-        let Self { local, remote, local_port, remote_port, boundary, protocol, ports } = *self;
-        *self = Self {
-            local: remote,
-            remote: local,
-            local_port: remote_port,
-            remote_port: local_port,
-            boundary,
-            protocol,
-            ports,
-        };
+        self.turn();
     }
 
     #[inline(always)]
     fn is_in_order(&self) -> bool {
-        let (local, remote) = (u32::from_ne_bytes(self.local), u32::from_ne_bytes(self.remote));
-        local < remote || local == remote && self.local_port <= self.remote_port
+        self.is_in_order()
     }
 
     #[inline(always)]
     fn is_symmetric(&self) -> bool {
-        self.local == self.remote && self.local_port == self.remote_port
+        self.is_symmetric()
     }
 
     #[inline(always)]
@@ -264,27 +254,17 @@ impl Key for FlowKey6 {
 
     #[inline(always)]
     fn turn(&mut self) {
-        let Self { local, remote, local_port, remote_port, boundary, protocol, ports } = *self;
-        *self = Self {
-            local: remote,
-            remote: local,
-            local_port: remote_port,
-            remote_port: local_port,
-            boundary,
-            protocol,
-            ports,
-        };
+        self.turn();
     }
 
     #[inline(always)]
     fn is_in_order(&self) -> bool {
-        let (local, remote) = (u128::from_ne_bytes(self.local), u128::from_ne_bytes(self.remote));
-        local < remote || local == remote && self.local_port <= self.remote_port
+        self.is_in_order()
     }
 
     #[inline(always)]
     fn is_symmetric(&self) -> bool {
-        self.local == self.remote && self.local_port == self.remote_port
+        self.is_symmetric()
     }
 
     #[inline(always)]

@@ -4,6 +4,7 @@ use core::ptr;
 
 use aya_ebpf::{bindings::BPF_NOEXIST, programs::TcContext};
 use aya_log_ebpf::warn;
+pub(crate) use collector_ebpf::flow::INITIATOR_BITS;
 use collector_ebpf::{
     abi::{
         control::Control,
@@ -13,6 +14,7 @@ use collector_ebpf::{
         pu::{index, role},
         report::kind,
     },
+    flow::connection::{self, fins},
     wire::tcp,
 };
 
@@ -236,7 +238,7 @@ fn asks(packet: &Packet, identity: *const Identity) -> bool {
 #[inline(always)]
 fn begins_again(packet: &Packet, identity: *const Identity) -> bool {
     // SAFETY: the caller's entry is live.
-    packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN && unsafe { (*identity).ended != 0 }
+    connection::opens(packet.tcp_flags) && unsafe { (*identity).ended != 0 }
 }
 
 /// The flow's identity, or null.
@@ -245,8 +247,7 @@ pub(crate) fn known<K: Key>(packet: &Packet) -> *mut Identity {
     let key = packet.key();
     // Another CPU may move the flow from the newcomers to those that lived on, and takes it out of the former only when
     // it is among the latter: so these are asked last. But most flows have lived on, except where one begins.
-    let lived =
-        if packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN { None } else { K::lived().get_ptr_mut(key) };
+    let lived = if connection::opens(packet.tcp_flags) { None } else { K::lived().get_ptr_mut(key) };
     lived
         .or_else(|| K::newcomers().get_ptr_mut(key))
         .or_else(|| K::lived().get_ptr_mut(key))
@@ -284,7 +285,7 @@ fn settles(packet: &Packet, identity: &Identity) -> bool {
     answered || identity.swap != Control::swaps(packet.word)
 }
 
-/// Follows SYN, FIN and RST of a known flow; what to report, or 0.
+/// Follows SYN, FIN and RST of a known flow, as [`State::follow`](connection::State::follow) does; what to report, or 0.
 #[inline(always)]
 unsafe fn follow_tcp(packet: &Packet, identity: *mut Identity) -> u8 {
     let flags = packet.tcp_flags;
@@ -304,12 +305,12 @@ unsafe fn follow_tcp(packet: &Packet, identity: *mut Identity) -> u8 {
         }
         if flags & tcp::RST != 0 {
             (*identity).ended = 1;
-            return if packet.sent() { kind::END_RESET_LOCAL } else { kind::END_RESET_REMOTE };
+            return connection::reset(packet.sent());
         }
         if flags & tcp::FIN != 0 {
-            let (own, other) = if packet.sent() { (FINS_TX, FINS_RX) } else { (FINS_RX, FINS_TX) };
+            let (own, other) = fins::sides(packet.sent());
             if (*identity).fins & own == 0 {
-                atomic::add(&raw mut (*identity).fins, own & FIN_ONE);
+                atomic::add(&raw mut (*identity).fins, fins::one(own));
             }
             if (&raw const (*identity).fins).read_volatile() & other != 0 {
                 (*identity).ended = 1;
@@ -319,12 +320,6 @@ unsafe fn follow_tcp(packet: &Packet, identity: *mut Identity) -> u8 {
         0
     }
 }
-
-pub(crate) const INITIATOR_BITS: u8 = how::LOCAL_INITIATED | how::INITIATOR_MASK << how::INITIATOR_SHIFT;
-const FINS_RX: u64 = 0xFF;
-const FINS_TX: u64 = 0xFF00;
-/// One FIN in either field.
-const FIN_ONE: u64 = 0x0101;
 
 /// What became of a flow that nobody knew.
 enum Begun {
@@ -350,11 +345,8 @@ fn begin<K: Key>(skb: Skb, packet: &Packet, attribution: Attribution) -> (u8, Be
     // whole on the stack first.
     let identity = unsafe { &mut (*asked).identity };
     identity.first_ns = report::begin();
-    identity.fins = match (packet.tcp_flags & tcp::FIN != 0, packet.sent()) {
-        (false, _) => 0,
-        (true, true) => FINS_TX & FIN_ONE,
-        (true, false) => FINS_RX & FIN_ONE,
-    };
+    let (own, _) = fins::sides(packet.sent());
+    identity.fins = if packet.tcp_flags & tcp::FIN != 0 { fins::one(own) } else { 0 };
     identity.generation = Control::generation(packet.word);
     identity.swap = Control::swaps(packet.word);
     identity.pu = attribution.pu;

@@ -8,6 +8,7 @@ use collector_ebpf::{
         policy::verdict,
         pu::role,
     },
+    flow::key::{key4, key6},
     wire::quote,
 };
 
@@ -17,7 +18,7 @@ use crate::{
     family::Key,
     maps::{SCRATCH, Scratch},
     packet::Copied,
-    read::{Packet, key4, key6},
+    read::Packet,
 };
 
 /// Whose the quoted flow is, the error is: [`Packet::quotes`].

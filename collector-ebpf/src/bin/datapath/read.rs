@@ -8,13 +8,15 @@ use collector_ebpf::{
         flow::{FlowKey4, FlowKey6, TX, how},
         pu::{ROLES as ROLE_ENTRIES, Role, role},
     },
+    flow::{
+        initiator,
+        key::{key4, key6},
+    },
     wire::{
         Frame, Link,
         ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Layer2, VLAN_ID},
-        ipv4::{self, Ipv4},
-        ipv6::{self, Ipv6},
-        short, tcp,
-        transport::{Echo, Transport},
+        ipv4, ipv6, short,
+        transport::Transport,
         tunnel,
     },
 };
@@ -228,22 +230,6 @@ impl Packet {
             self.initiator ^= how::LOCAL_INITIATED;
         }
     }
-}
-
-/// Who opened a flow that begins with this packet, if the local end sent it, and by what that is known.
-#[inline(always)]
-pub(crate) fn initiator(transport: &Transport) -> u8 {
-    let (opened_by_sender, evidence) = match transport.tcp_flags & (tcp::SYN | tcp::ACK) {
-        tcp::SYN => (true, how::BY_SYN),
-        flags if flags == tcp::SYN | tcp::ACK => (false, how::BY_SYN),
-        _ => match transport.echo {
-            Echo::Request => (true, how::BY_ECHO),
-            Echo::Reply => (false, how::BY_ECHO),
-            Echo::None => (true, how::BY_FIRST_PACKET),
-        },
-    };
-    let local = if opened_by_sender { how::LOCAL_INITIATED } else { 0 };
-    local | evidence << how::INITIATOR_SHIFT
 }
 
 /// What user space said about the interface that the packet crosses. Entry 0, which is no interface's, stands
@@ -461,27 +447,4 @@ pub(crate) fn boundary(skb: Skb, role: &Role, vlan: u16) -> u16 {
 pub(crate) fn frame(skb: Skb) -> Frame {
     // SAFETY: the kernel hands the program a live context.
     unsafe { Frame { length: (*skb).len, gso: (*skb).gso_size != 0 } }
-}
-
-/// The key of an IPv4 flow, as if the local end had sent the packet.
-#[inline(always)]
-pub(crate) fn key4(boundary: u16, ip: &Ipv4) -> FlowKey4 {
-    let (local_port, remote_port) = ports(&ip.transport);
-    let Transport { protocol, kind: ports, .. } = ip.transport;
-    FlowKey4 { local: ip.source, remote: ip.destination, local_port, remote_port, boundary, protocol, ports }
-}
-
-/// The key of an IPv6 flow, as if the local end had sent the packet.
-#[inline(always)]
-pub(crate) fn key6(boundary: u16, ip: &Ipv6) -> FlowKey6 {
-    let (local_port, remote_port) = ports(&ip.transport);
-    let Transport { protocol, kind: ports, .. } = ip.transport;
-    FlowKey6 { local: ip.source, remote: ip.destination, local_port, remote_port, boundary, protocol, ports }
-}
-
-/// Source and destination port, in network byte order.
-#[inline(always)]
-fn ports(transport: &Transport) -> (u16, u16) {
-    let [s0, s1, d0, d1] = transport.ports;
-    (u16::from_ne_bytes([s0, s1]), u16::from_ne_bytes([d0, d1]))
 }

@@ -55,7 +55,7 @@ const DROPPED: u32 = 2;
 #[inline(always)]
 pub(crate) fn drops<const FRAGS: bool>(frame: Frame, role: &Role) -> bool {
     // Where softirqs are preempted, a run at TC may be in the midst of what lies on this CPU for a run.
-    if XDP_REMEMBERS.load() == 0 || role.flags & role::TAGGED != 0 {
+    if XDP_REMEMBERS.load() == 0 || role.flags & role::BESIDE != 0 {
         return false;
     }
     let length = xdp::length::<FRAGS>(frame, &Linear::of_frame(frame));

@@ -7,6 +7,7 @@ use collector_ebpf::{
         flow::{FLUSH_AT, RX, SlotCounts, TX, TableCounts, how},
         network,
     },
+    flow::connection,
     wire::tcp,
 };
 
@@ -127,7 +128,7 @@ pub(crate) fn leave<K: Key>(packet: &Packet) -> u32 {
 /// Whether a connection begins with the packet. One of TCP that is met without its SYN began before anyone looked.
 #[inline(always)]
 fn begins(packet: &Packet, who: Who) -> bool {
-    who.began() && (packet.tcp_flags == 0 || packet.tcp_flags & tcp::SYN != 0)
+    who.began() && connection::begins(packet.tcp_flags)
 }
 
 /// Counts a packet on a CPU without slots, or one that is dropped for a policy, straight in the table; 0 where that is full.

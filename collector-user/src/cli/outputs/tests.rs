@@ -41,7 +41,7 @@ impl Folder {
     /// Outputs as a file says, `DIR` standing for this folder.
     fn open(&self, text: &str) -> Result<Outputs, OutputError> {
         let text = text.replace("DIR", self.0.to_str().unwrap());
-        Outputs::open(&Config::parse(&text, Path::new("c.toml")).unwrap())
+        Outputs::open(&Config::parse(&text, Path::new("c.toml")).unwrap(), crate::clock::wall)
     }
 
     fn events(&self, name: &str) -> Vec<Event> {

@@ -118,6 +118,7 @@ fn line(ledger: &Ledger) -> String {
         ("looped", ledger.looped),
         ("second_pass", ledger.second_pass),
         ("rejected", ledger.rejected),
+        ("captured_drops", ledger.captured_drops),
         ("table_full", ledger.table_full),
         ("rate_limited", ledger.rate_limited),
     ] {
@@ -134,6 +135,11 @@ fn line(ledger: &Ledger) -> String {
     if explained != ledger.seen {
         let sign = if ledger.seen > explained { '+' } else { '-' };
         let _ = write!(line, " {sign} unexplained {}", ledger.seen.abs_diff(explained));
+    }
+    for (name, count) in [("cut", ledger.cut), ("backwards", ledger.backwards)] {
+        if count > 0 {
+            let _ = write!(line, "; {name} {count}");
+        }
     }
     if ledger.traced > 0 {
         let _ = write!(line, "; traced {} = packets {}", ledger.traced, ledger.packets);

@@ -1,0 +1,191 @@
+//! Captures as flows: the same records, to the same outputs, as a run has.
+
+use std::{path::Path, process::ExitCode, time::Duration};
+
+use super::{ReadError, input, progress::Progress};
+use crate::{
+    cli::{
+        args::ReadArgs,
+        ending::{Ending, Hangup},
+        outputs::Outputs,
+        run::{FLUSH_INTERVAL, stash_limits},
+        say::Voice,
+    },
+    clock,
+    collector::{EventCollector, stash::Stash},
+    config::{Config, OutputConfig, Tunnels},
+    event::Status,
+    pu::registry::Declared,
+    read::{
+        container::ContainerError,
+        link,
+        replay::{LocalNetworks, Oddity, Options, Replay},
+    },
+};
+
+/// Reads all files as one run, and says what is wrong with each.
+pub(super) fn run(args: &ReadArgs) -> ExitCode {
+    let config = match configuration(args) {
+        Ok(config) => config,
+        Err(error) => return fail(&Voice::new(args.log_format.unwrap_or_default()), &error),
+    };
+    let (voice, rest) = match Voice::of_run(config.log_format) {
+        Ok(begun) => begun,
+        Err(error) => return fail(&Voice::new(config.log_format), &ReadError::Runtime(error)),
+    };
+    voice.start_log();
+    let code = match read(args, &config, &voice) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => fail(&voice, &error),
+    };
+    rest.finish();
+    code
+}
+
+fn fail(voice: &Voice, error: &ReadError) -> ExitCode {
+    voice.error(error);
+    error.exit_code()
+}
+
+/// What the file says, and the command line over it.
+fn configuration(args: &ReadArgs) -> Result<Config, ReadError> {
+    let mut config = args.config.as_deref().map(Config::load).transpose()?.unwrap_or_default();
+    if let Some(output) = args.output {
+        config.outputs = vec![OutputConfig::stdout(output, config.queue)];
+    }
+    config.aggregate = args.aggregate.or(config.aggregate);
+    config.tunnels = args.tunnels.unwrap_or(config.tunnels);
+    config.log_format = args.log_format.unwrap_or(config.log_format);
+    Ok(config)
+}
+
+/// Whether every file was read to its end, and nothing was odd.
+fn read(args: &ReadArgs, config: &Config, voice: &Voice) -> Result<bool, ReadError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ReadError::Runtime)?;
+    let ending = Ending::on_signals(Hangup::Ends).map_err(ReadError::Runtime)?;
+    let outputs = Outputs::open(config, clock::replayed)?;
+    ending.watch_over(outputs.queues());
+    // Files can wait: from the first event on an output that is slow is waited for. One signal is enough to end that.
+    ending.begin();
+    let (is_whole, status) = match config.aggregate {
+        None => files(args, config, voice, &ending, outputs.collector(), |_| {})?,
+        Some(aggregate) => {
+            let stash = Stash::new(outputs.collector(), aggregate, stash_limits(&config.outputs));
+            let (is_whole, mut status) =
+                files(args, config, voice, &ending, &stash, |passed| stash.flush(passed))?;
+            stash.close();
+            status
+                .ledger
+                .queue_full
+                .insert(crate::collector::stash::NAME.to_owned(), stash.counts().queue_full);
+            (is_whole, status)
+        }
+    };
+    runtime.block_on(outputs.close(voice, Some(status), || ending.give_up()))?;
+    Ok(is_whole)
+}
+
+/// Reads the files; `flush` is called each second of the packets' time, with what of that has passed.
+fn files(
+    args: &ReadArgs,
+    config: &Config,
+    voice: &Voice,
+    ending: &Ending,
+    collector: &dyn EventCollector,
+    flush: impl Fn(Duration),
+) -> Result<(bool, Status), ReadError> {
+    let options = Options {
+        units: config.pu.iter().map(Declared::from).collect(),
+        networks: config.network.clone(),
+        local: LocalNetworks(args.local.iter().map(|network| network.0).collect()),
+        inner: config.tunnels == Tunnels::Inner,
+        flow_interval: config.flow_interval.get(),
+        counter_interval: config.counter_interval.get(),
+        most_flows: config.limits.flows as usize * 4,
+    };
+    let mut replay = Replay::new(&options, collector)?;
+    let mut progress = Progress::new(input::size(&args.files));
+    let done = progress.done.clone();
+    let (mut is_whole, mut began, mut flushed) = (true, None, 0);
+    for path in &args.files {
+        let mut odd = Odd::default();
+        replay.begin_capture();
+        let read = input::each(path, &done, |_, record| {
+            if progress.step() && ending.is_hurried() {
+                return Err(ReadError::Interrupted);
+            }
+            if !link::is_read(record.link) {
+                odd.link.get_or_insert((record.offset, record.link));
+            }
+            match replay.take(record) {
+                None => {}
+                Some(Oddity::Backwards) => odd.backwards.add(record.offset),
+                Some(Oddity::Empty) => odd.empty.add(record.offset),
+            }
+            let (wall, now) = replay.now();
+            clock::replay_at(wall);
+            let began = *began.get_or_insert(now);
+            if now.saturating_sub(began + flushed) >= FLUSH_INTERVAL.as_nanos() as u64 {
+                flushed = now - began;
+                flush(Duration::from_nanos(flushed));
+            }
+            Ok(())
+        });
+        let is_interrupted = matches!(read, Err(ReadError::Interrupted));
+        for error in read.err().into_iter().chain(odd.errors(path)) {
+            voice.error(&error);
+            is_whole = false;
+        }
+        if is_interrupted {
+            break;
+        }
+    }
+    Ok((is_whole, replay.finish()))
+}
+
+/// What is odd about a file: the first of a kind, and how many.
+#[derive(Default)]
+struct Odd {
+    backwards: Places,
+    empty: Places,
+    link: Option<(u64, u16)>,
+}
+
+#[derive(Default)]
+struct Places {
+    first: u64,
+    count: u64,
+}
+
+impl Places {
+    fn add(&mut self, offset: u64) {
+        if self.count == 0 {
+            self.first = offset;
+        }
+        self.count += 1;
+    }
+}
+
+impl Odd {
+    fn errors(self, path: &Path) -> impl Iterator<Item = ReadError> {
+        let Self { backwards, empty, link } = self;
+        let path = || path.to_owned();
+        let backwards = (backwards.count != 0).then(|| ReadError::Backwards {
+            path: path(),
+            offset: backwards.first,
+            count: backwards.count,
+        });
+        let empty = (empty.count != 0).then(|| ReadError::Empty {
+            path: path(),
+            offset: empty.first,
+            count: empty.count,
+        });
+        let link = link.map(|(offset, link)| ReadError::Container {
+            path: path(),
+            source: ContainerError::Link { offset, link },
+        });
+        [backwards, empty, link].into_iter().flatten()
+    }
+}

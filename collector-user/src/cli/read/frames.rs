@@ -1,0 +1,82 @@
+//! `--frames`: a line for each.
+
+use std::io;
+
+use super::{ReadError, input, progress::Progress};
+use crate::{
+    cli::{args::ReadArgs, say::Voice, stdout},
+    read::{
+        container::ContainerError,
+        frames::{heading, line},
+        link,
+        seen::Seen,
+    },
+    sink::waiting::Waiting,
+};
+
+/// Octets of lines that are written at once.
+const CHUNK: usize = 1 << 16;
+
+/// Prints the frames of all files; whether each was read to its end. What is wrong with one is said, and the next one's turn.
+///
+/// # Errors
+///
+/// Standard output takes nothing.
+pub(super) fn print(args: &ReadArgs, voice: &Voice) -> Result<bool, ReadError> {
+    stdout::check().map_err(ReadError::Output)?;
+    let mut out = Lines { out: Waiting(io::stdout()), text: String::with_capacity(2 * CHUNK) };
+    let mut progress = Progress::new(input::size(&args.files));
+    let done = progress.done.clone();
+    heading(&mut out.text);
+    let mut is_whole = true;
+    for path in &args.files {
+        let mut strange = None;
+        let read = input::each(path, &done, |number, record| {
+            progress.step();
+            if !link::is_read(record.link) {
+                strange.get_or_insert((record.offset, record.link));
+            }
+            line(&mut out.text, path, number, record, &Seen::of(record));
+            if out.text.len() < CHUNK { Ok(()) } else { out.write().map_err(ReadError::Output) }
+        });
+        let strange = strange.map(|(offset, link)| ReadError::Container {
+            path: path.clone(),
+            source: ContainerError::Link { offset, link },
+        });
+        let read = read.and_then(|()| out.write().map_err(ReadError::Output));
+        match read {
+            Ok(()) => {}
+            Err(ReadError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                // Who has gone has had enough.
+                return Ok(is_whole);
+            }
+            Err(error @ ReadError::Output(_)) => return Err(error),
+            Err(error) => {
+                voice.error(&error);
+                is_whole = false;
+            }
+        }
+        if let Some(error) = strange {
+            voice.error(&error);
+            is_whole = false;
+        }
+    }
+    match out.write() {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ReadError::Output(error)),
+        _ => Ok(is_whole),
+    }
+}
+
+/// Lines that wait to be written.
+struct Lines<W> {
+    out: W,
+    text: String,
+}
+
+impl<W: io::Write> Lines<W> {
+    fn write(&mut self) -> io::Result<()> {
+        let written = self.out.write_all(self.text.as_bytes()).and_then(|()| self.out.flush());
+        self.text.clear();
+        written
+    }
+}

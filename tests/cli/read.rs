@@ -1,0 +1,195 @@
+#![expect(clippy::indexing_slicing, reason = "a test that looks where nothing is shall fail there")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::process::{COLLECTOR, TempFile, Wire, json, output};
+
+/// A pcap file with a datagram from 192.0.2.1 to 198.51.100.2, at so many seconds each.
+fn pcap(seconds: &[u32]) -> Vec<u8> {
+    let mut file = [0xA1B2_C3D4_u32, 0x0004_0002, 0, 0, 65_535, 1].map(u32::to_le_bytes).concat();
+    // RFC 791 figure 4, RFC 768.
+    let ip = [0x45, 0, 0, 32, 0, 1, 0x40, 0, 64, 17, 0, 0, 192, 0, 2, 1, 198, 51, 100, 2];
+    let datagram = [0x9C, 0x40, 0, 53, 0, 12, 0, 0, 1, 2, 3, 4];
+    let frame = [&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0][..], &ip, &datagram].concat();
+    for second in seconds {
+        let length = frame.len() as u32;
+        file.extend([*second, 5, length, length].map(u32::to_le_bytes).concat());
+        file.extend(&frame);
+    }
+    file
+}
+
+fn file(octets: &[u8]) -> TempFile {
+    let file = TempFile::absent("pcap");
+    fs::write(&file.0, octets).expect("the temporary folder is writable");
+    file
+}
+
+fn read(args: &[&str]) -> (Option<i32>, Vec<String>, String) {
+    let output = output(&[&["read"], args].concat());
+    let [out, errors] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("text"));
+    (output.status.code(), out.lines().map(str::to_owned).collect(), errors)
+}
+
+#[test]
+fn frames_have_a_line_each_below_the_names_of_the_columns() {
+    let file = file(&pcap(&[7, 8]));
+    let (code, lines, errors) = read(&["--frames", file.path()]);
+    assert_eq!((code, errors.as_str(), lines.len()), (Some(0), "", 3));
+    let cells = |line: &str| line.split('\t').map(str::to_owned).collect::<Vec<_>>();
+    let named: BTreeMap<_, _> = cells(&lines[0]).into_iter().zip(cells(&lines[2])).collect();
+    for (column, value) in [
+        ("file", file.path()),
+        ("frame", "2"),
+        ("offset", "86"),
+        ("time", "1970-01-01T00:00:08.000005000Z"),
+        ("src", "192.0.2.1"),
+        ("dport", "53"),
+        ("unparsed", ""),
+    ] {
+        assert_eq!(named[column], value, "{column}");
+    }
+}
+
+#[test]
+fn flows_are_the_records_of_a_run_with_the_times_of_the_packets() {
+    let file = file(&pcap(&[7, 8]));
+    let (code, lines, errors) = read(&["--output", "json", "--local", "198.51.100.0/24", file.path()]);
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    let events: Vec<_> = lines.iter().map(|line| json(line)).collect();
+    let flows: Vec<_> = events.iter().filter(|event| event["type"] == "flow").collect();
+    assert_eq!(flows.len(), 1, "{lines:?}");
+    let flow = &flows[0]["record"];
+    assert_eq!(
+        (&flow["packets"], &flow["bytes"], &flow["context_id"]),
+        (&2.into(), &92.into(), &"host".into())
+    );
+    assert_eq!(flow["first_seen"], "1970-01-01T00:00:07.000005000Z");
+    let last = events.last().expect("a last line");
+    let ledger = &last["record"]["ledger"];
+    assert_eq!((&last["type"], &ledger["seen"], &ledger["flows"]), (&"status".into(), &2.into(), &2.into()));
+    let (code, lines, _) = read(&[file.path()]);
+    assert_eq!(code, Some(0));
+    assert_eq!(lines.last().map(String::as_str), Some("ledger: seen 2 = flows 2; nothing lost"));
+}
+
+#[test]
+fn a_pipe_is_a_file() {
+    for args in [&["--frames", "-"][..], &["-"]] {
+        let mut child = Command::new(COLLECTOR)
+            .arg("read")
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the collector starts");
+        let mut input = child.stdin.take().expect("it is piped");
+        input.write_all(&pcap(&[1])).expect("it is read");
+        drop(input);
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(0));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("192.0.2.1"));
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_with_file_and_octet_and_what_came_before_is_told() {
+    let whole = pcap(&[1, 2]);
+    let cut = file(&whole[..whole.len() - 3]);
+    let other = file(b"#!/bin/sh");
+    let damaged = file(&[&whole[..], &[0xFF; 40]].concat());
+    let backwards = file(&pcap(&[9, 2]));
+    let place = |capture: &TempFile, words: &str| format!("error: {}: {words}", capture.path());
+    for (capture, frames, words) in [
+        (&cut, 1, "at byte 86: the file ends within a packet: 59 of 62 octets are there"),
+        (&other, 0, "at byte 0: no capture: it begins with 23 21 2f 62"),
+        (&damaged, 2, "at byte 148: a packet says that it has 4294967295 octets"),
+    ] {
+        let (code, lines, errors) = read(&["--frames", capture.path()]);
+        assert_eq!((code, lines.len()), (Some(1), frames + 1), "{errors}");
+        assert!(errors.starts_with(&place(capture, words)), "{errors}");
+        let (code, lines, errors) = read(&[capture.path()]);
+        assert_eq!(code, Some(1));
+        assert!(errors.starts_with(&place(capture, words)), "{errors}");
+        let last = lines.last().expect("a ledger");
+        assert!(last.starts_with(&format!("ledger: seen {frames} = flows {frames}")), "{last}");
+    }
+    let (code, lines, errors) = read(&[backwards.path()]);
+    assert_eq!(code, Some(1));
+    assert!(errors.starts_with(&place(&backwards, "at byte 86: time runs backwards")), "{errors}");
+    assert_eq!(lines.last().map(String::as_str), Some("ledger: seen 2 = flows 2; backwards 1; nothing lost"));
+    // One that fails does not keep the others from being read.
+    let good = file(&whole);
+    let (code, lines, errors) = read(&["--frames", "/nonexistent.pcap", good.path()]);
+    assert_eq!((code, lines.len()), (Some(1), 3));
+    assert!(errors.starts_with("error: cannot read /nonexistent.pcap: "), "{errors}");
+}
+
+#[test]
+fn bad_usage_is_2() {
+    let capture = file(&pcap(&[]));
+    for (args, words) in [
+        (&[][..], "FILE"),
+        (&["--frames", "--local", "10.0.0.0/8", "x"], "--local"),
+        (&["--local", "10.0.0.1", "x"], "write 10.0.0.1/32 for it alone"),
+        (&["-", "-"], "standard input has one end"),
+    ] {
+        let (code, _, errors) = read(args);
+        assert_eq!(code, Some(2), "{args:?}: {errors}");
+        assert!(errors.contains(words), "{args:?}: {errors}");
+    }
+    let (code, lines, _) = read(&["--frames", capture.path()]);
+    assert_eq!((code, lines.len()), (Some(0), 1), "a capture without a packet is one");
+}
+
+/// What flows come to, by ends and protocol: packets and octets each way.
+fn sums(lines: &[String]) -> BTreeMap<String, [u64; 4]> {
+    let mut sums = BTreeMap::<String, [u64; 4]>::new();
+    for event in lines.iter().map(|line| json(line)).filter(|event| event["type"] == "flow") {
+        let flow = &event["record"];
+        let end = |end: &Value| format!("{}:{}", end["ip"], end["port"]);
+        let name = format!("{} {} {}", end(&flow["source"]), end(&flow["destination"]), flow["l4_protocol"]);
+        let sum = sums.entry(name).or_default();
+        for (into, field) in sum.iter_mut().zip(["packets", "bytes", "reply_packets", "reply_bytes"]) {
+            *into += flow[field].as_u64().expect("a number");
+        }
+    }
+    sums
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_capture_of_live_traffic_has_the_flows_that_the_live_run_had() {
+    let wire = Wire::new();
+    // Neighbours know each other before.
+    wire.ping(1);
+    let capture = TempFile::absent("pcapng");
+    let captured = Wire::begin(wire.verb("capture", &["-w", capture.path(), "--iface", &wire.interface]));
+    let live = wire.start(&["--output", "json", "--iface", &wire.interface]);
+    wire.ping(20);
+    crate::capture::sent::transfer(&wire);
+    for length in [0, 1, 100, 1472] {
+        crate::capture::sent::exchange(&wire, "10.88.0.1:7001", "10.88.0.2:7002", &vec![0xA5; length]);
+    }
+    crate::capture::sent::exchange(&wire, "10.88.0.1:7001", "10.88.0.2:7002", &[0x5A; 4000]);
+    for running in [&captured, &live] {
+        running.signal("INT");
+    }
+    let (code, live, errors) = live.end();
+    assert_eq!(code, Some(0), "{errors}");
+    let (code, errors) = captured.end_without_output();
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(errors.contains("lost: nothing"), "{errors}");
+    let (code, read, errors) = read(&["--output", "json", capture.path()]);
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    let (live, read) = (sums(&live), sums(&read));
+    assert!(live.len() >= 3, "{live:?}");
+    assert_eq!(read, live);
+}
