@@ -17,6 +17,7 @@ use collector_ebpf::{
         policy::verdict,
         pu::{Role, role},
     },
+    flow::key::{key4, key6},
     wire::{bytes::Bytes as _, short, transport::Transport, tunnel},
 };
 
@@ -26,7 +27,7 @@ use crate::{
     identity::{self, Who},
     packet::{Linear, Wire},
     policy,
-    read::{Packet, UNTAGGED, key4, key6, role_of_index},
+    read::{Packet, UNTAGGED, role_of_index},
     reject, report,
     settings::XDP_REMEMBERS,
     slot,
