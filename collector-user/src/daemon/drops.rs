@@ -28,7 +28,10 @@ use crate::{
         programs::Programs,
         settings::Settings,
     },
-    pu::role::Chosen,
+    pu::{
+        role::Chosen,
+        trace::{Whose, Wish},
+    },
 };
 
 /// Octets that may lie before what is asked for, which begins at the IP header: Ethernet with up to four tags.
@@ -60,7 +63,7 @@ pub(super) struct Dropping {
     namespace: u32,
     rejected: Rejected,
     filter: Option<DropFilter>,
-    /// Reports that the filter left out, or that are of interfaces that a capture does not name.
+    /// Reports that the filter left out, or that are of interfaces or of units that a capture does not name.
     filtered: u64,
     /// Reports that nobody wants.
     folded: u64,
@@ -149,9 +152,9 @@ impl Daemon<'_> {
     /// Whether the packet filter wants a drop. It is asked here where the program could not: it runs in the midst of itself
     /// at times, and no two runs may share a machine.
     ///
-    /// A capture that names interfaces wants no drop of others.
+    /// A capture that names interfaces, or a unit, wants no drop of others.
     pub(super) fn wants_drop(&mut self, packet: &Packet) -> bool {
-        let is_elsewhere = self.is_of_others(&packet.record);
+        let is_elsewhere = self.is_of_others(&packet.record) || !self.is_captured(packet.record.pu);
         let Some(dropping) = &mut self.dropping else { return true };
         let asked = packet.record.filtered != 0;
         let is_wanted =
@@ -169,6 +172,16 @@ impl Daemon<'_> {
         let interface = self.watched.interfaces.get(&record.ifindex);
         let is_other = |interface: &Interface| self.chosen(&interface.name) == Chosen::Others;
         !self.is_of_here(record) || interface.is_some_and(is_other)
+    }
+
+    /// Whether a capture wants what is a unit's, by the index that it was counted by; whoever captures nothing wants all.
+    fn is_captured(&self, index: u16) -> bool {
+        let id = self.units.get(index).map(|unit| &unit.id);
+        let is_wanted = |wish: &Wish| match &wish.whose {
+            Whose::All => true,
+            Whose::Unit(wanted) => id == Some(wanted),
+        };
+        self.options.capture.is_none() || self.options.traces.iter().any(is_wanted)
     }
 
     /// Adds to the report of a drop why and where it was, and keeps it for its flow's record. `false` where nobody wants it:
