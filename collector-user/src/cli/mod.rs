@@ -1,6 +1,7 @@
 //! The command line, one verb a file.
 
 pub mod args;
+mod ask;
 mod capture;
 mod config;
 mod door;
@@ -12,6 +13,7 @@ mod run;
 mod say;
 mod schema;
 mod selftest;
+mod status;
 mod stderr;
 mod stdout;
 
@@ -27,6 +29,7 @@ pub fn main(cli: &Cli) -> ExitCode {
         Command::Capture(args) => capture::run(args),
         Command::Config(command) => config::run(command),
         Command::Pu(command) => pu::run(command),
+        Command::Status(ask) => status::run(ask),
         Command::Schema => schema::run(),
         Command::Selftest(args) => selftest::run(args),
     }

@@ -9,7 +9,11 @@ use super::{
     Daemon, DaemonError, SWEEP_INTERVAL, alive::Whose, complete, inquiry::Inquiries, interfaces::tell,
     reload::Reloads, reports::Teller, trace::Wishes,
 };
-use crate::{event::Status, host::watch::Change, kernel::control::LEASE_SECONDS};
+use crate::{
+    event::{InterfaceStatus, Status},
+    host::watch::Change,
+    kernel::control::LEASE_SECONDS,
+};
 
 /// Between two looks for what no message tells of units that are found.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -103,7 +107,7 @@ impl Daemon<'_> {
                 asked = inquiries.next() => {
                     self.drain()?;
                     drain.reset();
-                    self.answer(asked)?;
+                    self.answer(asked).await?;
                 }
                 () = self.users.changed() => self.follow_users(),
                 asked = reloads.next() => {
@@ -171,12 +175,18 @@ impl Daemon<'_> {
         let reported = self.report_counters();
         let ended = self.lives.end(&self.units);
         self.tell_lives(&ended);
-        let ledger = self.ledger();
+        let status = self.status(interfaces);
         drained.and(reported)?;
+        Ok(status)
+    }
+
+    /// How it stands, the interfaces being these.
+    pub(super) fn status(&mut self, interfaces: Vec<InterfaceStatus>) -> Status {
+        let ledger = self.ledger();
         let drops = self.dropped();
         let queues = self.queues_told(&interfaces, &drops);
         let transport = self.options.settings.transport.name().to_owned();
-        Ok(Status { interfaces, transport, drops, queues, ledger })
+        Status { interfaces, transport, drops, queues, ledger }
     }
 }
 
