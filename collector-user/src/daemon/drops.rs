@@ -237,7 +237,8 @@ impl Daemon<'_> {
     /// What queueing disciplines dropped, beside the rows that say so.
     pub(super) fn queues_told(&self, interfaces: &[InterfaceStatus], rows: &[Dropped]) -> QueueSum {
         let is_told = |dropping: &Dropping| dropping.names.has_reason(QUEUE_REASON);
-        queues::sum(interfaces, rows, self.dropping.as_ref().is_some_and(is_told))
+        let is_told = self.dropping.as_ref().is_some_and(is_told);
+        queues::sum(interfaces, rows, is_told, self.watched.queues.have_gone())
     }
 
     /// Adds what became of drops.

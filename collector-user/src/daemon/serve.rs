@@ -138,6 +138,9 @@ impl Daemon<'_> {
                 "more changes of interfaces than netlink had room for: all of them are looked at anew"
             );
         }
+        if changes.contains(&Change::Queue) {
+            self.watched.queues.went();
+        }
         let is_of_all = |change: &Change| matches!(change, Change::Any | Change::Overrun);
         if changes.iter().any(|change| is_of_all(change) || *change == Change::Links) {
             self.watched.refused.clear();
@@ -149,7 +152,7 @@ impl Daemon<'_> {
         }
         let of_filters = |change: &Change| match change {
             Change::Filters(index) => Some(*index),
-            Change::Links | Change::Any | Change::Overrun => None,
+            Change::Links | Change::Queue | Change::Any | Change::Overrun => None,
         };
         let interfaces: BTreeSet<u32> = changes.iter().filter_map(of_filters).collect();
         self.restore(interfaces).await;
