@@ -2,6 +2,7 @@
 
 pub(crate) mod cause;
 mod full;
+mod taken;
 mod uncounted;
 mod way;
 

@@ -51,6 +51,7 @@ impl Daemon<'_> {
                 _ = report.tick() => {
                     self.drain()?;
                     self.report_counters()?;
+                    self.warn_of_drops();
                     // What was counted by an index is told before another has it.
                     if std::mem::take(&mut is_swept) {
                         self.forget_workloads()?;
