@@ -2,12 +2,16 @@
 
 /// What the kernel drops.
 mod drops;
+/// What a capture leaves as it is.
+mod observes;
 /// Where the packets go.
 mod output;
 /// What goes over the wire meanwhile.
 pub(crate) mod sent;
 /// tcpdump on the same wire.
 mod tcpdump;
+/// What tshark makes of a file.
+mod tshark;
 /// What stands in a file.
 mod written;
 

@@ -30,5 +30,7 @@ mod run;
 mod schema;
 /// Known traffic, sent and counted on this kernel.
 mod selftest;
+/// `collector status`: how a running collector stands.
+mod status;
 /// A reader that is stopped, and goes on.
 mod stopped;

@@ -142,7 +142,7 @@ fn a_second_collector_leaves_the_first_its_socket() {
     let first = wire.start(&["--output", "json", "--discover", "off", "--config", file.path()]);
     let mut second = wire.start(&["--output", "json", "--discover", "off"]);
     let taken = format!("another collector answers at {}", wire.socket().display());
-    second.wait_to_say(&format!("missing: answers to `collector pu`: {taken}"));
+    second.wait_to_say(&format!("missing: answers to `collector pu` and `collector status`: {taken}"));
     let place = TempFile::absent("sock");
     let third = wire.start(&["--output", "json", "--discover", "off", "--socket", place.path()]);
     assert_eq!(show(&wire, "web")["index"], 101, "the first has declared it");

@@ -2,6 +2,8 @@
 
 pub(crate) mod cause;
 mod full;
+mod rules;
+mod taken;
 mod uncounted;
 mod way;
 

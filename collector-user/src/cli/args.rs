@@ -53,6 +53,11 @@ pub enum Command {
     #[command(subcommand)]
     Pu(PuCommand),
 
+    /// Asks the collector that runs in this network namespace how it stands: what was dropped until now and what to do
+    /// about it, and the ledger, as `run` tells it at its end.
+    #[command(after_help = pu::STATUS_HELP)]
+    Status(AskArgs),
+
     /// Prints the JSON Schema of the lines that `run --output json` writes.
     Schema,
 
@@ -216,7 +221,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FORM")]
     pub log_format: Option<LogFormat>,
 
-    /// Take questions of `collector pu` at this socket, which is for root alone; none for no socket.
+    /// Take questions of `collector pu` and `collector status` at this socket, which is for root alone; none for no socket.
     ///
     /// [default: /run/collector/INODE.sock, INODE being the inode number of the network namespace]
     #[arg(long, value_name = "PATH")]

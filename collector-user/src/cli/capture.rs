@@ -69,8 +69,8 @@ enum CaptureError {
     SharedWithLog { path: PathBuf },
     /// The unit that was asked for does not exist.
     #[error(
-        "--pu: there is no processing unit {id:?}: expected one that the configuration declares ([[pu]]), host, forwarded, \
-         unknown or overlay"
+        "--pu: there is no processing unit {id:?}: expected one that the configuration declares ([[pu]]) or that is there \
+         (`collector pu list`), host, forwarded, unknown or overlay"
     )]
     NoSuchUnit { id: Text },
     /// The file failed.

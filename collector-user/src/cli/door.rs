@@ -1,4 +1,4 @@
-//! The door of a running collector: a socket at which `collector pu` asks what it knows.
+//! The door of a running collector: a socket at which `collector pu` and `collector status` ask what it knows.
 //!
 //! It is kept by a thread of its own. Of what comes, the daemon's task sees only the questions, one at a time; whoever says
 //! nothing, says nonsense or reads slowly holds nobody up but others at the door, and those not for long.
@@ -20,7 +20,8 @@ use tokio::{
 use crate::{config::Socket, daemon::inquiry::Inquirer, error::with_causes};
 use place::Place;
 pub(super) use place::usual;
-pub(super) use words::{Answer, Request, VERSION};
+use words::Told;
+pub(super) use words::{Answer, Request, VERSION, Wanted};
 
 /// Who may be inside at once; others wait before it.
 const MOST_VISITORS: usize = 8;
@@ -70,7 +71,7 @@ pub(super) enum DoorError {
 
 /// What the operator goes without where there is no door.
 pub(super) fn missing(error: &DoorError) -> String {
-    format!("answers to `collector pu`: {}", with_causes(error))
+    format!("answers to `collector pu` and `collector status`: {}", with_causes(error))
 }
 
 /// A door that is open; closed when it is dropped.
@@ -120,7 +121,7 @@ fn keep(
     if let Some(error) = failed {
         tracing::error!(
             error = &error as &dyn std::error::Error,
-            "`collector pu` gets no answers any more: start the collector anew"
+            "`collector pu` and `collector status` get no answers any more: start the collector anew"
         );
     }
 }
@@ -146,7 +147,11 @@ async fn attend(mut visitor: UnixStream, inquirer: Inquirer) {
     let said = match timeout(PATIENCE, hear(&mut visitor)).await {
         Ok(Ok(line)) if line.is_empty() => return,
         Ok(Ok(line)) => match Request::read(&line) {
-            Ok(_) => inquirer.units().await.map_err(|error| error.to_string()),
+            Ok(Wanted::Units) => inquirer.units().await.map(Told::Units).map_err(|error| error.to_string()),
+            Ok(Wanted::Status) => {
+                let status = inquirer.status().await;
+                status.map(|status| Told::Status(Box::new(status))).map_err(|error| error.to_string())
+            }
             Err(words) => Err(words),
         },
         Ok(Err(_gone)) => return,

@@ -1,6 +1,7 @@
 //! The command line, one verb a file.
 
 pub mod args;
+mod ask;
 mod capture;
 mod config;
 mod door;
@@ -13,6 +14,7 @@ mod run;
 mod say;
 mod schema;
 mod selftest;
+mod status;
 mod stderr;
 mod stdout;
 
@@ -29,6 +31,7 @@ pub fn main(cli: &Cli) -> ExitCode {
         Command::Config(command) => config::run(command),
         Command::Pu(command) => pu::run(command),
         Command::Read(args) => read::run(args),
+        Command::Status(ask) => status::run(ask),
         Command::Schema => schema::run(),
         Command::Selftest(args) => selftest::run(args),
     }

@@ -1,12 +1,12 @@
 //! `collector pu`: what a running collector knows of its processing units.
 
-mod ask;
 mod text;
 
 use std::{io, process::ExitCode};
 
 use super::{
     args::{AskArgs, PuCommand},
+    ask::{self, AskError},
     say::Voice,
     stdout,
 };
@@ -14,7 +14,6 @@ use crate::{
     config::{LogFormat, Output},
     event::UnitStatus,
 };
-use ask::AskError;
 
 /// Why nothing is told of units.
 #[derive(Debug, thiserror::Error)]

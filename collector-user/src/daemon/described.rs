@@ -13,11 +13,15 @@ use crate::{
 
 impl Daemon<'_> {
     /// The interfaces as they are now, compared with what they count themselves.
-    pub(super) async fn compared_status(&self) -> Vec<InterfaceStatus> {
+    pub(super) async fn compared_status(&mut self) -> Vec<InterfaceStatus> {
         // First that, then what the programs do: what comes in between is seen, and not counted.
         let links = links::list(&self.netlink.handle).await.unwrap_or_default();
         let mut status = self.interface_status(&links);
-        let queues = queues::list(&self.netlink.handle).await.unwrap_or_default();
+        let queues = queues::list(&self.netlink.handle).await;
+        if let Ok(queues) = &queues {
+            self.watched.queues.look(queues);
+        }
+        let queues = queues.unwrap_or_default();
         for (index, interface) in self.watched.interfaces.keys().zip(&mut status) {
             interface.queue_drops =
                 queues.get(index).and_then(|queue| self.watched.queues.since(*index, queue));

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use crate::{
     event::{DeviceDrops, QueueDrops},
-    host::{links::Link, queues::Queue},
+    host::{
+        links::Link,
+        queues::{self, Queue},
+    },
 };
 
 /// The counters of the interfaces as they were when each was seen first.
@@ -39,12 +42,49 @@ impl Devices {
 pub(super) struct Queues {
     /// `None` where they could not be read.
     before: Option<BTreeMap<u32, Queue>>,
+    /// Those that were there when that was looked at last: what each is called, and its handle where that is known.
+    there: BTreeMap<u32, (String, Option<u32>)>,
+    /// One has gone since it started, and what it had counted with it.
+    have_gone: bool,
 }
 
 impl Queues {
     /// These are there when it starts; what comes later has counted nothing before.
     pub(super) fn begin(&mut self, queues: Option<BTreeMap<u32, Queue>>) {
+        if let Some(queues) = &queues {
+            self.look(queues);
+        }
         self.before = queues;
+    }
+
+    /// These are there now.
+    pub(super) fn look(&mut self, queues: &BTreeMap<u32, Queue>) {
+        let is_there = |index: &u32, kind: &str, handle: Option<u32>| {
+            let queue = queues.get(index).filter(|queue| queue.kind == kind);
+            queue.is_some_and(|queue| handle.is_none_or(|handle| handle == queue.handle))
+        };
+        self.have_gone |= self.there.iter().any(|(index, (kind, handle))| !is_there(index, kind, *handle));
+        let now = queues.iter().map(|(index, queue)| (*index, (queue.kind.clone(), Some(queue.handle))));
+        self.there = now.collect();
+    }
+
+    /// These are the interfaces now: who is no more had perhaps a queue, which may have come since that was looked at.
+    pub(super) fn note(&mut self, links: &BTreeMap<u32, Link>) {
+        self.have_gone |= self.there.keys().any(|index| !links.contains_key(index));
+        self.there.retain(|index, _| links.contains_key(index));
+        for link in links.values().filter(|link| !["", "noop", queues::NONE].contains(&&*link.queue)) {
+            self.there.entry(link.index).or_insert_with(|| (link.queue.clone(), None));
+        }
+    }
+
+    /// One has gone.
+    pub(super) const fn went(&mut self) {
+        self.have_gone = true;
+    }
+
+    /// Whether one has gone since it started: what it dropped nobody knows, though it was told.
+    pub(super) const fn have_gone(&self) -> bool {
+        self.have_gone
     }
 
     /// What the discipline of an interface has dropped since; `None` where nobody knows.
@@ -72,7 +112,39 @@ impl Queues {
 #[cfg(test)]
 mod tests {
     use super::Queues;
-    use crate::{event::QueueDrops, host::queues::Queue};
+    use crate::{
+        event::QueueDrops,
+        host::{links::Link, queues::Queue},
+    };
+
+    #[test]
+    fn a_queue_that_has_gone_is_remembered() {
+        let queue = |handle| Queue { handle, kind: "tbf".to_owned(), dropped: 4, over_limits: 0 };
+        let link = |index, queue: &str| Link { index, queue: queue.to_owned(), ..Link::default() };
+        let links = |links: &[Link]| links.iter().map(|link| (link.index, link.clone())).collect();
+        let begun = || {
+            let mut queues = Queues::default();
+            queues.begin(Some([(3, queue(1))].into()));
+            queues.note(&links(&[link(3, "tbf"), link(4, "noqueue")]));
+            queues.look(&[(3, queue(1))].into());
+            assert!(!queues.have_gone());
+            queues
+        };
+        let has_gone = |after: &dyn Fn(&mut Queues)| {
+            let mut queues = begun();
+            after(&mut queues);
+            queues.have_gone()
+        };
+        assert!(!has_gone(&|queues| queues.note(&links(&[link(3, "tbf")]))), "what had no queue");
+        assert!(has_gone(&|queues| queues.note(&links(&[link(4, "noqueue")]))));
+        assert!(has_gone(&|queues| queues.look(&[(3, queue(2))].into())), "another one");
+        assert!(has_gone(&Queues::went));
+        // One that comes and goes.
+        assert!(has_gone(&|queues| {
+            queues.note(&links(&[link(3, "tbf"), link(5, "pfifo_fast")]));
+            queues.note(&links(&[link(3, "tbf")]));
+        }));
+    }
 
     #[test]
     fn a_queue_counts_since_the_start_or_since_it_is_there() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use collector_ebpf::{
     abi::{
-        drop::{DropLedger, ELSEWHERE},
+        drop::{DropCounts, DropKey, DropLedger, ELSEWHERE},
         filter::{Machine, Program},
         packet::{PacketRecord, link},
     },
@@ -14,21 +14,24 @@ use collector_ebpf::{
 use super::{Daemon, DaemonError, Options, interfaces::Interface};
 use crate::{
     aggregate::{
-        drops::{self, Cause, Names, OfUnit, meaning, queues, rejected::Rejected},
+        drops::{self, Cause, Names, OfUnit, ended::Ended, meaning, met::Met, queues, rejected::Rejected},
         packets,
     },
     drain::decode::Packet,
     error::with_causes,
-    event::{Dropped, InterfaceStatus, Ledger, PacketReport, QueueSum},
-    host::{pcap::Filter, symbols::Symbols},
+    event::{Dropped, InterfaceStatus, Ledger, PacketReport, QueueSum, Text},
+    host::{modules::Modules, pcap::Filter, symbols::Symbols},
     kernel::{
-        drops::{DropMaps, Drops},
+        drops::{self as kernel_drops, DropMaps, Drops},
         error::KernelError,
         folding::Folding,
         programs::Programs,
         settings::Settings,
     },
-    pu::role::Chosen,
+    pu::{
+        role::Chosen,
+        trace::{Whose, Wish},
+    },
 };
 
 /// Octets that may lie before what is asked for, which begins at the IP header: Ethernet with up to four tags.
@@ -57,10 +60,13 @@ const QUEUE_REASON: &str = "QDISC_DROP";
 pub(super) struct Dropping {
     maps: DropMaps,
     names: Names,
+    met: Met,
+    /// What was counted by indexes that were given back since.
+    ended: Ended,
     namespace: u32,
     rejected: Rejected,
     filter: Option<DropFilter>,
-    /// Reports that the filter left out, or that are of interfaces that a capture does not name.
+    /// Reports that the filter left out, or that are of interfaces or of units that a capture does not name.
     filtered: u64,
     /// Reports that nobody wants.
     folded: u64,
@@ -68,6 +74,8 @@ pub(super) struct Dropping {
     held_back: BTreeMap<u16, u32>,
     /// Drops of which nothing was told; kept, for they go with the program.
     skipped: u64,
+    /// Drops for which there was no row, when that was said last.
+    uncounted: u64,
 }
 
 impl Dropping {
@@ -79,7 +87,7 @@ impl Dropping {
         missing: &mut Vec<String>,
     ) -> Option<Self> {
         let attached = loaded?.and_then(|drops| programs.attach_drops().map(|()| drops));
-        let Drops { maps, reasons, has_reasons, namespace, symbols } = match attached {
+        let Drops { maps, reasons, has_reasons, namespace, symbols, modules } = match attached {
             Ok(drops) => drops,
             Err(error) => {
                 missing.push(format!("drops: {}", with_causes(&error)));
@@ -96,6 +104,8 @@ impl Dropping {
         Some(Self {
             maps,
             names: Names::new(reasons, has_reasons, symbols),
+            met: Met::new(modules),
+            ended: Ended::default(),
             namespace,
             rejected: Rejected::default(),
             filter: filter.map(DropFilter::new),
@@ -103,6 +113,7 @@ impl Dropping {
             folded: 0,
             held_back: BTreeMap::new(),
             skipped: 0,
+            uncounted: 0,
         })
     }
 
@@ -110,6 +121,43 @@ impl Dropping {
     pub(super) fn stop(&mut self, programs: &mut Programs) {
         self.skipped = programs.skipped_drops();
         programs.detach_drops();
+    }
+
+    /// What was counted until now, with names for where that was.
+    fn rows(&mut self) -> Result<BTreeMap<DropKey, DropCounts>, KernelError> {
+        let rows = self.maps.rows()?;
+        for key in rows.keys() {
+            self.meet(key.place);
+        }
+        Ok(rows)
+    }
+
+    /// Sees to it that a place has its name: where it is new, and modules were loaded since the names were read, they are
+    /// read again.
+    fn meet(&mut self, place: u64) {
+        if self.met.is_new(place)
+            && self.met.are_others(Modules::read())
+            && let Some((reasons, symbols)) = kernel_drops::names(self.met.modules())
+        {
+            self.names.renew(reasons, symbols);
+        }
+    }
+
+    /// Takes out what was counted by an index, which was a unit's of this id and namespace, and will be another's.
+    fn end(&mut self, index: u16, unit: (&Text, &Text)) -> Result<(), KernelError> {
+        let rows = self.maps.take_out(|pu| pu == index)?;
+        for key in rows.keys() {
+            self.meet(key.place);
+        }
+        if !rows.is_empty() {
+            self.ended.take_in(unit, &rows, &self.names);
+        }
+        // Whatever was held back and never told is in the sum of all, and no news of who comes.
+        let held_back = self.maps.held_back_of(index)? as u32;
+        if held_back != 0 {
+            self.held_back.insert(index, held_back);
+        }
+        Ok(())
     }
 
     /// Reports of the unit that were held back since its report before. Those of two CPUs may come in another order than
@@ -149,9 +197,9 @@ impl Daemon<'_> {
     /// Whether the packet filter wants a drop. It is asked here where the program could not: it runs in the midst of itself
     /// at times, and no two runs may share a machine.
     ///
-    /// A capture that names interfaces wants no drop of others.
+    /// A capture that names interfaces, or a unit, wants no drop of others.
     pub(super) fn wants_drop(&mut self, packet: &Packet) -> bool {
-        let is_elsewhere = self.is_of_others(&packet.record);
+        let is_elsewhere = self.is_of_others(&packet.record) || !self.is_captured(packet.record.pu);
         let Some(dropping) = &mut self.dropping else { return true };
         let asked = packet.record.filtered != 0;
         let is_wanted =
@@ -171,10 +219,21 @@ impl Daemon<'_> {
         !self.is_of_here(record) || interface.is_some_and(is_other)
     }
 
+    /// Whether a capture wants what is a unit's, by the index that it was counted by; whoever captures nothing wants all.
+    fn is_captured(&self, index: u16) -> bool {
+        let id = self.units.get(index).map(|unit| &unit.id);
+        let is_wanted = |wish: &Wish| match &wish.whose {
+            Whose::All => true,
+            Whose::Unit(wanted) => id == Some(wanted),
+        };
+        self.options.capture.is_none() || self.options.traces.iter().any(is_wanted)
+    }
+
     /// Adds to the report of a drop why and where it was, and keeps it for its flow's record. `false` where nobody wants it:
     /// the programs know the functions only of the modules that there were when they were loaded.
     pub(super) fn describe_drop(&mut self, record: &PacketRecord, report: &mut PacketReport) -> bool {
         let Some(dropping) = &mut self.dropping else { return true };
+        dropping.meet(record.place);
         let Cause { reason, place, meaning } =
             dropping.names.cause(record.reason, record.place, record.policy != 0);
         if meaning.class.is_benign() && !self.options.benign_drops {
@@ -206,25 +265,51 @@ impl Daemon<'_> {
         }
     }
 
-    /// What was dropped of each unit until now.
-    pub(super) fn dropped_by_unit(&self) -> Result<BTreeMap<u16, OfUnit>, DaemonError> {
-        let Some(dropping) = &self.dropping else { return Ok(BTreeMap::new()) };
-        Ok(drops::by_unit(&dropping.maps.rows()?, &dropping.names))
+    /// Takes in what was dropped of units whose indexes will be given back. The programs find none of these any more, nor
+    /// have they for long.
+    pub(super) fn end_drops(&mut self, indexes: &[u16]) -> Result<(), DaemonError> {
+        let Self { dropping: Some(dropping), units, .. } = self else { return Ok(()) };
+        for index in indexes {
+            if let Some(unit) = units.get(*index) {
+                dropping.end(*index, (&unit.id, &unit.namespace))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was dropped of each unit until now, by index.
+    pub(super) fn dropped_by_unit(&mut self) -> Result<BTreeMap<u16, OfUnit>, DaemonError> {
+        let Some(dropping) = &mut self.dropping else { return Ok(BTreeMap::new()) };
+        let rows = dropping.rows()?;
+        Ok(drops::by_unit(&rows, &dropping.names, &dropping.ended))
     }
 
     /// What was dropped until now, in words.
-    pub(super) fn dropped(&self) -> Vec<Dropped> {
-        let Some(dropping) = &self.dropping else { return Vec::new() };
-        dropping
-            .maps
-            .rows()
-            .map_or_else(|_| Vec::new(), |rows| drops::rows(&rows, &dropping.names, &self.units))
+    pub(super) fn dropped(&mut self) -> Vec<Dropped> {
+        let Some(dropping) = &mut self.dropping else { return Vec::new() };
+        let Ok(rows) = dropping.rows() else { return Vec::new() };
+        drops::rows(&rows, &dropping.names, &self.units, &dropping.ended)
+    }
+
+    /// Says that there are drops for which the table had no room, when it begins and whenever they have become ten times as
+    /// many.
+    pub(super) fn warn_of_drops(&mut self) {
+        let Some(dropping) = &mut self.dropping else { return };
+        let table_full = dropping.maps.ledger().map_or(0, |ledger| ledger.table_full);
+        if table_full > dropping.uncounted.saturating_mul(10) {
+            dropping.uncounted = table_full;
+            tracing::warn!(
+                "the table of drops is full: {table_full} are not counted by unit, reason and place (drops_table_full); it \
+                 has room again when units of old are forgotten"
+            );
+        }
     }
 
     /// What queueing disciplines dropped, beside the rows that say so.
     pub(super) fn queues_told(&self, interfaces: &[InterfaceStatus], rows: &[Dropped]) -> QueueSum {
         let is_told = |dropping: &Dropping| dropping.names.has_reason(QUEUE_REASON);
-        queues::sum(interfaces, rows, self.dropping.as_ref().is_some_and(is_told))
+        let is_told = self.dropping.as_ref().is_some_and(is_told);
+        queues::sum(interfaces, rows, is_told, self.watched.queues.have_gone())
     }
 
     /// Adds what became of drops.
@@ -236,9 +321,10 @@ impl Daemon<'_> {
         dropping.skipped = dropping.skipped.max(self.programs.skipped_drops());
         let DropLedger { seen, no_packet, table_full, reported, folded, filtered, output_failed } = kernel;
         ledger.drops_seen = seen;
-        ledger.drops_counted = rows.values().map(|counts| counts.skbs).sum();
+        let ended = dropping.ended.skbs();
+        ledger.drops_counted = ended + rows.values().map(|counts| counts.skbs).sum::<u64>();
         let of_units = rows.iter().filter(|(key, _)| key.pu != ELSEWHERE);
-        ledger.drops_of_units = of_units.map(|(_, counts)| counts.skbs).sum();
+        ledger.drops_of_units = ended + of_units.map(|(_, counts)| counts.skbs).sum::<u64>();
         ledger.drops_no_packet = no_packet;
         ledger.drops_table_full = table_full;
         ledger.drops_skipped = dropping.skipped;

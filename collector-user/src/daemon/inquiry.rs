@@ -1,4 +1,4 @@
-//! Questions to a running daemon: what it knows of its processing units.
+//! Questions to a running daemon: what it knows of its processing units, and how it stands.
 
 use std::{collections::BTreeMap, future::pending};
 
@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Daemon, DaemonError};
 use crate::{
     aggregate::counters::Period,
-    event::{UnitKind, UnitMatchers, UnitStatus},
+    event::{Status, UnitKind, UnitMatchers, UnitStatus},
     pu::registry::{Kind, Unit, is_named},
 };
 
@@ -37,8 +37,23 @@ impl Inquirer {
     ///
     /// [`InquiryError`].
     pub async fn units(&self) -> Result<Vec<UnitStatus>, InquiryError> {
+        self.ask(Asked::Units).await
+    }
+
+    /// How the collector stands: its interfaces, what was dropped until now, and the ledger, in which nothing is of what lies
+    /// behind the daemon, such as outputs. It costs the daemon as much as [`units`](Self::units), and questions to the kernel
+    /// about all interfaces.
+    ///
+    /// # Errors
+    ///
+    /// [`InquiryError`].
+    pub async fn status(&self) -> Result<Status, InquiryError> {
+        self.ask(Asked::Status).await
+    }
+
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Asked) -> Result<T, InquiryError> {
         let (answer, answered) = oneshot::channel();
-        self.asked.send(Asked { answer }).await.map_err(|_unsent| InquiryError::Ended)?;
+        self.asked.send(question(answer)).await.map_err(|_unsent| InquiryError::Ended)?;
         answered.await.map_err(|_unanswered| InquiryError::Ended)
     }
 }
@@ -50,10 +65,21 @@ impl Default for Inquirer {
     }
 }
 
-/// Who waits for an answer.
+/// What is asked, and who waits for the answer.
 #[derive(Debug)]
-pub(super) struct Asked {
-    answer: oneshot::Sender<Vec<UnitStatus>>,
+pub(super) enum Asked {
+    Units(oneshot::Sender<Vec<UnitStatus>>),
+    Status(oneshot::Sender<Status>),
+}
+
+impl Asked {
+    /// Nobody waits for the answer any more.
+    fn is_given_up(&self) -> bool {
+        match self {
+            Self::Units(answer) => answer.is_closed(),
+            Self::Status(answer) => answer.is_closed(),
+        }
+    }
 }
 
 /// The questions, as they come to the daemon.
@@ -70,7 +96,7 @@ impl Inquiries {
                 return pending().await;
             }
             // Who does not wait any more costs no drain.
-            all.retain(|asked| !asked.answer.is_closed());
+            all.retain(|asked| !asked.is_given_up());
             if !all.is_empty() {
                 return all;
             }
@@ -85,16 +111,34 @@ pub(super) fn channel() -> (Inquirer, Inquiries) {
 
 impl Daemon<'_> {
     /// Answers with what was drained.
-    pub(super) fn answer(&self, asked: Vec<Asked>) -> Result<(), DaemonError> {
-        let units = self.unit_status()?;
-        for Asked { answer } in asked {
+    pub(super) async fn answer(&mut self, asked: Vec<Asked>) -> Result<(), DaemonError> {
+        let (mut units, mut status) = (None, None);
+        for asked in asked {
             // Who asked may have stopped waiting.
-            let _ = answer.send(units.clone());
+            match asked {
+                Asked::Units(answer) => {
+                    let units = match &mut units {
+                        Some(units) => units,
+                        none => none.insert(self.unit_status()?),
+                    };
+                    let _ = answer.send(units.clone());
+                }
+                Asked::Status(answer) => {
+                    let status = match &mut status {
+                        Some(status) => status,
+                        none => {
+                            let interfaces = self.compared_status().await;
+                            none.insert(self.status(interfaces))
+                        }
+                    };
+                    let _ = answer.send(status.clone());
+                }
+            }
         }
         Ok(())
     }
 
-    fn unit_status(&self) -> Result<Vec<UnitStatus>, DaemonError> {
+    fn unit_status(&mut self) -> Result<Vec<UnitStatus>, DaemonError> {
         let mut unreported = Period::default();
         for (index, unit, counted) in self.counted()? {
             self.differences.look(index, unit, &counted, &mut unreported);
@@ -155,7 +199,7 @@ const fn kind(kind: Kind) -> UnitKind {
 
 #[cfg(test)]
 mod tests {
-    use super::{Inquirer, InquiryError, UnitStatus, channel};
+    use super::{Asked, Inquirer, InquiryError, UnitStatus, channel};
 
     fn run<T>(work: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
@@ -169,7 +213,8 @@ mod tests {
                 let asked = inquiries.next().await;
                 assert_eq!(asked.len(), 2);
                 for asked in asked {
-                    asked.answer.send(vec![UnitStatus::default()]).unwrap();
+                    let Asked::Units(answer) = asked else { panic!("units were asked for") };
+                    answer.send(vec![UnitStatus::default()]).unwrap();
                 }
             };
             // Asks, and waits no longer.
@@ -186,5 +231,6 @@ mod tests {
     #[test]
     fn who_asks_a_daemon_that_has_ended_is_told() {
         assert_eq!(run(Inquirer::default().units()), Err(InquiryError::Ended));
+        assert_eq!(run(Inquirer::default().status()), Err(InquiryError::Ended));
     }
 }

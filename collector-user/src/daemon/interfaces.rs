@@ -112,6 +112,7 @@ impl Daemon<'_> {
         let mut changed = self.follow_addresses(&links, &mut missing)?;
         changed |= self.follow_tunnels(&links, &mut missing)?;
         self.watched.devices.note(&links);
+        self.watched.queues.note(&links);
         // A namespace's number may be another's by now: who has gone is known to have gone before.
         self.take_cgroups().await?;
         self.follow_ends(&links).await?;

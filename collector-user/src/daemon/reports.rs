@@ -126,7 +126,7 @@ impl Daemon<'_> {
     }
 
     /// What was counted by each index and drained, with the unit that the index is of now.
-    pub(super) fn counted(&self) -> Result<Vec<(u16, u16, Counted)>, DaemonError> {
+    pub(super) fn counted(&mut self) -> Result<Vec<(u16, u16, Counted)>, DaemonError> {
         let dropped = self.dropped_by_unit()?;
         let mut all = Vec::new();
         for index in self.units.indexes() {

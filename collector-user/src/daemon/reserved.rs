@@ -105,6 +105,8 @@ impl Daemon<'_> {
         for index in self.flows.indexes().into_iter().chain(ends) {
             self.units.is_heard_of(index, now);
         }
+        // What was counted of them is kept under their names.
+        self.end_drops(&self.units.forgettable(now.saturating_sub(MEMORY_NS)))?;
         for index in self.units.forget(now.saturating_sub(MEMORY_NS)) {
             self.differences.forget(index);
             self.trace_no_more(index)?;

@@ -9,7 +9,11 @@ use super::{
     Daemon, DaemonError, SWEEP_INTERVAL, alive::Whose, complete, inquiry::Inquiries, interfaces::tell,
     reload::Reloads, reports::Teller, trace::Wishes,
 };
-use crate::{event::Status, host::watch::Change, kernel::control::LEASE_SECONDS};
+use crate::{
+    event::{InterfaceStatus, Status},
+    host::watch::Change,
+    kernel::control::LEASE_SECONDS,
+};
 
 /// Between two looks for what no message tells of units that are found.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -47,6 +51,7 @@ impl Daemon<'_> {
                 _ = report.tick() => {
                     self.drain()?;
                     self.report_counters()?;
+                    self.warn_of_drops();
                     // What was counted by an index is told before another has it.
                     if std::mem::take(&mut is_swept) {
                         self.forget_workloads()?;
@@ -103,7 +108,7 @@ impl Daemon<'_> {
                 asked = inquiries.next() => {
                     self.drain()?;
                     drain.reset();
-                    self.answer(asked)?;
+                    self.answer(asked).await?;
                 }
                 () = self.users.changed() => self.follow_users(),
                 asked = reloads.next() => {
@@ -134,6 +139,9 @@ impl Daemon<'_> {
                 "more changes of interfaces than netlink had room for: all of them are looked at anew"
             );
         }
+        if changes.contains(&Change::Queue) {
+            self.watched.queues.went();
+        }
         let is_of_all = |change: &Change| matches!(change, Change::Any | Change::Overrun);
         if changes.iter().any(|change| is_of_all(change) || *change == Change::Links) {
             self.watched.refused.clear();
@@ -145,7 +153,7 @@ impl Daemon<'_> {
         }
         let of_filters = |change: &Change| match change {
             Change::Filters(index) => Some(*index),
-            Change::Links | Change::Any | Change::Overrun => None,
+            Change::Links | Change::Queue | Change::Any | Change::Overrun => None,
         };
         let interfaces: BTreeSet<u32> = changes.iter().filter_map(of_filters).collect();
         self.restore(interfaces).await;
@@ -171,12 +179,18 @@ impl Daemon<'_> {
         let reported = self.report_counters();
         let ended = self.lives.end(&self.units);
         self.tell_lives(&ended);
-        let ledger = self.ledger();
+        let status = self.status(interfaces);
         drained.and(reported)?;
+        Ok(status)
+    }
+
+    /// How it stands, the interfaces being these.
+    pub(super) fn status(&mut self, interfaces: Vec<InterfaceStatus>) -> Status {
+        let ledger = self.ledger();
         let drops = self.dropped();
         let queues = self.queues_told(&interfaces, &drops);
         let transport = self.options.settings.transport.name().to_owned();
-        Ok(Status { interfaces, transport, drops, queues, ledger })
+        Status { interfaces, transport, drops, queues, ledger }
     }
 }
 

@@ -177,8 +177,10 @@ impl Tracing {
 
     /// What became of the packets that the ledger of the programs knows of.
     pub(super) fn tally(&self, ledger: &counter::Ledger) -> Tally {
-        let written = ledger.traced - ledger.filtered - ledger.sampled - ledger.output_failed;
-        Tally { lost: written.saturating_sub(self.tally.read), ..self.tally }
+        // The numbers of CPUs that go on counting are not those of one moment.
+        let others = [ledger.filtered, ledger.sampled, ledger.output_failed, self.tally.read];
+        let lost = others.into_iter().fold(ledger.traced, u64::saturating_sub);
+        Tally { lost, ..self.tally }
     }
 
     /// Reports of drops that were read.

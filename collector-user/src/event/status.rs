@@ -73,7 +73,8 @@ pub struct QueueSum {
     /// Those in the rows of units whose reason is a queueing discipline's (`QDISC_DROP`, ...); none where the kernel has no
     /// such reason (before Linux 5.18), or drops are not looked at.
     pub told: Option<u64>,
-    /// `dropped` less `told`: those that no program was told of.
+    /// `dropped` less `told`: those that no program was told of; none, too, where a discipline or its interface has gone since
+    /// the collector started, whose rows are there and whose counter is not.
     pub untold: Option<u64>,
 }
 

@@ -55,6 +55,8 @@ pub struct Link {
     pub bus: String,
     /// It is a loopback interface.
     pub loopback: bool,
+    /// The queueing discipline that it sends by, as `tc` calls it; `noqueue` where it has none.
+    pub queue: String,
     /// Its frames start with an IP header.
     pub raw_ip: bool,
     /// It is up.
@@ -169,6 +171,7 @@ fn link(message: LinkMessage) -> Link {
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Qdisc(kind) => link.queue = kind,
             LinkAttribute::Controller(master) => link.master = Some(master).filter(|master| *master != 0),
             LinkAttribute::Link(lower) => link.lower = Some(lower).filter(|lower| *lower != 0),
             LinkAttribute::Stats64(stats) => {

@@ -5,6 +5,7 @@ pub mod cgroups;
 mod ethtool;
 pub mod followed;
 pub mod links;
+pub mod modules;
 pub mod names;
 pub mod namespaces;
 pub mod pcap;

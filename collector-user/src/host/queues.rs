@@ -41,16 +41,19 @@ pub async fn list(handle: &Handle) -> Result<BTreeMap<u32, Queue>, HostError> {
 }
 
 /// What an interface has that has no queue.
-const NONE: &str = "noqueue";
+pub const NONE: &str = "noqueue";
+
+/// What a root that queues at all is called.
+pub(super) fn kind(message: &TcMessage) -> Option<&str> {
+    let is_root = message.header.parent == TcHandle::ROOT;
+    message.attributes.iter().filter(|_| is_root).find_map(|attribute| match attribute {
+        TcAttribute::Kind(kind) if kind != NONE => Some(kind.as_str()),
+        _ => None,
+    })
+}
 
 fn root(message: &TcMessage) -> Option<Queue> {
-    if message.header.parent != TcHandle::ROOT {
-        return None;
-    }
-    let kind = message.attributes.iter().find_map(|attribute| match attribute {
-        TcAttribute::Kind(kind) if kind != NONE => Some(kind.clone()),
-        _ => None,
-    })?;
+    let kind = kind(message)?.to_owned();
     let stats = message.attributes.iter().find_map(|attribute| match attribute {
         TcAttribute::Stats2(stats) => stats.iter().find_map(|stats| match stats {
             TcStats2::Queue(queue) => Some(*queue),

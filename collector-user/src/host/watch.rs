@@ -6,7 +6,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::{Handle, MulticastGroup, packet_core::NetlinkPayload};
 use tokio::task::AbortHandle;
 
-use crate::host::links::HostError;
+use crate::host::{links::HostError, queues};
 
 /// Something changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Change {
     Links,
     /// A filter or a queueing discipline of the interface with this index came or went.
     Filters(u32),
+    /// The queueing discipline that an interface sent by is no more, and its counters are not.
+    Queue,
     /// What could not be understood: anything.
     Any,
     /// More than there was room for: anything, and how much nobody knows.
@@ -69,6 +71,9 @@ fn change(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
         _ => return Some(Change::Any),
     };
     match message {
+        RouteNetlinkMessage::DelQueueDiscipline(queue) if queues::kind(queue).is_some() => {
+            Some(Change::Queue)
+        }
         RouteNetlinkMessage::NewTrafficFilter(filter)
         | RouteNetlinkMessage::DelTrafficFilter(filter)
         | RouteNetlinkMessage::DelQueueDiscipline(filter) => {

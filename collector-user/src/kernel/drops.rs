@@ -21,7 +21,10 @@ use super::{
     reasons::Reasons,
     requirements::{kernel_version, ticks_per_second},
 };
-use crate::host::symbols::{Symbols, SymbolsError};
+use crate::host::{
+    modules::Modules,
+    symbols::{Symbols, SymbolsError},
+};
 
 /// The program's name, and the tracepoint's.
 pub const DROPS: &str = "kfree_skb";
@@ -183,6 +186,16 @@ pub struct Drops {
     pub namespace: u32,
     /// What it calls its functions, or why they are not to be had.
     pub symbols: Result<Symbols, SymbolsError>,
+    /// The modules that the names of both are of.
+    pub modules: Modules,
+}
+
+/// What the kernel calls its reasons and functions now that these modules are loaded; none where it does not say. That takes
+/// some tenths of a second.
+#[must_use]
+pub fn names(modules: &Modules) -> Option<(Reasons, Symbols)> {
+    let reasons = Btf::of_kernel().and_then(|btf| Reasons::find(&btf)).ok()?;
+    Some((reasons, Symbols::read(modules).ok()?))
 }
 
 /// What is known of the kernel before anything is loaded.
@@ -191,6 +204,7 @@ pub struct Prepared {
     pub told: Told,
     reasons: Reasons,
     symbols: Result<Symbols, SymbolsError>,
+    modules: Modules,
 }
 
 /// The function in which the kernel frees what a program was tried on: by others, for ours is tried on nothing.
@@ -204,8 +218,10 @@ impl Prepared {
     /// [`KernelError::Shape`], [`KernelError::Host`].
     pub fn new(limits: &DropLimits) -> Result<Self, KernelError> {
         let btf = Btf::of_kernel()?;
+        // What is loaded from here on is found to be new later.
+        let modules = Modules::read();
         let (shape, reasons) = (Shape::find(&btf)?, Reasons::find(&btf)?);
-        let symbols = Symbols::read();
+        let symbols = Symbols::read(&modules);
         let trial = symbols.as_ref().ok().and_then(|symbols| symbols.extent(TRIAL)).unwrap_or_default();
         let (folded, places) = match &limits.folding {
             None => Default::default(),
@@ -214,7 +230,7 @@ impl Prepared {
                 symbols.as_ref().map_or_else(|_| Vec::new(), |symbols| folding.places(&reasons, symbols)),
             ),
         };
-        Ok(Self { told: Told::new(shape, limits, trial, folded, places)?, reasons, symbols })
+        Ok(Self { told: Told::new(shape, limits, trial, folded, places)?, reasons, symbols, modules })
     }
 
     /// Loads the program, once everything else is.
@@ -234,8 +250,8 @@ impl Prepared {
         }
         let has_reasons = self.told.shape.has_reasons;
         let namespace = self.told.namespace;
-        let (reasons, symbols) = (self.reasons, self.symbols);
-        Ok(Drops { maps: DropMaps::take(ebpf)?, reasons, has_reasons, namespace, symbols })
+        let Self { reasons, symbols, modules, .. } = self;
+        Ok(Drops { maps: DropMaps::take(ebpf)?, reasons, has_reasons, namespace, symbols, modules })
     }
 }
 
@@ -259,7 +275,7 @@ pub const DEFAULT_SNAP: u32 = 192;
 
 impl Default for DropLimits {
     fn default() -> Self {
-        Self { per_second: 100, burst: 200, rows: 8192, snap: DEFAULT_SNAP, folding: None }
+        Self { per_second: 100, burst: 200, rows: 16_384, snap: DEFAULT_SNAP, folding: None }
     }
 }
 
@@ -290,8 +306,39 @@ impl DropMaps {
     ///
     /// [`KernelError::Map`].
     pub fn rows(&self) -> Result<BTreeMap<DropKey, DropCounts>, KernelError> {
-        // Rows are never removed, so that no step of the iteration can lose its place.
+        // Rows are removed by who asks this, and by nobody else: no step of the iteration can lose its place.
         self.rows.iter().collect::<Result<_, _>>().map_err(failed("DROPS"))
+    }
+
+    /// Takes out the rows of units by whose indexes nothing is counted any more. A program that does so all the same adds to a
+    /// row of which nobody knows how far it was read: what it counts in that moment is lost.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn take_out(
+        &mut self,
+        is_over: impl Fn(u16) -> bool,
+    ) -> Result<BTreeMap<DropKey, DropCounts>, KernelError> {
+        let keys = self.rows.keys().filter(|key| key.as_ref().map_or(true, |key| is_over(key.pu)));
+        let keys = keys.collect::<Result<Vec<DropKey>, _>>().map_err(failed("DROPS"))?;
+        let mut taken = BTreeMap::new();
+        for key in keys {
+            let counts = self.rows.get(&key, 0).map_err(failed("DROPS"))?;
+            let removed = |source| KernelError::Map { map: "DROPS", action: "remove from", source };
+            self.rows.remove(&key).map_err(removed)?;
+            taken.insert(key, counts);
+        }
+        Ok(taken)
+    }
+
+    /// Reports of the unit with this index that were held back, ever.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn held_back_of(&self, index: u16) -> Result<u64, KernelError> {
+        Ok(self.budgets.get(&index.into(), 0).map_err(failed("DROP_BUDGETS"))?.held_back)
     }
 
     /// What became of what was dropped, and of the reports, over all CPUs.
@@ -321,9 +368,7 @@ impl DropMaps {
     ///
     /// [`KernelError::Map`].
     pub fn held_back(&self, last: u16) -> Result<u64, KernelError> {
-        (0..=u32::from(last)).try_fold(0, |sum, unit| {
-            Ok(sum + self.budgets.get(&unit, 0).map_err(failed("DROP_BUDGETS"))?.held_back)
-        })
+        (0..=last).try_fold(0, |sum, index| Ok(sum + self.held_back_of(index)?))
     }
 }
 

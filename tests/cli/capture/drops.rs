@@ -78,3 +78,34 @@ fn drops_of_interfaces_that_were_not_named_are_left_out() {
     assert_eq!(udp.len(), 3, "{udp:?}");
     assert!(matches!(lldp[..], [one] if one.contains(" ethertype=lldp length=60 ")), "{lldp:?}");
 }
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn of_one_unit_neither_packets_nor_drops_of_others_are_captured() {
+    let wire = Wire::new();
+    let interface = &wire.interface;
+    sh(&format!("ip -n {} addr add 10.88.0.3/24 dev {interface}", wire.near));
+    wire.ping(1);
+    let config = TempFile::new(
+        "discover = \"off\"\n[[pu]]\nid = \"web\"\ncidr = [\"10.88.0.1/32\"]\n\
+         [[pu]]\nid = \"db\"\ncidr = [\"10.88.0.3/32\"]\n",
+    );
+    let file = TempFile::absent("pcapng");
+    // Three packets, and each again where it is dropped: what others have counts for nothing.
+    let arguments = ["--config", config.path(), "--pu", "web", "--drops", "--filter", "udp", "--count", "6"];
+    let running = start(&wire, &[&["-w", file.path(), "--iface", interface], &arguments[..]].concat());
+    let far = within(&wire.far, || UdpSocket::bind("10.88.0.2:7002").expect("the address is free"));
+    for (to, count) in [("10.88.0.3:7003", 5), ("10.88.0.1:7003", 3)] {
+        for _ in 0..count {
+            // That nobody listens may be told to the sender.
+            while far.send_to(&[0xA5; 100], to).is_err() {}
+        }
+    }
+    let (code, errors) = running.end_without_output();
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(errors.contains("captured 6 packets, "), "{errors}");
+    let capture = Capture::of_file(&file);
+    assert!(capture.comments.iter().all(|comment| comment.ends_with("pu=web")), "{:?}", capture.comments);
+    let dropped = capture.comments.iter().filter(|comment| comment.starts_with("dropped=")).count();
+    assert_eq!((capture.packets.len(), dropped), (6, 3), "{:?}", capture.comments);
+}

@@ -104,6 +104,28 @@ fn what_finds_a_full_queue() -> Result<()> {
     Ok(())
 }
 
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_a_queue_dropped_that_has_gone_hides_nothing_of_others() -> Result<()> {
+    let wire = Wire::new()?;
+    let dev = &wire.a.dev;
+    wire.a.place.run(&format!("tc qdisc add dev {dev} root tbf rate 8kbit burst 2kb limit 4kb"))?;
+    let collector = Running::start(&wire.a.place, options())?;
+    let socket = sender(&wire.a, 4, 40_000)?;
+    for _ in 0..100 {
+        let _ = socket.send_to(&[0; 900], (IpAddr::V4(wire.b.v4), 6001));
+    }
+    let said = dropped_by_queue(&wire.a)?;
+    wire.a.place.run(&format!("tc qdisc del dev {dev} root"))?;
+    let finished = collector.stop()?;
+    let QueueSum { dropped, told, untold } = finished.status.queues;
+    assert_eq!((dropped, untold), (0, None));
+    if release::is_at_least((5, 18)) {
+        assert!(told.is_some_and(|told| told >= said), "{told:?} of {said}");
+    }
+    Ok(())
+}
+
 /// What the queue of an interface has dropped, as `tc` shows it.
 fn dropped_by_queue(end: &End) -> Result<u64> {
     let shown = end.place.run(&format!("tc -s qdisc show dev {} root", end.dev))?;

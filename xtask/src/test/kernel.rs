@@ -12,12 +12,13 @@ use crate::{
 const WHAT: &str = "the kernel tests";
 
 /// What they compare against.
-const TOOLS: [Tool; 10] = [
+const TOOLS: [Tool; 11] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("nft", "nftables"),
     ("iptables", "iptables"),
     ("tcpdump", "tcpdump"),
+    ("tshark", "tshark"),
     ("ethtool", "ethtool"),
     ("ping", "iputils-ping"),
     ("bpftool", "bpftool"),

@@ -179,7 +179,7 @@ fn count(key: &DropKey, packets: u32, length: u32) -> Option<bool> {
         row = DROPS.get_ptr_mut(key);
     }
     let row = row?;
-    // SAFETY: rows are never removed; all that is added is added atomically.
+    // SAFETY: a row is removed only once nothing has counted by its unit for long; all that is added is added atomically.
     unsafe {
         if packets > 1 {
             atomic::add(&raw mut (*row).more, u64::from(packets - 1));

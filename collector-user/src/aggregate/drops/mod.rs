@@ -11,10 +11,13 @@ use crate::{
     pu::registry::Registry,
 };
 
+pub mod ended;
 pub mod meaning;
+pub mod met;
 pub mod queues;
 pub mod rejected;
 
+use ended::Ended;
 use meaning::Meaning;
 
 /// What the numbers of the drop program are called.
@@ -45,6 +48,11 @@ impl Names {
     #[must_use]
     pub const fn new(reasons: Reasons, has_reasons: bool, symbols: Symbols) -> Self {
         Self { reasons, has_reasons, symbols }
+    }
+
+    /// What they are called now that other modules are loaded.
+    pub fn renew(&mut self, reasons: Reasons, symbols: Symbols) {
+        (self.reasons, self.symbols) = (reasons, symbols);
     }
 
     /// Whether the kernel has a reason of this name.
@@ -78,30 +86,45 @@ impl Names {
         );
         Cause { reason: reason.into(), place: place.into(), meaning }
     }
+
+    /// A row in words, of the unit of this id and namespace.
+    fn told(&self, unit: Option<(&Text, &Text)>, key: &DropKey, counts: &DropCounts) -> Dropped {
+        let Cause { reason, place, meaning } = self.cause(key.reason, key.place, key.by_policy != 0);
+        Dropped {
+            puid: unit.map(|(id, _)| id.clone()).unwrap_or_default(),
+            namespace: unit.map(|(_, namespace)| namespace.clone()).unwrap_or_default(),
+            kernel_reason: reason,
+            place,
+            class: meaning.class,
+            drop_reason: meaning.word.into(),
+            advice: meaning.advice.into(),
+            packets: counts.packets(),
+            skbs: counts.skbs,
+            bytes: counts.bytes,
+        }
+    }
 }
 
-/// The rows in words, those with the most drops first.
+/// The rows in words, those with the most drops first: what stands in the table, and what of it is `ended`.
 #[must_use]
-pub fn rows(rows: &BTreeMap<DropKey, DropCounts>, names: &Names, units: &Registry) -> Vec<Dropped> {
-    let mut told: Vec<_> = rows
-        .iter()
-        .map(|(key, counts)| {
-            let unit = units.get(key.pu);
-            let Cause { reason, place, meaning } = names.cause(key.reason, key.place, key.by_policy != 0);
-            Dropped {
-                puid: unit.map(|unit| unit.id.clone()).unwrap_or_default(),
-                namespace: unit.map(|unit| unit.namespace.clone()).unwrap_or_default(),
-                kernel_reason: reason,
-                place,
-                class: meaning.class,
-                drop_reason: meaning.word.into(),
-                advice: meaning.advice.into(),
-                packets: counts.packets(),
-                skbs: counts.skbs,
-                bytes: counts.bytes,
-            }
-        })
-        .collect();
+pub fn rows(
+    rows: &BTreeMap<DropKey, DropCounts>,
+    names: &Names,
+    units: &Registry,
+    ended: &Ended,
+) -> Vec<Dropped> {
+    let live = rows.iter().map(|(key, counts)| {
+        let unit = units.get(key.pu).map(|unit| (&unit.id, &unit.namespace));
+        names.told(unit, key, counts)
+    });
+    // A unit may have had several indexes, one after another.
+    let mut sums = BTreeMap::new();
+    for row in live.chain(ended.rows().cloned()) {
+        let whose = (row.puid.clone(), row.namespace.clone());
+        let key = (whose, row.kernel_reason.clone(), row.place.clone(), row.advice.clone());
+        ended::add(&mut sums, key, &row);
+    }
+    let mut told: Vec<_> = sums.into_values().collect();
     told.sort_by_key(|row| std::cmp::Reverse(row.packets));
     told
 }
@@ -117,20 +140,26 @@ pub struct OfUnit {
     pub classes: [u64; DropClass::ALL.len()],
 }
 
-/// What was dropped of each unit.
-#[must_use]
-pub fn by_unit(rows: &BTreeMap<DropKey, DropCounts>, names: &Names) -> BTreeMap<u16, OfUnit> {
-    let mut units = BTreeMap::<u16, OfUnit>::new();
-    for (key, counts) in rows.iter().filter(|(key, _)| key.pu != ELSEWHERE) {
+impl OfUnit {
+    fn add(&mut self, key: &DropKey, counts: &DropCounts, names: &Names) {
         let class = names.cause(key.reason, key.place, key.by_policy != 0).meaning.class;
-        let unit = units.entry(key.pu).or_default();
-        unit.packets += counts.packets();
-        unit.bytes += counts.bytes;
-        for (of_class, count) in DropClass::ALL.iter().zip(&mut unit.classes) {
+        self.packets += counts.packets();
+        self.bytes += counts.bytes;
+        for (of_class, count) in DropClass::ALL.iter().zip(&mut self.classes) {
             if *of_class == class {
                 *count += counts.packets();
             }
         }
+    }
+}
+
+/// What was dropped of each index, whosever it was: what stands in the table, and what of it is `ended`. These sums never go
+/// back.
+#[must_use]
+pub fn by_unit(rows: &BTreeMap<DropKey, DropCounts>, names: &Names, ended: &Ended) -> BTreeMap<u16, OfUnit> {
+    let mut units = ended.by_index().clone();
+    for (key, counts) in rows.iter().filter(|(key, _)| key.pu != ELSEWHERE) {
+        units.entry(key.pu).or_default().add(key, counts, names);
     }
     units
 }

@@ -11,14 +11,16 @@ pub fn is_of_a_queue(reason: &str) -> bool {
     PREFIXES.iter().any(|prefix| reason.starts_with(prefix))
 }
 
-/// The sum over all interfaces, beside the rows of units; where the kernel tells no such reason, by itself.
+/// The sum over all interfaces, beside the rows of units; where the kernel tells no such reason, by itself. Of queues that
+/// `have_gone` there are rows and no counters: what others did not tell cannot be told from what those did.
 #[must_use]
-pub fn sum(interfaces: &[InterfaceStatus], rows: &[Dropped], is_told: bool) -> QueueSum {
+pub fn sum(interfaces: &[InterfaceStatus], rows: &[Dropped], is_told: bool, have_gone: bool) -> QueueSum {
     let queues = interfaces.iter().filter_map(|interface| interface.queue_drops.as_ref());
-    let dropped = queues.map(|queue| queue.dropped).sum();
+    let dropped: u64 = queues.map(|queue| queue.dropped).sum();
     let of_queues = rows.iter().filter(|row| !row.puid.is_empty() && is_of_a_queue(&row.kernel_reason));
     let told = is_told.then(|| of_queues.map(|row| row.skbs).sum());
-    QueueSum { dropped, told, untold: told.map(|told: u64| dropped.saturating_sub(told)) }
+    let untold = told.filter(|_| !have_gone).map(|told: u64| dropped.saturating_sub(told));
+    QueueSum { dropped, told, untold }
 }
 
 #[cfg(test)]
@@ -46,9 +48,14 @@ mod tests {
             row("", "QDISC_DROP", 5),
         ];
         assert_eq!(
-            sum(&interfaces, &rows, true),
+            sum(&interfaces, &rows, true, false),
             QueueSum { dropped: 100, told: Some(80), untold: Some(20) }
         );
-        assert_eq!(sum(&interfaces, &[], false), QueueSum { dropped: 100, told: None, untold: None });
+        // One that has gone had told of 80: nobody knows of what those that are there did not tell.
+        assert_eq!(
+            sum(&interfaces, &rows, true, true),
+            QueueSum { dropped: 100, told: Some(80), untold: None }
+        );
+        assert_eq!(sum(&interfaces, &[], false, false), QueueSum { dropped: 100, told: None, untold: None });
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, value_parser};
 
 use crate::{
-    config::{Attach, Config, Drops, IfaceGlob, Interval, LogFormat},
+    config::{Attach, Config, Drops, IfaceGlob, Interval, LogFormat, Xdp},
     host::pcap::Filter,
     kernel::settings::Transport,
 };
@@ -13,7 +13,8 @@ use crate::{
 /// What follows the options in its help.
 pub(super) const HELP: &str = "\
 The file is pcapng with times in nanoseconds. What its format has no field for is in each packet's comment: the processing
-unit (pu=), the mark of the socket buffer (mark=), how many wire packets a super-packet stands for (packets=).
+unit (pu=), the mark of the socket buffer (mark=), how many wire packets a super-packet stands for (packets=); of one that
+was dropped why (dropped=) and where (at=), and of one without an IP packet what it is (ethertype=) and how long (length=).
 Packets stand in the order in which they were seen, whichever CPU saw them; each is written some tenths of a second later.
 The last line on standard error says how many packets were written and what was lost, by name.
 Exit codes: 0 done, 1 failure at the start or later (of the file, too), 2 bad usage or configuration.";
@@ -32,8 +33,10 @@ pub struct CaptureArgs {
     #[arg(long, value_name = "GLOB")]
     pub iface: Vec<IfaceGlob>,
 
-    /// Capture the packets of this processing unit only: host, forwarded, unknown, or one that the configuration declares.
-    /// [default: all]
+    /// Capture the packets of this processing unit only: host, forwarded, unknown, overlay, one that the configuration
+    /// declares, or a container or service that is there (`collector pu list` has their ids). [default: all]
+    ///
+    /// With --drops, what is dropped of others is left out, too.
     #[arg(long, value_name = "PU")]
     pub pu: Option<String>,
 
@@ -65,6 +68,9 @@ pub struct CaptureArgs {
     pub duration: Option<Interval>,
 
     /// Read processing units and limits from this configuration (TOML); its outputs are left alone.
+    ///
+    /// A capture only watches: whatever the file says, no policy holds and no packet is dropped (`enforce`), nothing hangs
+    /// at XDP, and no mark is written.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -94,7 +100,8 @@ fn count(given: &str) -> Result<u64, &'static str> {
 }
 
 impl CaptureArgs {
-    /// Puts what was said over `config`, of which the outputs do not count, nor how long it would run.
+    /// Puts what was said over `config`, of which the outputs do not count, nor how long it would run, nor what would change
+    /// anything for a packet: a capture only watches.
     pub fn apply(&self, config: &mut Config) {
         if !self.iface.is_empty() {
             config.iface.clone_from(&self.iface);
@@ -106,6 +113,12 @@ impl CaptureArgs {
         config.limits.drop_reports_per_second = 1_000_000;
         config.outputs.clear();
         config.aggregate = None;
+        (config.enforce, config.enforce_anyway) = (false, false);
+        config.policy.clear();
+        // A card may lose its link for a moment when a program is put there.
+        config.xdp = Xdp::Off;
+        // What runs beside it may mark packets with numbers of its own.
+        config.mark_mask = 0;
         config.duration = self.duration;
         config.attach = self.attach.unwrap_or(config.attach);
         config.transport = self.transport.unwrap_or(config.transport);
@@ -122,7 +135,7 @@ mod tests {
     use super::CaptureArgs;
     use crate::{
         cli::args::{Cli, Command},
-        config::{Attach, Config, Interval, LogFormat},
+        config::{Attach, Config, Interval, LogFormat, Xdp},
         host::pcap::Filter,
         kernel::settings::Transport,
     };
@@ -153,6 +166,18 @@ mod tests {
         assert_eq!((config.duration, config.transport), (Some(Interval::from_seconds(2)), Transport::Ring));
         assert!(config.outputs.is_empty());
         assert_eq!(config.filter.as_ref().map(Filter::expression), Some("udp port 7001"));
+    }
+
+    #[test]
+    fn whatever_the_file_says_a_capture_only_watches() {
+        let file = "enforce = true\nxdp = \"generic\"\nmark-mask = 0xFF00\n[[pu]]\nid = \"web\"\ncidr = [\"10.0.0.1/32\"]\n\
+                    [[policy]]\nid = \"p\"\npu = [\"web\"]\ndirection = \"in\"\naction = \"reject\"\n";
+        let mut config = Config::parse(file, Path::new("c.toml")).unwrap();
+        assert!(config.enforce && config.policy.len() == 1 && config.xdp == Xdp::Generic);
+        capture("-w -").unwrap().apply(&mut config);
+        assert!(!config.enforce && !config.enforce_anyway && config.policy.is_empty());
+        assert_eq!((config.xdp, config.mark_mask), (Xdp::Off, 0));
+        assert_eq!(config.pu.len(), 1, "what is declared counts");
     }
 
     #[test]

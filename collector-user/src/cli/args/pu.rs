@@ -9,6 +9,12 @@ const HELP: &str = "\
 Only root, or whoever the collector belongs to, may ask. What was counted is counted up to the moment of the answer.
 Exit codes: 0 done, 1 no collector that answers, or no such unit, 2 bad usage.";
 
+/// What follows the options in the help of `collector status`.
+pub(super) const STATUS_HELP: &str = "\
+Only root, or whoever the collector belongs to, may ask. What was counted is counted up to the moment of the answer.
+What its outputs have lost is not in the answer: `run` tells it at its end.
+Exit codes: 0 done, 1 no collector that answers, 2 bad usage.";
+
 /// What can be asked about processing units.
 #[derive(Debug, Subcommand)]
 pub enum PuCommand {
@@ -37,7 +43,7 @@ pub enum PuCommand {
 /// Where a question goes, and in which form the answer is printed.
 #[derive(Debug, Args)]
 pub struct AskArgs {
-    /// As text, for people, or as json, for programs: an object for each unit, in an array where they are listed.
+    /// As text, for people, or as json, for programs: one object, or an array of them where units are listed.
     #[arg(long, value_name = "FORM", value_enum, default_value_t, hide_possible_values = true)]
     pub output: Output,
 

@@ -93,14 +93,19 @@ impl Registry {
         }
     }
 
-    /// Forgets units and indexes of which nothing was heard since `before`; the indexes, which others may have from now on.
-    pub fn forget(&mut self, before: u64) -> Vec<u16> {
+    /// The indexes of which nothing was heard since `before`: those that [`forget`](Self::forget) will give back.
+    pub fn forgettable(&self, before: u64) -> Vec<u16> {
         let is_long_ago = |unit: &&Unit| unit.ended.is_some_and(|ended| ended.max(unit.heard) < before);
         let ended = self.units.values().filter(is_long_ago);
         let ended: BTreeSet<u16> = ended.map(|unit| unit.index).collect();
         let is_over = |index: &u16| self.over.get(index).is_some_and(|over| *over < before);
         let others = self.others.iter().filter(|(other, of)| ended.contains(of) || is_over(other));
-        let free: Vec<u16> = others.map(|(other, _)| *other).chain(ended.iter().copied()).collect();
+        others.map(|(other, _)| *other).chain(ended.iter().copied()).collect()
+    }
+
+    /// Forgets units and indexes of which nothing was heard since `before`; the indexes, which others may have from now on.
+    pub fn forget(&mut self, before: u64) -> Vec<u16> {
+        let free = self.forgettable(before);
         for index in &free {
             self.units.remove(index);
             self.others.remove(index);

@@ -27,6 +27,9 @@
 //! | block | name | value |
 //! | --- | --- | --- |
 //! | packet | `dropped` | why the kernel dropped it, or `unknown` |
+//! | | `at` | where that was: the function, and how far in it; of one that was dropped |
+//! | | `ethertype` | what it is, where it is no IP packet: `arp`, `lldp`, or a number; of one that was dropped |
+//! | | `length` | its octets, where `ethertype` stands before |
 //! | | `pu` | the id of the processing unit |
 //! | | `mark` | the mark of its socket buffer, `0x` and hexadecimal digits; not 0 |
 //! | | `packets` | the wire packets that a super-packet stands for; more than 1 |

@@ -46,7 +46,12 @@ pub(super) fn lines(status: &Status) -> Vec<String> {
 /// `queues dropped 100 = told 80 + untold 20`.
 fn queue_line(sum: &QueueSum) -> Option<String> {
     let QueueSum { dropped, told, untold } = sum;
-    let (told, untold) = (told.as_ref()?, untold.as_ref()?);
+    let told = told.as_ref()?;
+    let Some(untold) = untold else {
+        return (dropped + told != 0).then(|| {
+            format!("queues dropped {dropped}, told {told} (of those that have gone nobody knows more)")
+        });
+    };
     (*dropped != 0 && told <= dropped)
         .then(|| format!("queues dropped {dropped} = told {told} + untold {untold} (no program sees those)"))
 }
@@ -247,6 +252,13 @@ mod tests {
             "ledger: seen 0 = flows 0; nothing lost",
         ];
         assert_eq!(lines(&status), want);
+    }
+
+    #[test]
+    fn of_queues_that_have_gone_no_difference_is_made_up() {
+        let queues = QueueSum { dropped: 60, told: Some(90), untold: None };
+        let said = lines(&Status { queues, ..Status::default() });
+        assert_eq!(said[0], "queues dropped 60, told 90 (of those that have gone nobody knows more)");
     }
 
     #[test]

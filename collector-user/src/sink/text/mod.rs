@@ -18,7 +18,7 @@ pub use escape::Escaped;
 pub use look::Look;
 
 use super::Format;
-use crate::event::{Event, Time};
+use crate::event::{Event, Status, Time};
 
 /// Writes a line a record: time of day, processing unit, and what happened. Text that comes from the network or from
 /// other programs is escaped, so that no line moves the reader's terminal.
@@ -52,6 +52,12 @@ impl Text {
             Event::Status(status) => ledger::lines(status),
         }
     }
+}
+
+/// The lines of a status: what was dropped, and the ledger.
+#[must_use]
+pub fn status(status: &Status) -> Vec<String> {
+    ledger::lines(status)
 }
 
 impl Format for Text {

@@ -16,9 +16,9 @@ use rustix::{
 };
 
 use crate::{
-    cli::door::{self, Answer, Request, VERSION},
+    cli::door::{self, Answer, Request, VERSION, Wanted},
     config::Socket,
-    event::UnitStatus,
+    event::{Status, UnitStatus},
 };
 
 /// How long the collector may be silent: others may be before us.
@@ -78,29 +78,45 @@ pub(super) enum AskError {
 
 /// All units that the collector knows which runs in this network namespace, or at another socket.
 pub(super) fn units(socket: Option<&Socket>) -> Result<Vec<UnitStatus>, AskError> {
+    answer(socket, Wanted::Units, |answer| answer.units)
+}
+
+/// How the collector stands which runs in this network namespace, or at another socket.
+pub(super) fn status(socket: Option<&Socket>) -> Result<Status, AskError> {
+    answer(socket, Wanted::Status, |answer| answer.status).map(|status| *status)
+}
+
+/// What is answered, of which that is taken which was wanted.
+fn answer<T>(
+    socket: Option<&Socket>,
+    wanted: Wanted,
+    take: impl FnOnce(Answer) -> Option<T>,
+) -> Result<T, AskError> {
     let path = match socket.and_then(Socket::path) {
         Some(path) => path.to_owned(),
         None => door::usual().map_err(AskError::Namespace)?,
     };
-    let line = ask(&path).map_err(|error| why(error, &path))?;
+    let line = ask(&path, wanted).map_err(|error| why(error, &path))?;
     let answer: Result<Answer, _> = serde_json::from_slice(&line);
     match answer {
         Ok(Answer { error: Some(words), .. }) => Err(AskError::Refused { path, words }),
-        Ok(Answer { version: VERSION, units: Some(units), .. }) => Ok(units),
+        Ok(answer) if answer.version == VERSION => {
+            take(answer).ok_or(AskError::NotUnderstood { path, source: None })
+        }
         Ok(_) => Err(AskError::NotUnderstood { path, source: None }),
         Err(source) => Err(AskError::NotUnderstood { path, source: Some(source) }),
     }
 }
 
-/// What is answered, as it comes.
-fn ask(path: &Path) -> io::Result<Vec<u8>> {
+/// The line that is answered, as it comes.
+fn ask(path: &Path, wanted: Wanted) -> io::Result<Vec<u8>> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     for waiting in [Timeout::Send, Timeout::Recv] {
         set_socket_timeout(&socket, waiting, Some(PATIENCE))?;
     }
     connect(&socket, &SocketAddrUnix::new(path)?)?;
     let mut stream = UnixStream::from(socket);
-    let mut request = serde_json::to_vec(&Request::units())?;
+    let mut request = serde_json::to_vec(&Request::of(wanted))?;
     request.push(b'\n');
     stream.write_all(&request)?;
     let mut answer = Vec::new();
