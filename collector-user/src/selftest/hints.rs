@@ -11,6 +11,12 @@ pub(super) fn of(status: &Status) -> Vec<String> {
             "{gaps} times the collector was stopped for so long that nothing was counted any more"
         ));
     }
+    let (seen, explained) = (status.ledger.seen, status.ledger.explained());
+    if seen != explained {
+        hints.push(format!(
+            "the programs saw {seen} buffers, and the ledger has a row for {explained} of them"
+        ));
+    }
     for interface in &status.interfaces {
         let name = &interface.name;
         let unseen = interface.unseen.unwrap_or_default();
@@ -57,12 +63,12 @@ mod tests {
         let status = Status {
             interfaces: vec![interface],
             drops: vec![dropped(DropClass::Resource), dropped(DropClass::EndOfLife)],
-            ledger: Ledger { gaps: 1, ..Ledger::default() },
+            ledger: Ledger { gaps: 1, seen: 2, ..Ledger::default() },
             ..Status::default()
         };
         let hints = super::of(&status);
-        assert_eq!(hints.len(), 3, "{hints:?}");
-        assert_eq!(hints.len(), 3, "{hints:?}");
+        assert_eq!(hints.len(), 4, "{hints:?}");
+        assert_eq!(hints.len(), 4, "{hints:?}");
         assert!(hints.iter().any(|hint| hint.contains("CPU_BACKLOG")));
     }
 }
