@@ -159,8 +159,9 @@ fn watch(end: &End, options: &Options, sockets: &[UdpSocket]) -> Result<Taken> {
                 next()?;
             }
             let last = next()?;
-            let each =
-                |begin: Tick, end: Tick| (end.cpu - begin.cpu).div_f64((end.at - begin.at).as_secs_f64());
+            let each = |begin: Tick, end: Tick| {
+                end.cpu.saturating_sub(begin.cpu).div_f64((end.at - begin.at).as_secs_f64())
+            };
             ensure!(
                 last.reports - quiet.reports >= sockets.len() as u64 * (SECONDS as u64 - 1),
                 "each unit has its counters in each second"
