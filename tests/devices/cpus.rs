@@ -1,10 +1,10 @@
 //! A CPU that really goes, and comes back, while the daemon runs.
 
-use std::{fs, num::NonZeroU32};
+use std::fs;
 
 use collector_tests::{
     Result,
-    collector::{Running, options},
+    collector::{Running, all_of_the_host, options},
     events,
     frames::UDP,
     lab::Wire,
@@ -17,7 +17,6 @@ use collector_user::{
         cpus,
         settings::{Settings, Transport},
     },
-    pu::trace::{Directions, Whose, Wish},
 };
 
 use crate::assert_balanced;
@@ -49,15 +48,6 @@ impl Drop for Away {
 
 fn set(online: &str) -> Result<()> {
     Ok(fs::write(format!("/sys/devices/system/cpu/cpu{CPU}/online"), online)?)
-}
-
-fn all_of_the_host() -> Wish {
-    Wish {
-        whose: Whose::Unit("host".into()),
-        directions: Directions::Both,
-        duration: None,
-        every: NonZeroU32::MIN,
-    }
 }
 
 #[test]

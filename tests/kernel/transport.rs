@@ -1,10 +1,10 @@
 //! The same traffic by each transport is the same events and reports; and a CPU that comes later has its reports, too.
 
-use std::{fs, num::NonZeroU32};
+use std::fs;
 
 use collector_tests::{
     Result,
-    collector::{Finished, Running, options},
+    collector::{Finished, Running, all_of_the_host, options},
     events::{self, Totals},
     frames::{self, TCP, UDP},
     lab::{End, Wire},
@@ -17,7 +17,6 @@ use collector_user::{
         cpus,
         settings::{Settings, Transport},
     },
-    pu::trace::{Directions, Whose, Wish},
 };
 
 use crate::assert_balanced;
@@ -25,15 +24,6 @@ use crate::assert_balanced;
 const PORT: u16 = 5004;
 /// What a rule drops.
 const DROPPED: u16 = 6001;
-
-fn all_of_the_host() -> Wish {
-    Wish {
-        whose: Whose::Unit("host".into()),
-        directions: Directions::Both,
-        duration: None,
-        every: NonZeroU32::MIN,
-    }
-}
 
 fn reports(finished: &Finished, wanted: impl Fn(&PacketReport) -> bool) -> Vec<&PacketReport> {
     let reports = finished.events.iter().filter_map(|event| match event {

@@ -1,6 +1,7 @@
 //! The daemon, running on a host of the lab.
 
 use std::{
+    num::NonZeroU32,
     panic,
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
@@ -13,7 +14,10 @@ use collector_user::{
     config::Discover,
     daemon::{self, Options, Started, inquiry::Inquirer, reload::Reloader, trace::Tracer},
     event::{Event, Status},
-    pu::registry::Declared,
+    pu::{
+        registry::Declared,
+        trace::{Directions, Whose, Wish},
+    },
 };
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
@@ -69,6 +73,16 @@ pub fn discovering() -> Options {
 /// As [`options`], but counters are reported all the time, at which a daemon can be [held](Running::hold).
 pub fn often() -> Options {
     Options { counter_interval: Duration::from_millis(20), ..options() }
+}
+
+/// A wish for a report of each packet of the host, as long as the collector runs.
+pub fn all_of_the_host() -> Wish {
+    Wish {
+        whose: Whose::Unit("host".into()),
+        directions: Directions::Both,
+        duration: None,
+        every: NonZeroU32::MIN,
+    }
 }
 
 /// A unit of the configuration, in the namespace `/lab`.

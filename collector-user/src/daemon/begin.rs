@@ -40,9 +40,6 @@ use crate::{
 /// What a kernel lacks whose softirqs can be preempted: a slot could see two packets at once.
 const WITHOUT_CACHES: &str = "the flow caches: this kernel is PREEMPT_RT, so each packet is counted in the shared table, which costs more";
 
-/// Pairs of classes that there is room for where there are policies.
-const MOST_VERDICTS: u32 = policy::MOST_VERDICTS;
-
 /// A wrong name is told before anything that needs a privilege.
 pub(super) async fn prepare(
     options: &Options,
@@ -70,8 +67,8 @@ pub(super) fn settings(options: &Options, cgroups: &Cgroups) -> Settings {
     };
     match options.policies.as_slice() {
         [] => settings,
-        // What they may come to is not known before the units are.
-        _ => Settings { verdicts: settings.verdicts.max(MOST_VERDICTS), ..settings },
+        // How many pairs of classes they come to is not known before the units are.
+        _ => Settings { verdicts: settings.verdicts.max(policy::MOST_VERDICTS), ..settings },
     }
 }
 

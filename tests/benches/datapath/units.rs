@@ -18,6 +18,7 @@ use collector_tests::{
     cgroups::{Cgroup, Guest},
     collector::declared,
     lab::{End, Wire},
+    measure::median,
     netns::unique,
     talk::asker,
     traffic::Host,
@@ -63,19 +64,21 @@ struct Taken {
 pub(crate) fn run(rounds: usize) -> Result<()> {
     println!("\n{UNITS} units: start in ms, MB of memory, ms of a CPU in each second");
     println!("{:<24} {:>8} {:>8} {:>8} {:>8}", "units", "start", "memory", "idle", "sending");
-    // One round each: what an allocator has kept of a round would hide what the next one takes.
-    let _ = rounds;
     for (name, kind) in
         [("none", Kind::None), ("declared, by address", Kind::Declared), ("found, services", Kind::Found)]
     {
-        let Taken { start, memory, idle, busy } = measure(kind)?;
-        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let taken = (0..rounds).map(|_| measure(kind)).collect::<Result<Vec<_>>>()?;
+        // What an allocator has kept of a round would hide what the next one takes.
+        let memory = taken.first().map_or(0, |first| first.memory);
+        let ms = |of: fn(&Taken) -> Duration| {
+            median(&mut taken.iter().map(|it| of(it).as_secs_f64() * 1e3).collect::<Vec<_>>())
+        };
         println!(
             "{name:<24} {:>8.0} {:>8.1} {:>8.1} {:>8.1}",
-            ms(start),
+            ms(|it| it.start),
             memory as f64 / 1e6,
-            ms(idle),
-            ms(busy)
+            ms(|it| it.idle),
+            ms(|it| it.busy)
         );
     }
     Ok(())
