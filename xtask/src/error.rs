@@ -3,7 +3,7 @@
 
 use std::{fmt, io, path::PathBuf, process::ExitStatus};
 
-use crate::lint::Violation;
+use crate::{lint::Violation, object::TooMuch};
 
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
@@ -129,6 +129,18 @@ pub(crate) enum Error {
     /// Not all was well in some guests; the table says what.
     #[error("not all is well on Linux {}: the table and the output of the tests say what", kernels.join(", "))]
     Guests { kernels: Vec<String> },
+
+    /// What the compiler made is not what it is taken for.
+    #[error("{} is no object of eBPF programs: {cause}", path.display())]
+    Object { path: PathBuf, cause: String },
+
+    /// Some kernel would not load the programs.
+    #[error(
+        "the programs need more stack than kernels before 6.9 give them, 512 octets and 8 calls:\n  {}\n  Next: make a \
+         function of what needs its variables only for a while, or one of two, until each chain fits",
+        refused.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")
+    )]
+    Stack { refused: Vec<TooMuch> },
 
     /// The verifier has more to do than when it was recorded.
     #[error(

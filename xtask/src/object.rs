@@ -10,6 +10,10 @@ use std::{
 
 use crate::{error::Error, process, setup::Toolchain, workspace::Workspace};
 
+mod stack;
+
+pub(crate) use stack::TooMuch;
+
 /// The target of every eBPF program here; the hosts are little-endian.
 const TARGET: &str = "bpfel-unknown-none";
 /// The cargo profile, which is also the name of its output folder.
@@ -27,7 +31,18 @@ pub(crate) fn compile(workspace: &Workspace, toolchain: &Toolchain) -> Result<Pa
     let mut command = cargo(workspace, toolchain, "build");
     command.args(["--package", "collector-ebpf", "--bin", "datapath"]);
     process::shown(&mut command)?;
-    Ok(folder(workspace, toolchain).join(TARGET).join(PROFILE).join("datapath"))
+    let built = folder(workspace, toolchain).join(TARGET).join(PROFILE).join("datapath");
+    check(&built)?;
+    Ok(built)
+}
+
+/// Looks whether the oldest kernel would take the object, as far as that can be seen without it.
+fn check(built: &Path) -> Result<(), Error> {
+    let octets =
+        fs::read(built).map_err(|cause| Error::File { act: "read", path: built.to_path_buf(), cause })?;
+    let refused =
+        stack::check(&octets).map_err(|cause| Error::Object { path: built.to_path_buf(), cause })?;
+    if refused.is_empty() { Ok(()) } else { Err(Error::Stack { refused }) }
 }
 
 /// A cargo command for the BPF target, free of what the caller's environment means for the host.

@@ -65,19 +65,16 @@ pub(crate) fn run(ctx: &BtfTracePointContext) {
         return;
     }
     ledger(|ledger| &raw mut ledger.seen);
-    let place: u64 = ctx.arg(1);
-    let is_trial = place.wrapping_sub(TRIAL.load()) < TRIAL_LENGTH.load();
+    let is_trial = place(ctx).wrapping_sub(TRIAL.load()) < TRIAL_LENGTH.load();
     let Some(dropped) = (if is_trial { None } else { Dropped::of(skb) }) else {
         ledger(|ledger| &raw mut ledger.no_packet);
         return;
     };
-    // An argument that this kernel's tracepoint lacks may not even be looked at.
-    let reason: u32 = if DROP_REASONS.load() != 0 { ctx.arg(2) } else { 0 };
     let own = shape::signed(skb);
     let whose = if own == 0 { unit(&dropped).into() } else { own };
     let pu = whose as u16;
     let by_policy = u16::from(own != 0);
-    let key = DropKey { place, reason, pu, by_policy };
+    let key = DropKey { place: place(ctx), reason: reason(ctx), pu, by_policy };
     let Some(is_folded) = count(&key, dropped.packets, dropped.length) else {
         ledger(|ledger| &raw mut ledger.table_full);
         return;
@@ -94,8 +91,20 @@ pub(crate) fn run(ctx: &BtfTracePointContext) {
     if wanted == wanted::NO {
         ledger(|ledger| &raw mut ledger.filtered);
     } else if may_report(pu) != 0 {
-        report(ctx, &dropped, place, reason, whose | u64::from(wanted) << FILTERED_AT);
+        report(ctx, &dropped, whose | u64::from(wanted) << FILTERED_AT);
     }
+}
+
+/// Where it is dropped. Read again wherever it is needed: kept, it takes stack that the report has no room for before Linux 6.13.
+#[inline(always)]
+fn place(ctx: &BtfTracePointContext) -> u64 {
+    ctx.arg(1)
+}
+
+/// Why. An argument that this kernel's tracepoint lacks may not even be looked at.
+#[inline(always)]
+fn reason(ctx: &BtfTracePointContext) -> u32 {
+    if DROP_REASONS.load() != 0 { ctx.arg(2) } else { 0 }
 }
 
 /// Whose packet it is, in the lower half, and which of its [ends](end), in the upper one. The end that is looked at first is
@@ -229,7 +238,7 @@ const FILTERED_AT: u32 = 24;
 /// What lies in front of where the kernel has come to is copied here. Where more is wanted than there is room for, the
 /// kernel adds the rest, from wherever it lies.
 #[inline(never)]
-fn report(ctx: &BtfTracePointContext, dropped: &Dropped, place: u64, reason: u32, whose: u64) -> u32 {
+fn report(ctx: &BtfTracePointContext, dropped: &Dropped, whose: u64) -> u32 {
     let pu = whose as u16;
     let mut report = MaybeUninit::<Report>::uninit();
     // Word by word: for a value LLVM calls a function, whose stack there is no room for before Linux 6.13.
@@ -265,10 +274,10 @@ fn report(ctx: &BtfTracePointContext, dropped: &Dropped, place: u64, reason: u32
     let record = &mut report.record;
     // SAFETY: no arguments, no memory.
     record.boot_ns = unsafe { bpf_ktime_get_boot_ns() };
-    record.place = place;
+    record.place = place(ctx);
     record.ifindex = dropped.interface;
     record.mark = dropped.mark;
-    record.reason = reason;
+    record.reason = reason(ctx);
     record.suppressed = held_back as u32;
     record.length = dropped.length;
     record.captured = captured;

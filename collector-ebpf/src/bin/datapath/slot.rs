@@ -109,7 +109,7 @@ pub(crate) fn take<K: Key>(key: *mut K, packet: &Packet, who: u64) -> u32 {
 }
 
 /// Takes the slot from the flow that the packet is of, if that has one: its counts move to the table. 0.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn leave<K: Key>(packet: &Packet) -> u32 {
     let key = for_flow::<K>(packet);
     // SAFETY: the slot is live, and this CPU's alone while softirqs are off.
