@@ -69,6 +69,9 @@ pub mod role {
     /// What a program at XDP may have to know of a frame stands beside it, where none sees it: a VLAN tag that the device or the
     /// sender has put there (there are VLANs above this uplink), or that a tap's frame is several packets.
     pub const BESIDE: u16 = 1 << 11;
+    /// What a program at XDP drops here is a socket buffer, then or soon, which the kernel frees as dropped right afterwards: with
+    /// generic XDP, and on a veth.
+    pub const FREED: u16 = 1 << 12;
 }
 
 /// The key of a tunnel that ends on this host: its IP protocol, and the port that it is sent to, in network byte order
@@ -153,6 +156,7 @@ mod tests {
             role::INNER,
             role::COPIED,
             role::BESIDE,
+            role::FREED,
         ];
         assert!(flags.iter().all(|it| it.is_power_of_two()));
         assert_eq!(flags.iter().sum::<u16>(), flags.iter().fold(0, |all, it| all | it));

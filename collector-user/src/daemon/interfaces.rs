@@ -283,7 +283,7 @@ impl Daemon<'_> {
         {
             role.flags |= flag::INNER;
         }
-        self.mark_copied(link, &mut role);
+        self.mark_buffers(link, &mut role);
         // The kernel runs a tap's program on super-packets, too, in the driver as well (drivers/net/tun.c: tun_get_user).
         if let Some(role) = &mut role
             && link.kind == "tun"
@@ -312,8 +312,9 @@ impl Daemon<'_> {
             Some(role) => self.controller.set_role(role)?,
             None => self.controller.remove_role(index)?,
         }
-        // Whether buffers are copied, or know more than a frame shows, says nothing of whose they are.
-        let rest = |role: Role| Role { flags: role.flags & !(flag::COPIED | flag::BESIDE), ..role };
+        // Whether buffers are copied, know more than a frame shows, or are freed as dropped, says nothing of whose they are.
+        let of_buffers = flag::COPIED | flag::BESIDE | flag::FREED;
+        let rest = |role: Role| Role { flags: role.flags & !of_buffers, ..role };
         Ok(before.is_some() && before.map(rest) != role.map(rest))
     }
 

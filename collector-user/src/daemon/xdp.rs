@@ -68,7 +68,7 @@ impl Daemon<'_> {
     ) -> Result<(), DaemonError> {
         self.hang_xdp(link, missing);
         let told = *role;
-        self.mark_copied(link, role);
+        self.mark_buffers(link, role);
         match role {
             Some(role) if told != Some(*role) => Ok(self.controller.set_role(*role)?),
             _ => Ok(()),
@@ -120,18 +120,17 @@ impl Daemon<'_> {
         }
     }
 
-    /// Tells in an interface's role whether buffers that come in by it may have been copied for a program at generic XDP. Ours
-    /// may get there in a moment.
-    pub(super) fn mark_copied(&self, link: &Link, role: &mut Option<Role>) {
+    /// Tells in an interface's role whether buffers that come in by it may have been copied for a program at generic XDP, ours may
+    /// get there in a moment, and whether what such a program drops is freed as a buffer.
+    pub(super) fn mark_buffers(&self, link: &Link, role: &mut Option<Role>) {
         let Some(role) = role else { return };
         let mode = self.xdp.mode(link.index);
         let is_untried = mode.is_none() && !self.xdp.said.contains_key(&link.index);
         let may_come = self.options.xdp != Choice::Off && self.xdp.unloaded.is_none() && is_untried;
-        if link.generic_xdp || mode == Some(Mode::Generic) || may_come {
-            role.flags |= flag::COPIED;
-        } else {
-            role.flags &= !flag::COPIED;
-        }
+        let is_copied = link.generic_xdp || mode == Some(Mode::Generic) || may_come;
+        let is_freed = is_copied || link.kind == "veth";
+        role.flags &= !(flag::COPIED | flag::FREED);
+        role.flags |= if is_copied { flag::COPIED } else { 0 } | if is_freed { flag::FREED } else { 0 };
     }
 
     /// Why there is no XDP program at all, if somebody wanted one.

@@ -1,13 +1,14 @@
 //! A frame that this collector's own program at XDP drops for a policy: counted and reported as what the kernel drops is.
 //!
 //! In a driver there is no more of it than octets on a page. On a veth, and behind a driver, the frame is a socket buffer all
-//! the same, which the kernel frees as dropped right afterwards: that is not counted once more. Nothing else but where its
-//! octets lie tells that buffer; on that CPU nothing else can have come there meanwhile.
+//! the same ([`role::FREED`]), which the kernel frees as dropped right afterwards: that is not counted once more. Nothing else but
+//! where its octets lie tells that buffer; on that CPU nothing else can have come there meanwhile.
 
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_boot_ns};
 use collector_ebpf::abi::{
     drop::{AT_XDP, DropKey, UNITS},
     packet::{event, link},
+    pu::role,
 };
 
 use super::{ledger, may_report, shape, wanted};
@@ -21,6 +22,10 @@ use crate::{
     settings::{DROP_SNAP, NAMESPACE, PACKETS_BY_RING, XDP_WORD},
     transport,
 };
+
+/// Ticks, one to ten seconds of them: a virtual machine's CPU may be taken away for long between a frame's drop and its
+/// buffer's. A frame that was redirected into a veth has no buffer, and where it lay another packet may, later.
+const LONGEST_STALL: u64 = 1000;
 
 /// A frame that was dropped on this CPU.
 #[repr(C)]
@@ -40,7 +45,7 @@ pub(crate) fn count(frame: Frame, packet: &Packet, who: u64, length: u32) -> u32
         return 0;
     }
     let who = Who::unpack(who);
-    let start = remember(frame);
+    let start = remember(frame, packet.role.flags & role::FREED != 0);
     ledger(|ledger| &raw mut ledger.seen);
     let key = DropKey { place: AT_XDP, reason: 0, pu: who.pu, by_policy: 1 };
     if super::count(&key, 1, length).is_none() {
@@ -61,16 +66,20 @@ pub(crate) fn count(frame: Frame, packet: &Packet, who: u64, length: u32) -> u32
     0
 }
 
-/// Remembers where the frame lies, which is returned.
+/// Where the frame lies; it is remembered if the kernel is about to free it.
 #[inline(always)]
-fn remember(frame: Frame) -> u64 {
+fn remember(frame: Frame, is_freed: bool) -> u64 {
     let Some(gone) = XDP_GONE.get_ptr_mut(0) else { return 0 };
     // SAFETY: this CPU's own entry; the kernel hands the program a live context. By way of memory a pointer to a packet
     // becomes a number.
     unsafe {
         (&raw mut (*gone).start).cast::<usize>().write_volatile((*frame).data as usize);
         (&raw mut (*gone).at).write_volatile(bpf_jiffies64());
-        (&raw const (*gone).start).read_volatile()
+        let start = (&raw const (*gone).start).read_volatile();
+        if !is_freed {
+            (&raw mut (*gone).start).write_volatile(0);
+        }
+        start
     }
 }
 
@@ -95,7 +104,10 @@ pub(super) fn has_counted(skb: *const u8) -> bool {
     // SAFETY: the entry is live, and only this CPU writes to it. The helper has no arguments.
     unsafe {
         let start = (&raw const (*gone).start).read_volatile();
-        if start == 0 || !shape::begins_at(skb, start) || bpf_jiffies64().wrapping_sub((*gone).at) > 1 {
+        if start == 0
+            || !shape::begins_at(skb, start)
+            || bpf_jiffies64().wrapping_sub((*gone).at) > LONGEST_STALL
+        {
             return false;
         }
         (&raw mut (*gone).start).write_volatile(0);
