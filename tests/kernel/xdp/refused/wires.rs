@@ -34,6 +34,7 @@ use crate::enforced::{
 
 const IN: u64 = 1000;
 const FEW: u64 = 50;
+const PART: u64 = 50;
 
 fn with(choice: Choice) -> Result<Options> {
     Ok(Options { xdp: choice, ..enforcing(strict("host")?) })
@@ -47,11 +48,15 @@ fn opening(from: &End, to: &End, port: u16) -> Vec<u8> {
     frames::ethernet_between(from.mac, to.mac, &[], IPV4, &packet)
 }
 
-/// Sends what is accepted, and what is not: datagrams of both families, and SYNs.
-fn offer(from: &End, to: &End) -> Result<()> {
+/// Sends what is accepted, and what is not: datagrams of both families, and SYNs; in parts, for the ring of a veth on whose
+/// other side a program hangs has room for 256.
+fn offer(from: &End, to: &End, host: &Host) -> Result<()> {
     for version in [4, 6] {
         let at = |port| SocketAddr::new(to.address(version), port);
-        send(from, at(CLOSED), IN)?;
+        for _ in 0..IN / PART {
+            send(from, at(CLOSED), PART)?;
+            settle(from, host)?;
+        }
         send(from, at(OPEN), FEW)?;
     }
     let (socket, frame) = (PacketSocket::new(from)?, opening(from, to, CLOSED));
@@ -115,7 +120,7 @@ fn run_with(wire: &Wire, host: &Host, options: Options) -> Result<Finished> {
     let v4 = wire.b.v4;
     let listener = wire.b.place.within(|| Ok(TcpListener::bind((v4, CLOSED))?))?;
     let collector = Running::start_beside(&wire.b.place, options, Some(&wire.b.dev))?;
-    offer(&wire.a, &wire.b)?;
+    offer(&wire.a, &wire.b, host)?;
     settle(&wire.a, host)?;
     let finished = collector.stop()?;
     for (open, closed) in open.iter().zip(&closed) {
