@@ -124,7 +124,14 @@ fn run_with(wire: &Wire, host: &Host, options: Options) -> Result<Finished> {
     settle(&wire.a, host)?;
     let finished = collector.stop()?;
     for (open, closed) in open.iter().zip(&closed) {
-        assert_eq!((arrived(open)?, arrived(closed)?), (FEW, 0), "{choice:?}");
+        let told = &finished.status;
+        assert_eq!(
+            (arrived(open)?, arrived(closed)?),
+            (FEW, 0),
+            "{choice:?}: {:#?} {:#?}",
+            told.drops,
+            told.ledger
+        );
     }
     listener.set_nonblocking(true)?;
     assert!(listener.accept().is_err_and(|error| error.kind() == ErrorKind::WouldBlock), "nobody came");
