@@ -5,6 +5,7 @@
 //! - [`first`]: the first packet of a flow, with everything on.
 //! - [`filter`]: the packet filter alone.
 //! - [`drops`]: a packet that is dropped.
+//! - [`storm`]: a million of them a second, and the collector's memory.
 //! - [`traced`]: one flow, whose packets are reported.
 //! - [`xdp`]: the program at XDP.
 //! - [`units`]: the daemon with a thousand units.
@@ -21,12 +22,17 @@ mod first;
 mod flows;
 mod harm;
 mod hot;
+mod process;
+mod storm;
 mod traced;
 mod units;
 mod walk;
 mod xdp;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    process::ExitCode,
+};
 
 use anyhow::ensure;
 use aya::programs::{TestRun as _, TestRunOptions};
@@ -40,7 +46,10 @@ use collector_tests::{
 };
 use collector_user::kernel::settings::Settings;
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
+    if let Some(code) = process::collector() {
+        return Ok(code);
+    }
     let options = Options::parse(std::env::args().skip(1))?;
     pin(0)?;
     for (part, run) in [
@@ -50,6 +59,7 @@ fn main() -> Result<()> {
         ("filter", filter::run),
         ("traced", traced::run),
         ("drops", drops::run),
+        ("storm", storm::run),
         ("xdp", xdp::run),
         ("units", units::run),
         ("harm", harm::run),
@@ -58,7 +68,7 @@ fn main() -> Result<()> {
             run(options.rounds)?;
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// This host, as the programs know it.
