@@ -9,7 +9,7 @@ use crate::{artifact, build, error::Error, privilege, process, workspace::Worksp
 /// Arguments of `cargo xtask bench`.
 #[derive(Args)]
 pub(crate) struct Bench {
-    /// Arguments of both benchmarks: `--rounds N`, `--only PART`, one of events, policies, hot, flows, first, filter, traced, drops, storm, xdp, units, harm
+    /// Arguments of both benchmarks: `--rounds N`, `--only PART`, one of events, policies, hot, flows, first, filter, traced, flood, drops, storm, xdp, units, harm
     #[arg(last = true, value_name = "ARGS")]
     args: Vec<OsString>,
 }

@@ -7,6 +7,7 @@
 //! - [`drops`]: a packet that is dropped.
 //! - [`storm`]: a million of them a second, and the collector's memory.
 //! - [`traced`]: one flow, whose packets are reported.
+//! - [`flood`]: what reports of one unit's packets cost another one's drops.
 //! - [`xdp`]: the program at XDP.
 //! - [`units`]: the daemon with a thousand units.
 //! - [`harm`]: TCP over a veth pair, with nothing attached and with each of what can be.
@@ -19,6 +20,7 @@
 mod drops;
 mod filter;
 mod first;
+mod flood;
 mod flows;
 mod harm;
 mod hot;
@@ -58,6 +60,7 @@ fn main() -> Result<ExitCode> {
         ("first", first::run),
         ("filter", filter::run),
         ("traced", traced::run),
+        ("flood", flood::run),
         ("drops", drops::run),
         ("storm", storm::run),
         ("xdp", xdp::run),

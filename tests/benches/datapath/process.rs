@@ -35,8 +35,16 @@ pub(crate) fn collector() -> Option<ExitCode> {
 pub(crate) struct Collector {
     child: Child,
     errors: BufReader<ChildStderr>,
-    /// Reads what it tells; the last of it.
-    reader: Option<JoinHandle<Result<String>>>,
+    /// Reads what it tells.
+    reader: Option<JoinHandle<Result<Told>>>,
+}
+
+/// What its output had.
+#[derive(Default)]
+struct Told {
+    last: Vec<u8>,
+    /// Reports of packets that were dropped.
+    dropped: u64,
 }
 
 /// Kilobytes of its process that are in memory.
@@ -68,7 +76,7 @@ impl Collector {
         })?;
         let errors = BufReader::new(child.stderr.take().context("it is piped")?);
         let out = child.stdout.take().context("it is piped")?;
-        let reader = Some(thread::spawn(move || last_line(out)));
+        let reader = Some(thread::spawn(move || read(out)));
         let mut collector = Self { child, errors, reader };
         let mut said = String::new();
         while !said.contains("attached to ") {
@@ -105,16 +113,17 @@ impl Collector {
         anyhow::bail!("the collector has no drop program")
     }
 
-    /// Stops it; its last word.
-    pub(crate) fn stop(mut self) -> Result<Status> {
+    /// Stops it; its last word, and how many packets that were dropped it has reported, each in a line.
+    pub(crate) fn stop(mut self) -> Result<(Status, u64)> {
         kill_process(Pid::from_child(&self.child), Signal::INT)?;
         let reader = self.reader.take().context("it was stopped before")?;
-        let last = reader.join().unwrap_or_else(|cause| panic::resume_unwind(cause))?;
+        let Told { last, dropped } = reader.join().unwrap_or_else(|cause| panic::resume_unwind(cause))?;
         let status = self.child.wait()?;
         let mut said = String::new();
         self.errors.read_to_string(&mut said)?;
         ensure!(status.success(), "the collector failed: {said}");
-        Ok(serde_json::from_str::<Line>(&last).with_context(|| format!("its last word was {last}"))?.record)
+        let last: Line = serde_json::from_slice(&last).context("its last word is how it stands")?;
+        Ok((last.record, dropped))
     }
 }
 
@@ -132,15 +141,19 @@ struct Line {
     record: Status,
 }
 
-/// Reads all of it and keeps the last line.
-fn last_line(out: ChildStdout) -> Result<String> {
+/// Reads all of it.
+fn read(out: ChildStdout) -> Result<Told> {
+    const DROPPED: &[u8] = br#""event":"Dropped""#;
     let mut out = BufReader::with_capacity(1 << 20, out);
-    let (mut last, mut line) = (Vec::new(), Vec::new());
+    let (mut told, mut line) = (Told::default(), Vec::new());
     while out.read_until(b'\n', &mut line)? > 0 {
-        std::mem::swap(&mut last, &mut line);
+        // It stands at the beginning, and most are something else.
+        let beginning = line.get(..256).unwrap_or(&line);
+        told.dropped += u64::from(beginning.windows(DROPPED.len()).any(|octets| octets == DROPPED));
+        std::mem::swap(&mut told.last, &mut line);
         line.clear();
     }
-    Ok(String::from_utf8(last)?)
+    Ok(told)
 }
 
 /// The number that stands behind a name at the beginning of a line.

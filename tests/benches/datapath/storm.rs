@@ -72,7 +72,7 @@ pub(crate) fn run(rounds: usize) -> Result<()> {
     tell("and each run is timed", timed);
     let last = collector.memory()?;
     let made = storm.drops() * 2 * rounds as u64;
-    let ledger = collector.stop()?.ledger;
+    let ledger = collector.stop()?.0.ledger;
     ensure!(
         ledger.drops_of_units + ledger.drops_skipped >= made,
         "{made} packets were dropped, but {ledger:?}"
