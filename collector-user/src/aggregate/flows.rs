@@ -18,6 +18,7 @@ use crate::{
     drain::{
         decode::FlowNews,
         flow::{FlowDelta, FlowId},
+        mix::Seed,
     },
     event::{Ended, ResetBy},
 };
@@ -43,7 +44,7 @@ const ASKED: usize = 4096;
 pub struct Flows {
     lives: Lives,
     most: usize,
-    known: HashMap<FlowId, Flow>,
+    known: HashMap<FlowId, Flow, Seed>,
     tally: Tally,
     credits: Credits,
     /// Of these the programs may know the user.
@@ -56,7 +57,7 @@ impl Flows {
         Self {
             lives,
             most,
-            known: HashMap::new(),
+            known: HashMap::default(),
             tally: Tally::default(),
             credits: Credits::default(),
             to_ask: Vec::new(),

@@ -5,6 +5,7 @@ pub mod decode;
 pub mod events;
 pub mod faults;
 pub mod flow;
+pub mod mix;
 pub mod order;
 pub mod packets;
 pub mod perf;
