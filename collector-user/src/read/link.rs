@@ -26,7 +26,8 @@ pub struct Begin {
 }
 
 impl Begin {
-    const WHOLE: Self = Self { made: 0, taken: 0, direction: Direction::Unknown };
+    /// Nothing: a frame as it was on the wire.
+    pub const WHOLE: Self = Self { made: 0, taken: 0, direction: Direction::Unknown };
 
     /// Octets of layer 2 that a frame had that was captured with `length`.
     pub const fn on_wire(self, length: u32) -> u32 {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use collector_ebpf::wire::fragment::Piece;
 
 use super::table::Key;
+use crate::drain::mix::Seed;
 
 /// For so long a receiver waits for the rest (RFC 1122 section 3.3.2: 60 to 120 seconds; Linux: 30).
 const LIFE_NS: u64 = 30_000_000_000;
@@ -18,7 +19,7 @@ type Datagram = (Key, u32, u8);
 /// What first fragments said.
 #[derive(Default)]
 pub(super) struct Fragments {
-    said: HashMap<Datagram, (u64, Said)>,
+    said: HashMap<Datagram, (u64, Said), Seed>,
     /// By age: when each was said, and the number among all.
     ages: BTreeMap<u64, Datagram>,
     number: u64,

@@ -15,8 +15,9 @@ mod locals;
 mod packet;
 mod table;
 mod time;
+mod waiting;
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{hint, sync::Arc, time::Duration};
 
 use collector_ebpf::abi::{
     counter::{DirectionCounters, Ledger as Counted, PuCounters, Unparsed},
@@ -53,8 +54,8 @@ use fragments::Fragments;
 use inside::Inside;
 pub use locals::LocalNetworks;
 use locals::Locals;
-use packet::packet;
 use table::Table;
+use waiting::Sought;
 
 /// What is to be known before the first packet.
 #[derive(Clone, Debug)]
@@ -93,6 +94,7 @@ pub struct Replay<'a> {
     locals: Locals,
     flows: Flows,
     table: Table,
+    waiting: Vec<Sought>,
     fragments: Fragments,
     looks_inside: bool,
     networks: Inside,
@@ -131,6 +133,7 @@ impl<'a> Replay<'a> {
             verdicts: Verdicts::default(),
             flows: Flows::new(lives, options.most_flows),
             table: Table::new(options.most_flows),
+            waiting: Vec::new(),
             fragments: Fragments::default(),
             looks_inside: options.inner,
             networks: Inside::default(),
@@ -174,8 +177,8 @@ impl<'a> Replay<'a> {
             self.others += 1;
             return odd;
         }
-        let (begin, layer2) = link::layer2(record.octets, record.link);
-        match layer2.and_then(|layer2| packet(record, layer2)) {
+        let (begin, read) = packet::read(record);
+        match read {
             Ok(packet) => self.count(record, begin, &packet),
             Err(reason) => self.unparsed(record, begin, reason),
         }
@@ -204,21 +207,28 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Hands over what the table holds.
+    /// Hands over what was counted.
     fn drain(&mut self) {
-        let mut deltas = mem::take(&mut self.table.deltas);
-        self.table.drain(&mut deltas);
-        for (delta, first, last) in &deltas {
-            self.add(&(*delta, *first, *last));
+        /// What is known of flows lies far apart in memory, too: so many are asked for at once.
+        const AT_ONCE: usize = 32;
+        self.count_waiting();
+        let touched = self.table.touched();
+        let mut deltas = Vec::with_capacity(AT_ONCE);
+        for numbers in touched.chunks(AT_ONCE) {
+            deltas.extend(numbers.iter().filter_map(|number| self.table.take(*number)));
+            for (delta, ..) in &deltas {
+                hint::black_box(self.flows.knows(&delta.id));
+            }
+            for (delta, first, last) in deltas.drain(..) {
+                self.add(&delta, first, last);
+            }
         }
-        deltas.clear();
-        self.table.deltas = deltas;
     }
 
-    fn add(&mut self, (delta, first, last): &(FlowDelta, u64, u64)) {
+    fn add(&mut self, delta: &FlowDelta, first: u64, last: u64) {
         let Self { flows, scribe, units, verdicts, moment, collector, .. } = self;
         let teller = Teller { scribe, units, verdicts, moment, collector: *collector };
-        flows.add(delta, *first, *last, nobody, |id, flow| teller.tell(id, flow));
+        flows.add(delta, first, last, nobody, |id, flow| teller.tell(id, flow));
     }
 
     fn learn(&mut self, news: &FlowNews) {

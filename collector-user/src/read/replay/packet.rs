@@ -6,14 +6,18 @@ use collector_ebpf::{
     wire::{
         ethernet::{ETHERTYPE_IPV4, Layer2},
         fragment::Piece,
-        ipv4, ipv6,
+        ipv4, ipv6, short,
         transport::Transport,
         tunnel,
     },
 };
 
 use super::table::Key;
-use crate::read::{container::Record, link::Begin, seen::frame};
+use crate::read::{
+    container::{Record, links},
+    link::{self, Begin},
+    seen::frame,
+};
 
 /// A packet that was understood.
 #[derive(Clone, Copy)]
@@ -23,8 +27,32 @@ pub(super) struct Packet {
     pub(super) piece: Option<Piece>,
 }
 
-/// Reads what lies behind layer 2.
+/// Reads a frame: the form that makes up nearly all traffic in one look, as the programs do, and any other step by step.
 #[inline]
+pub(super) fn read(record: &Record<'_>) -> (Begin, Result<Packet, Unparsed>) {
+    if record.link == links::ETHERNET
+        && let Some(packet) = in_one_look(record)
+    {
+        return (Begin::WHOLE, Ok(packet));
+    }
+    let (begin, layer2) = link::layer2(record.octets, record.link);
+    (begin, layer2.and_then(|layer2| packet(record, layer2)))
+}
+
+#[inline]
+fn in_one_look(record: &Record<'_>) -> Option<Packet> {
+    const UNTAGGED: u16 = 0;
+    let bytes = &record.octets;
+    let (key, transport) = if let Some(ip) = short::ipv4(bytes, record.length) {
+        (Key::V4(key4(UNTAGGED, &ip)), ip.transport)
+    } else {
+        let ip = short::ipv6(bytes, record.length)?;
+        (Key::V6(key6(UNTAGGED, &ip)), ip.transport)
+    };
+    Some(Packet { key, transport, piece: None })
+}
+
+/// Reads what lies behind layer 2.
 pub(super) fn packet(record: &Record<'_>, layer2: Layer2) -> Result<Packet, Unparsed> {
     let frame = frame(record, layer2);
     let bytes = &record.octets;

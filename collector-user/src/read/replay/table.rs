@@ -1,17 +1,24 @@
 //! The table of flows that the programs have in the kernel: what was counted for each since the last drain, and how its
 //! connection stands.
+//!
+//! A flow has a number, which is its place, for as long as it is known: what lies beside the keys in the index is small, and a
+//! drain goes by numbers.
 
 use std::{
-    collections::{HashMap, hash_map},
-    hash::{BuildHasherDefault, Hash, Hasher},
+    hash::{BuildHasher as _, Hash, Hasher},
+    hint, mem,
 };
 
 use collector_ebpf::{
     abi::flow::{FlowKey4, FlowKey6},
     flow::connection::State,
 };
+use hashbrown::HashTable;
 
-use crate::drain::flow::{FlowDelta, FlowId};
+use crate::drain::{
+    flow::{FlowDelta, FlowId, words},
+    mix::Seed,
+};
 
 /// A flow's key, of either family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,20 +31,12 @@ impl Hash for Key {
     /// In words: each octet by itself would cost as much as all the rest of a packet.
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let word = |one: u16, two: u16, three: u16, four: [u8; 2]| {
-            u64::from(one)
-                | u64::from(two) << 16
-                | u64::from(three) << 32
-                | u64::from(u16::from_ne_bytes(four)) << 48
-        };
         match self {
             Self::V4(key) => {
                 let [local, remote] = [key.local, key.remote].map(u32::from_ne_bytes);
                 state.write_u64(u64::from(local) << 32 | u64::from(remote));
-                state.write_u64(word(
-                    key.local_port,
-                    key.remote_port,
-                    key.boundary,
+                state.write_u64(words(
+                    [key.local_port, key.remote_port, key.boundary],
                     [key.protocol, key.ports],
                 ));
             }
@@ -46,10 +45,8 @@ impl Hash for Key {
                     state.write_u64((address >> 64) as u64);
                     state.write_u64(address as u64);
                 }
-                state.write_u64(word(
-                    key.local_port,
-                    key.remote_port,
-                    key.boundary,
+                state.write_u64(words(
+                    [key.local_port, key.remote_port, key.boundary],
                     [key.protocol, key.ports],
                 ));
             }
@@ -90,34 +87,36 @@ pub(super) struct Amount {
 
 /// What is known of a flow, and what it has counted since the last drain.
 pub(super) struct Entry {
+    key: Key,
     pub(super) pu: u16,
     pub(super) how: u8,
+    is_listed: bool,
+    tcp_flags: [u8; 2],
     pub(super) state: State,
     pub(super) begun: u64,
     packets: [u64; 2],
     bytes: [u64; 2],
     skbs: [u64; 2],
-    tcp_flags: [u8; 2],
     first: u64,
     last: u64,
-    is_listed: bool,
 }
 
 impl Entry {
     /// A flow that is met at a packet, which is not added yet.
-    pub(super) const fn met(pu: u16, how: u8, tcp_flags: u8, sent: bool, time: u64) -> Self {
+    pub(super) const fn met(key: Key, pu: u16, how: u8, tcp_flags: u8, sent: bool, time: u64) -> Self {
         Self {
+            key,
             pu,
             how,
+            is_listed: true,
+            tcp_flags: [0; 2],
             state: State::met(tcp_flags, sent),
             begun: 0,
             packets: [0; 2],
             bytes: [0; 2],
             skbs: [0; 2],
-            tcp_flags: [0; 2],
             first: time,
             last: time,
-            is_listed: true,
         }
     }
 
@@ -140,21 +139,21 @@ impl Entry {
     }
 
     /// Takes out what was counted, with the times of its first and last packet.
-    pub(super) fn take(&mut self, key: Key) -> Option<(FlowDelta, u64, u64)> {
+    pub(super) fn take(&mut self) -> Option<(FlowDelta, u64, u64)> {
         if self.skbs == [0; 2] {
             return None;
         }
         let delta = FlowDelta {
-            id: key.id(),
-            bytes: std::mem::take(&mut self.bytes),
-            packets: std::mem::take(&mut self.packets),
-            skbs: std::mem::take(&mut self.skbs),
-            begun: std::mem::take(&mut self.begun),
+            id: self.key.id(),
+            bytes: mem::take(&mut self.bytes),
+            packets: mem::take(&mut self.packets),
+            skbs: mem::take(&mut self.skbs),
+            begun: mem::take(&mut self.begun),
             first: 0,
             last: 0,
             pu: self.pu,
             interface: 0,
-            tcp_flags: std::mem::take(&mut self.tcp_flags),
+            tcp_flags: mem::take(&mut self.tcp_flags),
             how: self.how,
             host_pu: 0,
             verdict: 0,
@@ -167,92 +166,99 @@ impl Entry {
 /// All flows that are known.
 pub(super) struct Table {
     most: usize,
-    entries: HashMap<Key, Entry, BuildHasherDefault<Mix>>,
+    seed: Seed,
+    /// The number of each, by its key.
+    numbers: HashTable<u32>,
+    entries: Vec<Entry>,
+    /// Numbers that are nobody's any more.
+    free: Vec<u32>,
     /// Of those that counted something since the last drain.
-    touched: Vec<Key>,
-    /// Room for what is drained.
-    pub(super) deltas: Vec<(FlowDelta, u64, u64)>,
+    touched: Vec<u32>,
 }
 
 impl Table {
     /// One of at most `most` flows.
     pub(super) fn new(most: usize) -> Self {
-        Self { most, entries: HashMap::default(), touched: Vec::new(), deltas: Vec::new() }
+        Self {
+            most,
+            seed: Seed::default(),
+            numbers: HashTable::new(),
+            entries: Vec::new(),
+            free: Vec::new(),
+            touched: Vec::new(),
+        }
     }
 
-    /// The entry of a flow, and whether it is new; `None` where there is no room.
+    /// Where a key belongs.
     #[inline]
-    pub(super) fn entry(&mut self, key: Key, new: impl FnOnce() -> Entry) -> Option<(&mut Entry, bool)> {
-        let is_full = self.entries.len() >= self.most;
-        match self.entries.entry(key) {
-            hash_map::Entry::Occupied(entry) => {
-                let entry = entry.into_mut();
-                if !std::mem::replace(&mut entry.is_listed, true) {
-                    self.touched.push(key);
-                }
-                Some((entry, false))
-            }
-            hash_map::Entry::Vacant(_) if is_full => None,
-            hash_map::Entry::Vacant(place) => {
-                self.touched.push(key);
-                Some((place.insert(new()), true))
-            }
-        }
+    pub(super) fn hash(&self, key: &Key) -> u64 {
+        self.seed.hash_one(key)
     }
 
-    /// Takes out what was counted since the last drain, in the order in which flows were met.
-    pub(super) fn drain(&mut self, into: &mut Vec<(FlowDelta, u64, u64)>) {
-        for key in self.touched.drain(..) {
-            if let Some(entry) = self.entries.get_mut(&key) {
-                entry.is_listed = false;
-                into.extend(entry.take(key));
-            }
-        }
+    /// The number of a flow, which stays its until it is [forgotten](Self::forget). What is known of it is at hand from then on.
+    #[inline]
+    pub(super) fn find(&self, key: &Key, hash: u64) -> Option<u32> {
+        let is_it = |number: &u32| self.entries.get(*number as usize).is_some_and(|entry| entry.key == *key);
+        let number = *self.numbers.find(hash, is_it)?;
+        // The key lies at one of its ends, this at the other.
+        hint::black_box(self.entries.get(number as usize)?.last);
+        Some(number)
     }
 
-    /// Forgets flows that are over.
+    /// The entry of a flow that has a number.
+    #[inline]
+    pub(super) fn entry(&mut self, number: u32) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(number as usize)?;
+        if !mem::replace(&mut entry.is_listed, true) {
+            self.touched.push(number);
+        }
+        Some(entry)
+    }
+
+    /// Gives a flow that has none a number; `None` where there is no room.
+    pub(super) fn add(&mut self, hash: u64, entry: Entry) -> Option<u32> {
+        if self.numbers.len() >= self.most {
+            return None;
+        }
+        let Self { entries, numbers, free, seed, .. } = self;
+        let number = if let Some(number) = free.pop() {
+            *entries.get_mut(number as usize)? = entry;
+            number
+        } else {
+            let number = u32::try_from(entries.len()).ok()?;
+            entries.push(entry);
+            number
+        };
+        numbers.insert_unique(hash, number, |number| {
+            entries.get(*number as usize).map_or(0, |entry| seed.hash_one(entry.key))
+        });
+        self.touched.push(number);
+        Some(number)
+    }
+
+    /// The numbers of flows that have counted something since this was asked last, in the order in which they were met. What they
+    /// have counted is to be [taken](Self::take).
+    pub(super) fn touched(&mut self) -> Vec<u32> {
+        mem::take(&mut self.touched)
+    }
+
+    /// Takes out what a flow has counted, with the times of its first and last packet.
+    pub(super) fn take(&mut self, number: u32) -> Option<(FlowDelta, u64, u64)> {
+        let entry = self.entries.get_mut(number as usize)?;
+        entry.is_listed = false;
+        entry.take()
+    }
+
+    /// Forgets flows that are over, all of which were drained.
     pub(super) fn forget(&mut self, over: &[FlowId]) {
         for key in over.iter().filter_map(Key::of) {
-            self.entries.remove(&key);
+            let Self { entries, numbers, seed, .. } = self;
+            let is_it = |number: &u32| entries.get(*number as usize).is_some_and(|entry| entry.key == key);
+            if let Ok(found) = numbers.find_entry(seed.hash_one(key), is_it) {
+                let (number, _) = found.remove();
+                self.free.push(number);
+            }
         }
-    }
-}
-
-/// Words, each multiplied by a random odd number and folded: keys are no secret, but come from a network, so the numbers are
-/// chosen anew by each process.
-#[derive(Default)]
-pub(super) struct Mix(u64);
-
-impl Mix {
-    #[inline]
-    fn word(&mut self, word: u64) {
-        let product = u128::from(self.0 ^ word ^ *SEED) * u128::from(FACTOR);
-        self.0 = (product >> 64) as u64 ^ product as u64;
-    }
-}
-
-const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
-
-static SEED: std::sync::LazyLock<u64> = std::sync::LazyLock::new(|| {
-    use std::hash::{BuildHasher as _, RandomState};
-    RandomState::new().hash_one(FACTOR)
-});
-
-impl Hasher for Mix {
-    /// Not what keys are made of.
-    fn write(&mut self, octets: &[u8]) {
-        for octet in octets {
-            self.word(u64::from(*octet));
-        }
-    }
-
-    #[inline]
-    fn write_u64(&mut self, number: u64) {
-        self.word(number);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 
@@ -271,28 +277,47 @@ mod tests {
         })
     }
 
+    /// The entry of a flow, and whether it is new.
+    fn entry(table: &mut Table, port: u16, time: u64) -> Option<(&mut Entry, bool)> {
+        let (key, hash) = (key(port), table.hash(&key(port)));
+        let found = table.find(&key, hash);
+        let number = found.or_else(|| table.add(hash, Entry::met(key, 1, 0, 0, true, time)))?;
+        Some((table.entry(number)?, found.is_none()))
+    }
+
     #[test]
     fn a_drain_takes_what_was_counted_since_the_last() {
         let mut table = Table::new(2);
         let amount = |direction, time| Amount { direction, packets: 2, bytes: 100, tcp_flags: 0x10, time };
         for (port, direction, time) in [(1, TX, 5), (2, TX, 6), (1, RX, 9), (1, RX, 3)] {
-            let (entry, is_new) = table.entry(key(port), || Entry::met(1, 0, 0, true, time)).unwrap();
+            let (entry, is_new) = entry(&mut table, port, time).unwrap();
             assert_eq!(is_new, time == 5 || time == 6);
             entry.add(&amount(direction, time));
         }
-        assert!(table.entry(key(3), || Entry::met(1, 0, 0, true, 0)).is_none(), "it is full");
-        let mut deltas = Vec::new();
-        table.drain(&mut deltas);
+        assert!(entry(&mut table, 3, 0).is_none(), "it is full");
+        let touched = table.touched();
+        let deltas: Vec<_> = touched.iter().filter_map(|number| table.take(*number)).collect();
         let [(one, first, last), (two, ..)] = deltas.as_slice() else { panic!("{deltas:?}") };
         assert_eq!((one.packets, one.bytes, one.skbs, *first, *last), ([4, 2], [200, 100], [2, 1], 3, 9));
         assert_eq!((two.packets, two.tcp_flags), ([0, 2], [0, 0x10]));
-        let mut nothing = Vec::new();
-        table.drain(&mut nothing);
-        assert!(nothing.is_empty());
+        assert!(table.touched().is_empty());
         table.forget(&[key(1).id()]);
-        assert!(
-            table.entry(key(1), || Entry::met(1, 0, 0, true, 0)).unwrap().1,
-            "forgotten, and room for it again"
-        );
+        let (_, is_new) = entry(&mut table, 1, 0).unwrap();
+        assert!(is_new, "forgotten, and room for it again");
+        assert!(!entry(&mut table, 2, 0).unwrap().1, "the other is known as before");
+    }
+
+    #[test]
+    fn many_flows_keep_their_numbers_as_it_grows() {
+        let mut table = Table::new(10_000);
+        let numbers: Vec<_> = (0..10_000)
+            .map(|port| {
+                assert!(entry(&mut table, port, 0).unwrap().1, "{port}");
+                table.find(&key(port), table.hash(&key(port)))
+            })
+            .collect();
+        for (port, number) in (0..).zip(numbers) {
+            assert!(number.is_some() && table.find(&key(port), table.hash(&key(port))) == number, "{port}");
+        }
     }
 }
