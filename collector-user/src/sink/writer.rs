@@ -4,6 +4,7 @@ use std::{
     io,
     panic::{self, AssertUnwindSafe},
     sync::{Arc, atomic::Ordering::Relaxed, mpsc::Receiver},
+    thread,
 };
 
 use tokio::sync::mpsc::Sender;
@@ -78,6 +79,11 @@ impl<T: Target> Thread<T> {
         let shared = Arc::clone(&self.shared);
         loop {
             if !shared.queue.try_take(&mut batch, BATCH) {
+                // Who has woken this thread for one event often has more, and where it shares its CPU with this thread it could
+                // not hand them over yet.
+                thread::yield_now();
+            }
+            if batch.is_empty() && !shared.queue.try_take(&mut batch, BATCH) {
                 // Nothing to do at once: show what there is, then wait.
                 self.settle()?;
                 if !shared.queue.take(&mut batch, BATCH) {

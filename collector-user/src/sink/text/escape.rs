@@ -1,6 +1,6 @@
 //! Text from the network or from others, made harmless for a terminal.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 /// Shows printable ASCII as it is and everything else as an escape: `\n`, `\u{1b}`. A backslash is doubled, so that
 /// no two texts look the same.
@@ -9,11 +9,18 @@ pub struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for character in self.0.chars() {
-            match character {
-                '\'' | '"' => f.write_char(character)?,
-                _ => write!(f, "{}", character.escape_default())?,
+        let is_plain = |octet: &u8| matches!(octet, b' '..=b'~') && *octet != b'\\';
+        let mut rest = self.0;
+        while !rest.is_empty() {
+            // As a rule that is all of it.
+            let plain = rest.bytes().take_while(is_plain).count();
+            let (plain, other) = rest.split_at_checked(plain).unwrap_or((rest, ""));
+            f.write_str(plain)?;
+            let mut characters = other.chars();
+            if let Some(character) = characters.next() {
+                write!(f, "{}", character.escape_default())?;
             }
+            rest = characters.as_str();
         }
         Ok(())
     }

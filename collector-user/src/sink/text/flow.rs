@@ -14,11 +14,11 @@ pub(super) fn line(columns: &mut Columns, look: &Look, time: Time, record: &Flow
     let end = |end| line::end(end, &record.context_id, record.l4_protocol);
     let (client, server) = (end(record.source.as_ref()), end(record.destination.as_ref()));
     let mut line = columns.start(look, time, &record.context_id);
-    line.push_str(&columns.ends(look, &client, &server, &line::protocol_name(record.l4_protocol)));
-    line.push_str(&amounts(look.forth(), record.packets, record.bytes));
-    line.push_str(&amounts(look.back(), record.reply_packets, record.reply_bytes));
+    columns.put_ends(&mut line, look, [&client, &server], &line::protocol_name(record.l4_protocol));
+    put_amounts(&mut line, look.forth(), record.packets, record.bytes);
+    put_amounts(&mut line, look.back(), record.reply_packets, record.reply_bytes);
     line.push_str("  ");
-    line.push_str(&verdict(look, record));
+    put_verdict(&mut line, look, record);
     line.push(' ');
     if record.dropped_packets > 0 {
         let (count, reason) = (Count(record.dropped_packets), Escaped(&record.kernel_reason));
@@ -52,8 +52,9 @@ pub(super) fn line(columns: &mut Columns, look: &Look, time: Time, record: &Flow
     line
 }
 
-fn amounts(arrow: &str, packets: u64, octets: u64) -> String {
-    format!(" {arrow}{:>6} pkt {:>9}", Count(packets), Octets(octets))
+fn put_amounts(line: &mut String, arrow: &str, packets: u64, octets: u64) {
+    // Writing to a `String` cannot fail.
+    let _ = write!(line, " {arrow}{:>6} pkt {:>9}", Count(packets), Octets(octets));
 }
 
 /// Whether a policy rejects what has passed all the same, for that is not enforced.
@@ -62,15 +63,17 @@ fn would_be_rejected(record: &FlowRecord) -> bool {
 }
 
 /// What was done with the flow, or why packets of it were dropped.
-fn verdict(look: &Look, record: &FlowRecord) -> String {
+fn put_verdict(line: &mut String, look: &Look, record: &FlowRecord) {
+    const WIDTH: usize = 11;
+    let put = |line: &mut String, word: &str| line::put_left(line, word, WIDTH);
     if would_be_rejected(record) {
-        look.paint("33", &format!("{:<11}", "passed"))
+        look.painted(line, "33", |line| put(line, "passed"));
     } else if record.drop_reason.is_empty() {
         let colour = if record.action.rejected() { "31" } else { "32" };
-        look.paint(colour, &format!("{:<11}", record.action.action_string()))
+        look.painted(line, colour, |line| put(line, record.action.action_string()));
     } else {
         let reason = format!("drop:{}", Escaped(&record.drop_reason));
-        look.paint("31", &format!("{reason:<11}"))
+        look.painted(line, "31", |line| put(line, &reason));
     }
 }
 

@@ -1,6 +1,6 @@
 //! The columns that lines share: time, processing unit, two ends, protocol.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, fmt::Write as _, iter, net::IpAddr};
 
 use super::{escape::Escaped, look::Look};
 use crate::event::{EndPoint, Time, reason};
@@ -9,6 +9,9 @@ use crate::event::{EndPoint, Time, reason};
 const IPV4_END: usize = 21;
 /// `[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535`
 const IPV6_END: usize = 47;
+
+/// Octets that most lines have room in.
+const LINE: usize = 256;
 
 /// The widths of columns. They grow with what they hold, up to a bound, and never shrink: columns stay steady, and
 /// what is beyond the bound moves its own line only.
@@ -41,24 +44,65 @@ impl Columns {
 
     /// What begins every line: the time of day and the processing unit.
     pub(super) fn start(&mut self, look: &Look, time: Time, unit: &str) -> String {
-        let unit = if unit.is_empty() { "-".to_owned() } else { Escaped(unit).to_string() };
+        let unit = if unit.is_empty() { Cow::Borrowed("-") } else { escaped(unit) };
         let width = self.unit.fit(&unit);
-        let unit = look.paint("36", &format!("{unit:<width$}"));
-        format!("{} {unit} ", look.paint("2", &time_of_day(look, time)))
+        let mut line = String::with_capacity(LINE);
+        look.painted(&mut line, "2", |line| put_time_of_day(line, look, time));
+        line.push(' ');
+        look.painted(&mut line, "36", |line| put_left(line, &unit, width));
+        line.push(' ');
+        line
     }
 
     /// Client, arrow, server, protocol: the client stands to the left, next to the arrow.
-    pub(super) fn ends(&mut self, look: &Look, client: &str, server: &str, protocol: &str) -> String {
-        let (left, right) = (self.client.fit(client), self.server.fit(server));
-        format!("{client:>left$} {} {server:<right$} {protocol:<5}", look.forth())
+    pub(super) fn put_ends(
+        &mut self,
+        line: &mut String,
+        look: &Look,
+        [client, server]: [&str; 2],
+        protocol: &str,
+    ) {
+        put_right(line, client, self.client.fit(client));
+        for part in [" ", look.forth(), " "] {
+            line.push_str(part);
+        }
+        put_left(line, server, self.server.fit(server));
+        line.push(' ');
+        put_left(line, protocol, 5);
     }
 }
 
-/// `23:59:59.999`, in the reader's zone.
-pub(super) fn time_of_day(look: &Look, time: Time) -> String {
+/// A cell at the left of its column.
+pub(super) fn put_left(line: &mut String, cell: &str, width: usize) {
+    line.push_str(cell);
+    put_spaces(line, cell, width);
+}
+
+/// A cell at the right of its column.
+fn put_right(line: &mut String, cell: &str, width: usize) {
+    put_spaces(line, cell, width);
+    line.push_str(cell);
+}
+
+fn put_spaces(line: &mut String, cell: &str, width: usize) {
+    line.extend(iter::repeat_n(' ', width.saturating_sub(cell.chars().count())));
+}
+
+/// A text without what moves a terminal; nearly none has that.
+fn escaped(text: &str) -> Cow<'_, str> {
+    if text.bytes().all(|octet| octet.is_ascii_graphic() && octet != b'\\') {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(Escaped(text).to_string())
+    }
+}
+
+/// Writes `23:59:59.999`, in the reader's zone.
+fn put_time_of_day(line: &mut String, look: &Look, time: Time) {
     let time = look.zone.to_datetime(time.timestamp()).time();
     let milliseconds = time.subsec_nanosecond() / 1_000_000;
-    format!("{:02}:{:02}:{:02}.{milliseconds:03}", time.hour(), time.minute(), time.second())
+    // Writing to a `String` cannot fail.
+    let _ = write!(line, "{:02}:{:02}:{:02}.{milliseconds:03}", time.hour(), time.minute(), time.second());
 }
 
 /// An end of a flow: `name@address:port`, without a name that says nothing or stands at the line's start already.
@@ -74,12 +118,15 @@ pub(super) fn end(end: Option<&EndPoint>, unit: &str, protocol: u8) -> String {
 
 /// `address:port`, or the address alone for protocols without ports.
 pub(super) fn address(ip: Option<IpAddr>, port: u16, protocol: u8) -> String {
-    match (ip, has_ports(protocol)) {
-        (None, _) => "-".to_owned(),
-        (Some(ip), false) => ip.to_string(),
-        (Some(IpAddr::V4(ip)), true) => format!("{ip}:{port}"),
-        (Some(IpAddr::V6(ip)), true) => format!("[{ip}]:{port}"),
-    }
+    let mut text = String::with_capacity(IPV6_END);
+    // Writing to a `String` cannot fail.
+    let _ = match (ip, has_ports(protocol)) {
+        (None, _) => write!(text, "-"),
+        (Some(ip), false) => write!(text, "{ip}"),
+        (Some(IpAddr::V4(ip)), true) => write!(text, "{ip}:{port}"),
+        (Some(IpAddr::V6(ip)), true) => write!(text, "[{ip}]:{port}"),
+    };
+    text
 }
 
 const fn has_ports(protocol: u8) -> bool {
@@ -112,8 +159,14 @@ pub(super) fn protocol_name(protocol: u8) -> Cow<'static, str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Columns, Look, address, end, protocol_name, time_of_day};
+    use super::{Columns, Look, address, end, protocol_name, put_time_of_day};
     use crate::event::{EndPoint, Time};
+
+    fn time_of_day(look: &Look, time: Time) -> String {
+        let mut line = String::new();
+        put_time_of_day(&mut line, look, time);
+        line
+    }
 
     #[test]
     fn time_is_the_readers() {

@@ -38,7 +38,21 @@ impl Look {
 
     /// The cell in this colour (an SGR parameter).
     pub(super) fn paint(&self, colour: &str, cell: &str) -> String {
-        if self.colour { format!("\x1b[{colour}m{cell}\x1b[0m") } else { cell.to_owned() }
+        let mut painted = String::new();
+        self.painted(&mut painted, colour, |line| line.push_str(cell));
+        painted
+    }
+
+    /// Puts what `cell` writes at a line's end, in this colour (an SGR parameter).
+    pub(super) fn painted(&self, line: &mut String, colour: &str, cell: impl FnOnce(&mut String)) {
+        if !self.colour {
+            return cell(line);
+        }
+        for part in ["\x1b[", colour, "m"] {
+            line.push_str(part);
+        }
+        cell(line);
+        line.push_str("\x1b[0m");
     }
 
     /// From client to server.

@@ -8,11 +8,7 @@ mod look;
 mod number;
 mod record;
 
-use std::{
-    collections::BTreeSet,
-    io::{self, Write as _},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, io, sync::Arc};
 
 pub use escape::Escaped;
 pub use look::Look;
@@ -62,7 +58,11 @@ pub fn status(status: &Status) -> Vec<String> {
 
 impl Format for Text {
     fn write(&mut self, time: Time, event: &Event, out: &mut Vec<u8>) -> io::Result<()> {
-        self.lines(time, event).iter().try_for_each(|line| writeln!(out, "{}", line.trim_end()))
+        for line in self.lines(time, event) {
+            out.extend_from_slice(line.trim_end().as_bytes());
+            out.push(b'\n');
+        }
+        Ok(())
     }
 }
 

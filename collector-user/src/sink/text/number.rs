@@ -1,6 +1,6 @@
 //! Amounts for people: exact below 10,000, then three digits and a unit.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// The largest amount that is shown digit by digit.
 const EXACT: u64 = 9_999;
@@ -14,20 +14,20 @@ pub(super) struct Octets(pub(super) u64);
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0 <= EXACT {
-            return f.pad_integral(true, "", &self.0.to_string());
+            return fmt::Display::fmt(&self.0, f);
         }
         let (value, unit) = scaled(self.0, 1000.0, &["", "k", "M", "G", "T", "P", "E"]);
-        f.pad_integral(true, "", &format!("{}{unit}", Three(value)))
+        Cell::put(f, format_args!("{}{unit}", Three(value)))
     }
 }
 
 impl fmt::Display for Octets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0 <= EXACT {
-            return f.pad_integral(true, "", &format!("{} B", self.0));
+            return Cell::put(f, format_args!("{} B", self.0));
         }
         let (value, unit) = scaled(self.0, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]);
-        f.pad_integral(true, "", &format!("{} {unit}", Three(value)))
+        Cell::put(f, format_args!("{} {unit}", Three(value)))
     }
 }
 
@@ -57,6 +57,35 @@ impl fmt::Display for Three {
             _ => 0,
         };
         write!(f, "{:.decimals$}", self.0)
+    }
+}
+
+/// An amount as it is shown, before it is padded. Not a `String`: there are four of these in each flow's line.
+#[derive(Default)]
+struct Cell {
+    octets: [u8; Self::MOST],
+    length: usize,
+}
+
+impl Cell {
+    /// `9999 B`, `99.9 KiB`.
+    const MOST: usize = 8;
+
+    /// Writes an amount in the width that is asked for.
+    fn put(f: &mut fmt::Formatter<'_>, amount: fmt::Arguments<'_>) -> fmt::Result {
+        let mut cell = Self::default();
+        cell.write_fmt(amount)?;
+        let text = cell.octets.get(..cell.length).and_then(|octets| str::from_utf8(octets).ok());
+        f.pad_integral(true, "", text.ok_or(fmt::Error)?)
+    }
+}
+
+impl fmt::Write for Cell {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.octets.get_mut(self.length..self.length + text.len()).ok_or(fmt::Error)?;
+        room.copy_from_slice(text.as_bytes());
+        self.length += text.len();
+        Ok(())
     }
 }
 

@@ -89,7 +89,7 @@ impl Lines<'_> {
         } else {
             Escaped(&report.ethertype).to_string().into()
         };
-        line.push_str(&self.columns.ends(self.look, &source, &destination, &carried));
+        self.columns.put_ends(&mut line, self.look, [&source, &destination], &carried);
         let event = report.event.text().to_ascii_lowercase();
         let _ = write!(line, " packet {event:<11} {:>9}", Octets(u64::from(report.length)));
         if !report.drop_reason.is_empty() {
