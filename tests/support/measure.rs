@@ -5,9 +5,9 @@ use anyhow::{Context as _, ensure};
 use crate::Result;
 
 /// The parts that `--only` can name, of all benchmarks together: each leaves out what is not its own.
-const PARTS: [&str; 13] = [
-    "events", "policies", "hot", "flows", "first", "filter", "traced", "flood", "drops", "storm", "xdp",
-    "units", "harm",
+const PARTS: [&str; 14] = [
+    "events", "policies", "read", "hot", "flows", "first", "filter", "traced", "flood", "drops", "storm",
+    "xdp", "units", "harm",
 ];
 
 /// Arguments.

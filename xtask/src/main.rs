@@ -2,7 +2,7 @@
 //!
 //! One verb a file (`setup`, `build`, `run`, `test`, `vm`, `fuzz`, `corpus`, `lint`, `bench`, `ci`); below them lies what verbs
 //! share: the eBPF [`object`], [`privilege`], child [`process`]es, cargo's [`artifact`] messages, other people's
-//! [`tools`] and [`packages`], and all printing ([`say`]).
+//! [`tools`] and [`packages`] (of which flow [`meters`] are some), and all printing ([`say`]).
 
 use std::process::ExitCode;
 
@@ -23,6 +23,7 @@ mod vm;
 
 mod artifact;
 mod error;
+mod meters;
 mod object;
 mod packages;
 mod privilege;
@@ -57,7 +58,7 @@ enum Verb {
     Corpus(corpus::Corpus),
     /// Check format, clippy (host and BPF), documentation, and the one-way imports
     Lint,
-    /// Time the programs in the kernel, as root
+    /// Time the programs in the kernel, as root, and what is done beside them
     Bench(bench::Bench),
     /// What CI runs: lint, the object by every compiler at hand, and all tests
     Ci,

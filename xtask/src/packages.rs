@@ -80,6 +80,15 @@ pub(crate) fn closure(wanted: &[&str], is_followed: impl Fn(&str) -> bool) -> Re
     Ok(packages)
 }
 
+/// Libraries of the system's own, of which there must not be two in one process.
+const EVERYWHERE: [&str; 3] = ["libc6", "libgcc-s1", "libcrypt1"];
+
+/// Whether a dependency is needed that a minimal system lacks. Which those are depends on what else is installed and may be
+/// removed again; so all libraries are.
+pub(crate) fn is_library(package: &str) -> bool {
+    package.starts_with("lib") && !EVERYWHERE.contains(&package)
+}
+
 /// The packages that a listing of `apt-cache depends` names as needed; of several that would do, the last. What no package
 /// is called itself (`<name>`) is left out.
 pub(crate) fn depends(listing: &str) -> impl Iterator<Item = &str> {
@@ -120,7 +129,7 @@ pub(crate) fn absent_is_fine(outcome: io::Result<()>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{candidate_in, depends};
+    use super::{candidate_in, depends, is_library};
 
     #[test]
     fn what_is_needed_is_followed_and_no_name_without_a_package() {
@@ -135,5 +144,12 @@ mod tests {
         assert_eq!(candidate_in(known).as_deref(), Some("1.96.0+dfsg1-1"));
         assert_eq!(candidate_in("rustc-web:\n  Installed: (none)\n  Candidate: (none)\n"), None);
         assert_eq!(candidate_in(""), None);
+    }
+
+    #[test]
+    fn libraries_are_followed_but_those_that_every_process_has() {
+        let needed = ["libc6", "libgpgme11", "adduser", "libseccomp2", "libgcc-s1"];
+        let followed: Vec<_> = needed.into_iter().filter(|package| is_library(package)).collect();
+        assert_eq!(followed, ["libgpgme11", "libseccomp2"]);
     }
 }

@@ -21,8 +21,6 @@ const WANTED: [&str; 6] =
     ["docker.io", "containerd", "runc", "podman", "conmon", "containernetworking-plugins"];
 /// Docker's command, where a release has it in a package of its own.
 const CLIENT: &str = "docker-cli";
-/// Libraries of the system's own, of which there must not be two in one process.
-const EVERYWHERE: [&str; 3] = ["libc6", "libgcc-s1", "libcrypt1"];
 
 /// Parts that tests start, or that engines look for.
 const PARTS: [&str; 8] = [
@@ -64,7 +62,7 @@ fn unpack(part: &Path) -> Result<(), Error> {
     if packages::candidate(CLIENT)?.is_some() {
         wanted.push(CLIENT);
     }
-    let root = packages::fetch(part, &packages::closure(&wanted, is_followed)?)?;
+    let root = packages::fetch(part, &packages::closure(&wanted, packages::is_library)?)?;
     // A service that somebody could start by its file is none of the tests'.
     for services in ["etc", "lib/systemd"].map(|place| root.join(place)) {
         packages::file("remove", &services, absent_is_fine(std::fs::remove_dir_all(&services)))?;
@@ -72,25 +70,7 @@ fn unpack(part: &Path) -> Result<(), Error> {
     locate(&root)
 }
 
-/// Whether a dependency is needed that a minimal system lacks. Which those are depends on what else is installed and may be
-/// removed again; so all libraries are.
-fn is_followed(package: &str) -> bool {
-    package.starts_with("lib") && !EVERYWHERE.contains(&package)
-}
-
 fn locate(root: &Path) -> Result<(), Error> {
     let missing = PARTS.into_iter().find(|part| !root.join(part).is_file());
     missing.map_or(Ok(()), |part| Err(Error::Incomplete { part, root: root.to_path_buf() }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_followed;
-
-    #[test]
-    fn libraries_are_followed_but_those_that_every_process_has() {
-        let needed = ["libc6", "libgpgme11", "adduser", "libseccomp2", "libgcc-s1"];
-        let followed: Vec<_> = needed.into_iter().filter(|package| is_followed(package)).collect();
-        assert_eq!(followed, ["libgpgme11", "libseccomp2"]);
-    }
 }
