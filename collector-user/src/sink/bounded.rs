@@ -70,13 +70,22 @@ impl<T> Bounded<T> {
     /// Adds an item, or says why not. Waits for room only after [`be_patient`](Self::be_patient). `item` is made only
     /// where there is room for it.
     pub(crate) fn push(&self, item: impl FnOnce() -> T) -> Result<(), Refused> {
-        self.push_weighing(0, item)
+        self.push_within(self.capacity, 0, item)
     }
 
     /// The same for an item of which it is known what it weighs.
     pub(crate) fn push_weighing(&self, weight: usize, item: impl FnOnce() -> T) -> Result<(), Refused> {
+        self.push_within(self.capacity, weight, item)
+    }
+
+    /// The same for one of many, which leave a quarter of the room to others.
+    pub(crate) fn push_one_of_many(&self, item: impl FnOnce() -> T) -> Result<(), Refused> {
+        self.push_within(self.capacity - self.capacity / 4, 0, item)
+    }
+
+    fn push_within(&self, capacity: usize, weight: usize, item: impl FnOnce() -> T) -> Result<(), Refused> {
         let is_full = |state: &State<T>| {
-            state.items.len() >= self.capacity || state.weight.saturating_add(weight) > self.most_weight
+            state.items.len() >= capacity || state.weight.saturating_add(weight) > self.most_weight
         };
         let mut state = self.lock();
         while state.is_open && is_full(&state) {
@@ -196,6 +205,17 @@ mod tests {
         assert_eq!(batch, [1, 2, 3, 5]);
         assert!(!queue.try_take(&mut batch, 9));
         assert_eq!(queue.accepted(), 4);
+    }
+
+    #[test]
+    fn one_of_many_leaves_room_for_others() {
+        let queue = Bounded::new(8);
+        assert!((0..6).all(|item| queue.push_one_of_many(|| item) == Ok(())));
+        assert_eq!(queue.push_one_of_many(|| 6), Err(Refused::Full));
+        assert_eq!([7, 8, 9].map(|item| queue.push(|| item)), [Ok(()), Ok(()), Err(Refused::Full)]);
+        // One that holds next to nothing has nothing to leave.
+        let queue = Bounded::new(1);
+        assert_eq!(queue.push_one_of_many(|| 1), Ok(()));
     }
 
     #[test]

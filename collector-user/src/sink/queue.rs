@@ -36,8 +36,8 @@ use super::{
 use crate::{
     collector::EventCollector,
     event::{
-        ContainerRecord, CounterReport, DnsRequestReport, Event, FlowRecord, PacketReport, PingReport,
-        Status, Time, TraceRecord, UserRecord, hash,
+        ContainerRecord, CounterReport, DnsRequestReport, Event, FlowRecord, PacketEvent, PacketReport,
+        PingReport, Status, Time, TraceRecord, UserRecord, hash,
     },
 };
 
@@ -194,7 +194,11 @@ impl Queue {
 
     /// Hands an event over; it counts as emitted now.
     pub fn push(&self, event: impl FnOnce() -> Event) {
-        let lost = match self.shared.queue.push(|| ((self.clock)(), event())) {
+        self.count(self.shared.queue.push(|| ((self.clock)(), event())));
+    }
+
+    fn count(&self, taken: Result<(), Refused>) {
+        let lost = match taken {
             Ok(()) => return,
             Err(Refused::Full) => &self.shared.queue_full,
             Err(Refused::Closed) => &self.shared.late,
@@ -232,7 +236,13 @@ impl EventCollector for Queue {
     }
 
     fn collect_packet_event(&self, report: &PacketReport) {
-        self.push(|| Event::Packet(report.clone()));
+        let event = || Event::Packet(report.clone());
+        if report.event == PacketEvent::Dropped {
+            // No more than the unit's budget pays for.
+            return self.push(event);
+        }
+        // A trace tells of all the packets that there are.
+        self.count(self.shared.queue.push_one_of_many(|| ((self.clock)(), event())));
     }
 
     fn collect_counter_event(&self, report: &CounterReport) {

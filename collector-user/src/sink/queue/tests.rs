@@ -13,8 +13,8 @@ use super::{Closed, End, Queue, SinkCounts, Writer, start, start_target};
 use crate::{
     collector::{EventCollector, memory::Recorder},
     event::{
-        ContainerRecord, CounterReport, DnsRequestReport, Event, FlowRecord, Ledger, PacketReport,
-        PingReport, Status, Time, UserRecord,
+        ContainerRecord, CounterReport, DnsRequestReport, Event, FlowRecord, Ledger, PacketEvent,
+        PacketReport, PingReport, Status, Time, UserRecord,
     },
     sink::{Behind, Format, Room as _, SinkError, json::Json},
 };
@@ -278,6 +278,28 @@ fn a_real_pipe_without_a_reader_ends_the_sink() {
     let (queue, writer) = start("test", 10, clock, Fragile, pipe).unwrap();
     queue.collect_flow_event(&flow(0));
     assert_eq!(finish(writer).unwrap(), counts(0, 0, 1));
+}
+
+#[test]
+fn what_a_trace_tells_leaves_room_for_what_else_there_is() {
+    let output = Output::default();
+    output.change(|contents| contents.is_held = true);
+    let (queue, writer) = start("test", 8, clock, Fragile, output.clone()).unwrap();
+    // The thread holds one, and takes no more.
+    queue.collect_flow_event(&flow(0));
+    output.wait_for(|contents| contents.is_waiting);
+    let packet = |event| PacketReport { event, ..PacketReport::default() };
+    for _ in 0..100 {
+        queue.collect_packet_event(&packet(PacketEvent::Received));
+    }
+    assert_eq!(queue.counts().queue_full, 94);
+    queue.collect_packet_event(&packet(PacketEvent::Dropped));
+    queue.collect_flow_event(&flow(1));
+    assert_eq!(queue.counts().queue_full, 94);
+    queue.collect_packet_event(&packet(PacketEvent::Dropped));
+    assert_eq!(queue.counts().queue_full, 95);
+    output.change(|contents| contents.is_held = false);
+    assert_eq!(finish(writer).unwrap(), counts(9, 95, 0));
 }
 
 #[test]
