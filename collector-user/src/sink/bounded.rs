@@ -33,7 +33,7 @@ struct State<T> {
 }
 
 /// Why an item was not taken.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// There is no room.
     Full,
