@@ -229,7 +229,8 @@ fn an_echo_that_nobody_asked_for_opens_no_door_for_requests() -> Result<()> {
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn beyond_the_budget_an_answer_is_not_taken_for_a_question() -> Result<()> {
-    let settings = Settings { new_flows_per_second: 1, new_flows_burst: 1, ..Settings::default() };
+    // Nothing refills it, however long a slow guest takes.
+    let settings = Settings { new_flows_per_second: 0, new_flows_burst: 0, ..Settings::default() };
     let mut datapath = Datapath::load(&settings)?;
     datapath.controller.policies().write(&Set::new(1).entries())?;
     let policy = UnitPolicy { sets: [1, 0], otherwise: [dropped(OTHERWISE), 0] };
@@ -238,14 +239,8 @@ fn beyond_the_budget_an_answer_is_not_taken_for_a_question() -> Result<()> {
     for ends in [ENDS_4, ENDS_6] {
         for port in 1..=10 {
             let asked = ends.from_port(port);
-            let before = datapath.ledger()?.rate_limited;
             assert_eq!(run(&mut datapath, Hook::Egress, &asked.back().udp(9))?, PASS_ON, "{port}");
-            let refused = datapath.ledger()?.rate_limited - before;
-            let answer = run(&mut datapath, Hook::Ingress, &asked.udp(9))?;
-            // In a slow guest the next second may pay for the answer: that begins a flow then.
-            if refused == 0 || datapath.ledger()?.rate_limited - before == 2 {
-                assert_eq!(answer, PASS_ON, "{port}: its answer");
-            }
+            assert_eq!(run(&mut datapath, Hook::Ingress, &asked.udp(9))?, PASS_ON, "{port}: its answer");
         }
         // What says who opened it is no guess.
         for port in 11..=20 {
