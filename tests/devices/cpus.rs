@@ -4,7 +4,7 @@ use std::fs;
 
 use collector_tests::{
     Result,
-    collector::{Running, all_of_the_host, options},
+    collector::{Running, all_of_the_host, often, options},
     events,
     frames::UDP,
     lab::Wire,
@@ -50,6 +50,59 @@ fn set(online: &str) -> Result<()> {
     Ok(fs::write(format!("/sys/devices/system/cpu/cpu{CPU}/online"), online)?)
 }
 
+/// Packets of a port that were reported one by one.
+fn reported(events: &[Event], port: u16) -> u64 {
+    let of_port = |report: &&PacketReport| report.destination_port == port;
+    let reports = events.iter().filter_map(|event| match event {
+        Event::Packet(report) => Some(report),
+        _ => None,
+    });
+    reports.filter(of_port).count() as u64
+}
+
+const OVERRUN: &str =
+    "more changes of CPUs than the kernel had room for: all that are online have new buffers";
+/// More than a socket has room for.
+const CHANGES: usize = 3000;
+
+#[test]
+#[ignore = "says that a CPU has come: for the guests of cargo xtask vm"]
+fn more_changes_than_there_is_room_for_lose_nothing() -> Result<()> {
+    for transport in [Transport::Auto, Transport::Perf] {
+        let wire = Wire::new()?;
+        let settings = Settings { transport, ..Settings::default() };
+        let options = Options { traces: vec![all_of_the_host()], settings, ..often() };
+        let collector = Running::start(&wire.a.place, options)?;
+        let host = Host::new(&wire.b, &[PORT, PORT + 1])?;
+        let held = collector.hold()?;
+        for _ in 0..CHANGES {
+            fs::write(format!("/sys/devices/system/cpu/cpu{CPU}/uevent"), "online")?;
+        }
+        // What lies in the buffers that others take the place of.
+        for cpu in [0, 1] {
+            pin(cpu)?;
+            let socket = sender(&wire.a, 4, 40_000 + cpu as u16)?;
+            send(&socket, &Datagrams { to: host.address(4, PORT), count: COUNT, size: SIZE })?;
+        }
+        drop(held);
+        collector.wait_to_say(OVERRUN)?;
+        for cpu in [0, 1] {
+            pin(cpu)?;
+            let socket = sender(&wire.a, 4, 40_002 + cpu as u16)?;
+            send(&socket, &Datagrams { to: host.address(4, PORT + 1), count: COUNT, size: SIZE })?;
+        }
+        settle(&wire.a, &host)?;
+        let finished = collector.stop()?;
+        assert_balanced(&finished);
+        for port in [PORT, PORT + 1] {
+            let flow = events::total(&finished.events, |flow| events::is_to(flow, UDP, port));
+            assert_eq!(flow.packets, 2 * COUNT, "{transport:?}, port {port}");
+            assert_eq!(reported(&finished.events, port), 2 * COUNT, "{transport:?}, port {port}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 #[ignore = "takes a CPU away: for the guests of cargo xtask vm"]
 fn what_a_cpu_saw_that_goes_and_comes_back_is_counted_and_told() -> Result<()> {
@@ -79,12 +132,7 @@ fn what_a_cpu_saw_that_goes_and_comes_back_is_counted_and_told() -> Result<()> {
         for port in [PORT, PORT + 1, PORT + 2] {
             let flow = events::total(&finished.events, |flow| events::is_to(flow, UDP, port));
             assert_eq!((flow.packets, flow.count), (COUNT, 1), "{transport:?}, port {port}");
-            let of_port = |report: &&PacketReport| report.destination_port == port;
-            let reports = finished.events.iter().filter_map(|event| match event {
-                Event::Packet(report) => Some(report),
-                _ => None,
-            });
-            assert_eq!(reports.filter(of_port).count() as u64, COUNT, "{transport:?}, port {port}");
+            assert_eq!(reported(&finished.events, port), COUNT, "{transport:?}, port {port}");
         }
         let ledger = &finished.status.ledger;
         assert_eq!((ledger.output_failed, ledger.packets_lost, ledger.lost), (0, 0, 0), "{ledger:?}");

@@ -46,8 +46,7 @@ impl Daemon<'_> {
         let result = match change {
             Ok(CpuChange::Online(cpu)) => {
                 // Nobody tells of those that a suspended host takes down: the buffer of before may be a dead one.
-                self.forget_buffers(|it| it == cpu);
-                self.open_buffers(&[cpu])
+                self.renew_buffers(&[cpu])
                     .inspect(|()| tracing::info!("CPU {cpu} has come: what it sees is told from now on"))
             }
             Ok(CpuChange::Offline(cpu)) => {
@@ -55,8 +54,12 @@ impl Daemon<'_> {
                 Ok(())
             }
             Ok(CpuChange::Any) => cpus::online().and_then(|online| {
-                self.forget_buffers(|_| true);
-                self.open_buffers(&online)
+                self.forget_buffers(|it| !online.contains(&it));
+                self.renew_buffers(&online).inspect(|()| {
+                    tracing::info!(
+                        "more changes of CPUs than the kernel had room for: all that are online have new buffers"
+                    );
+                })
             }),
             Err(source) => {
                 self.cpus.uevents = None;
@@ -71,10 +74,12 @@ impl Daemon<'_> {
         }
     }
 
-    fn open_buffers(&mut self, cpus: &[u32]) -> Result<(), KernelError> {
-        // Those of packets are made when somebody asks for packets.
-        let packets = if self.tracing.is_wanted() { self.tracing.open(cpus) } else { Ok(()) };
-        self.events.open(cpus).and(packets)
+    /// Gives these CPUs new buffers, and reads those of before.
+    fn renew_buffers(&mut self, cpus: &[u32]) -> Result<(), KernelError> {
+        let result = self.events.renew(cpus).and(self.tracing.renew(cpus));
+        self.read_news();
+        self.drain_packets();
+        result
     }
 
     fn forget_buffers(&mut self, is_gone: impl Fn(u32) -> bool) {

@@ -194,9 +194,9 @@ impl Tracing {
         self.packets.open(cpus)
     }
 
-    /// Whether there are to be some.
-    pub(super) const fn is_wanted(&self) -> bool {
-        self.is_wanted
+    /// Gives these CPUs new buffers, where there are any.
+    pub(super) fn renew(&mut self, cpus: &[u32]) -> Result<(), KernelError> {
+        if self.is_wanted { self.packets.renew(cpus) } else { Ok(()) }
     }
 
     /// Forgets those of CPUs that are gone.

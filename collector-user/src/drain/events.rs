@@ -60,6 +60,22 @@ impl Events {
         Ok(())
     }
 
+    /// Gives these CPUs new perf buffers, where events come by such; to be [drained](Self::drain) then.
+    ///
+    /// # Errors
+    ///
+    /// As [`PerCpu::open`](super::perf::PerCpu::open).
+    ///
+    /// # Panics
+    ///
+    /// As [`new`](Self::new).
+    pub fn renew(&mut self, cpus: &[u32]) -> Result<(), KernelError> {
+        let Some(buffers) = self.transport.per_cpu() else { return Ok(()) };
+        buffers.renew(cpus, |cpu| self.read_counts.written(cpu))?;
+        self.tell_read();
+        Ok(())
+    }
+
     /// Forgets the perf buffers of CPUs for which `is_gone`; they are to be [drained](Self::drain) before.
     pub fn forget(&mut self, is_gone: impl Fn(u32) -> bool) {
         if let Some(buffers) = self.transport.per_cpu() {

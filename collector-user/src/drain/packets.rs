@@ -45,6 +45,19 @@ impl Packets {
         self.transport.per_cpu().map_or(Ok(()), |buffers| buffers.open(cpus, |_| 0))
     }
 
+    /// Gives these CPUs new perf buffers, where packets come by such; to be [drained](Self::drain) then.
+    ///
+    /// # Errors
+    ///
+    /// As [`PerCpu::open`](super::perf::PerCpu::open).
+    ///
+    /// # Panics
+    ///
+    /// As [`new`](Self::new).
+    pub fn renew(&mut self, cpus: &[u32]) -> Result<(), KernelError> {
+        self.transport.per_cpu().map_or(Ok(()), |buffers| buffers.renew(cpus, |_| 0))
+    }
+
     /// Forgets the perf buffers of CPUs for which `is_gone`; they are to be [drained](Self::drain) before.
     pub fn forget(&mut self, is_gone: impl Fn(u32) -> bool) {
         if let Some(buffers) = self.transport.per_cpu() {

@@ -5,6 +5,7 @@
 use std::{future::poll_fn, io, ops::ControlFlow, task::Poll};
 
 use aya::maps::perf::PerfEvent;
+use rustix::thread::{MembarrierCommand, membarrier};
 use tokio::io::unix::AsyncFd;
 
 use super::{decode::Padding, transport::Raw};
@@ -18,6 +19,8 @@ pub struct PerCpu {
     map: PerfMap,
     octets: u32,
     buffers: Vec<OfCpu>,
+    /// Those that others have taken the place of, with what nobody has read yet.
+    replaced: Vec<OfCpu>,
     /// Whose turn it is.
     next: usize,
     skipped: u64,
@@ -33,7 +36,7 @@ struct OfCpu {
 impl PerCpu {
     /// None yet; each will have so many octets, a power of two of at least a page.
     pub const fn new(map: PerfMap, octets: u32) -> Self {
-        Self { map, octets, buffers: Vec::new(), next: 0, skipped: 0 }
+        Self { map, octets, buffers: Vec::new(), replaced: Vec::new(), next: 0, skipped: 0 }
     }
 
     /// Makes the buffers that are missing on these CPUs, and registers them with the runtime. On other CPUs the programs
@@ -53,6 +56,32 @@ impl PerCpu {
                 all = all.and(self.open_one(*cpu, written(*cpu)));
             }
         }
+        all
+    }
+
+    /// Gives these CPUs new buffers, whatever they had: none, or one that a CPU that was offline meanwhile writes no more to.
+    /// No record is lost by that: what is in those of before is [drained](Self::drain) first.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    ///
+    /// # Panics
+    ///
+    /// As [`open`](Self::open).
+    pub fn renew(&mut self, cpus: &[u32], written: impl Fn(u32) -> u64) -> Result<(), KernelError> {
+        let mut replaced: Vec<_> = self.buffers.extract_if(.., |of| cpus.contains(&of.cpu)).collect();
+        self.next = 0;
+        let mut all = Ok(());
+        for cpu in cpus {
+            let before = replaced.iter().find(|of| of.cpu == *cpu);
+            let read = before.map_or_else(|| written(*cpu), |of| of.read);
+            all = all.and(self.open_one(*cpu, read));
+        }
+        if !replaced.is_empty() {
+            wait_for_writers();
+        }
+        self.replaced.append(&mut replaced);
         all
     }
 
@@ -77,6 +106,7 @@ impl PerCpu {
     /// not even when it has come again. What is in them is to be [read](Self::drain) before.
     pub fn forget(&mut self, is_gone: impl Fn(u32) -> bool) {
         self.buffers.retain(|of| !is_gone(of.cpu));
+        self.replaced.retain(|of| !is_gone(of.cpu));
         self.next = 0;
     }
 
@@ -125,6 +155,13 @@ impl PerCpu {
 
     /// Hands on what is there now, without waiting: at most what the buffers hold.
     pub fn drain(&mut self, mut take: impl FnMut(Raw<'_>)) {
+        for OfCpu { cpu, mut buffer, mut read } in self.replaced.drain(..) {
+            let before = read;
+            take_out(buffer.get_mut(), &mut read, &mut self.skipped, usize::MAX, &mut take);
+            if let Some(of) = self.buffers.iter_mut().find(|of| of.cpu == cpu) {
+                of.read += read - before;
+            }
+        }
         for OfCpu { buffer, read, .. } in &mut self.buffers {
             take_out(buffer.get_mut(), read, &mut self.skipped, usize::MAX, &mut take);
         }
@@ -140,6 +177,14 @@ impl PerCpu {
     pub const fn skipped(&self) -> u64 {
         self.skipped
     }
+}
+
+/// Waits until no program writes any more to what it found in a map before now: for a grace period of RCU (`sys_membarrier` in
+/// kernel/sched/membarrier.c, since Linux 4.3).
+fn wait_for_writers() {
+    // A kernel that refuses (one with `nohz_full=`) has nothing as good: what is being written in that very moment is then
+    // counted as lost.
+    let _ = membarrier(MembarrierCommand::Global);
 }
 
 /// Hands on what a buffer holds, at most so much; how much that was.

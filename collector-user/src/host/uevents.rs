@@ -8,6 +8,7 @@ use rustix::net::{
     netlink::{self, SocketAddrNetlink},
     recvfrom, socket_with,
 };
+use socket2::{SockFilter, SockRef};
 use tokio::io::unix::AsyncFd;
 
 /// What became of CPUs.
@@ -25,6 +26,11 @@ pub enum CpuChange {
 const KERNEL: u32 = 1;
 /// `UEVENT_BUFFER_SIZE` (include/linux/kobject.h), and what stands before it.
 const LONGEST: usize = 4096;
+
+/// What a filter of a socket consists of (`include/uapi/linux/bpf_common.h`).
+const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const IS_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
 /// The messages.
 pub struct Uevents {
@@ -45,6 +51,8 @@ impl Uevents {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let protocol = Some(netlink::KOBJECT_UEVENT);
         let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, protocol)?;
+        // Before anything is in it.
+        SockRef::from(&socket).attach_filter(&of_cpus())?;
         bind(&socket, &SocketAddrNetlink::new(0, KERNEL))?;
         // SAFETY: the socket owns its descriptor, which stays open and the same as long as the registration holds it.
         let socket = unsafe { AsyncFd::register(socket) }.map_err(io::Error::from)?;
@@ -80,6 +88,29 @@ impl Uevents {
     }
 }
 
+/// What the socket takes: what begins like the messages that [`change`] reads. So a burst of other devices (an interface is
+/// one, and each of its queues) leaves those their room.
+fn of_cpus() -> Vec<SockFilter> {
+    let mut filter = beginning(b"online@/devices/system/c");
+    filter.extend(beginning(b"offline@/devices/system/cpu/"));
+    filter.push(SockFilter::new(RETURN, 0, 0, 0));
+    filter
+}
+
+/// Takes what begins like this, word by word, and goes on behind itself with all else. What ends before a word is refused by
+/// the kernel.
+fn beginning(text: &[u8]) -> Vec<SockFilter> {
+    let (words, _) = text.as_chunks();
+    let mut filter = Vec::new();
+    for (at, word) in words.iter().enumerate() {
+        let to_the_end = 2 * (words.len() - at) - 1;
+        filter.push(SockFilter::new(LOAD_WORD, 0, 0, 4 * at as u32));
+        filter.push(SockFilter::new(IS_EQUAL, 0, to_the_end as u8, u32::from_be_bytes(*word)));
+    }
+    filter.push(SockFilter::new(RETURN, 0, 0, u32::MAX));
+    filter
+}
+
 /// What a message says of a CPU: it begins with `online@/devices/system/cpu/cpu3` and an octet of zero.
 fn change(message: &[u8]) -> Option<CpuChange> {
     let head = message.split(|octet| *octet == 0).next()?;
@@ -95,7 +126,11 @@ fn change(message: &[u8]) -> Option<CpuChange> {
 
 #[cfg(test)]
 mod tests {
-    use super::{CpuChange, change};
+    use std::os::unix::net::UnixDatagram;
+
+    use socket2::SockRef;
+
+    use super::{CpuChange, change, of_cpus};
 
     #[test]
     fn messages_of_cpus_and_of_nothing_else() {
@@ -115,5 +150,31 @@ mod tests {
             assert_eq!(message(other), None, "{other}");
         }
         assert_eq!(change(&[0xFF, 0]), None);
+    }
+
+    #[test]
+    fn the_socket_takes_what_begins_like_messages_of_cpus_and_the_whole_of_it() {
+        let (here, there) = UnixDatagram::pair().unwrap();
+        SockRef::from(&there).attach_filter(&of_cpus()).unwrap();
+        there.set_nonblocking(true).unwrap();
+        let mut room = [0; 100];
+        for wanted in
+            ["online@/devices/system/cpu/cpu3\0ACTION=online\0", "offline@/devices/system/cpu/cpu127\0"]
+        {
+            here.send(wanted.as_bytes()).unwrap();
+            assert_eq!(there.recv(&mut room).unwrap(), wanted.len());
+        }
+        for other in [
+            "add@/devices/virtual/net/veth0\0ACTION=add\0",
+            "online@/devices/system/memory/memory3\0",
+            "offline@/devices/system/memory/memory3\0",
+            "change@/devices/system/cpu/cpu3\0ACTION=change\0",
+            "online@/dev",
+            "o",
+        ] {
+            // What a filter refuses is no error for who sends.
+            here.send(other.as_bytes()).unwrap();
+            assert_eq!(there.recv(&mut room).unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "{other}");
+        }
     }
 }
