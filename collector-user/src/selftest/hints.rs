@@ -1,9 +1,9 @@
 //! What else the collector knows of a row that has a difference.
 
-use crate::event::Status;
+use crate::event::{EndPoint, FlowRecord, Status};
 
 /// What kept packets from the programs, or the programs from counting; as far as it was seen.
-pub(super) fn of(status: &Status) -> Vec<String> {
+pub(super) fn of(status: &Status, flows: &[FlowRecord]) -> Vec<String> {
     let mut hints = Vec::new();
     let gaps = status.ledger.gaps;
     if gaps != 0 {
@@ -17,6 +17,20 @@ pub(super) fn of(status: &Status) -> Vec<String> {
             "the programs saw {seen} buffers, and the ledger has a row for {explained} of them"
         ));
     }
+    // What is explained there is in no flow of the row, or in one of another row.
+    let ledger = &status.ledger;
+    let elsewhere = [
+        ("looped", ledger.looped),
+        ("second_pass", ledger.second_pass),
+        ("rejected", ledger.rejected),
+        ("orphan_fragments", ledger.orphan_fragments),
+        ("no_role", ledger.no_role),
+        ("units_exhausted", ledger.units_exhausted),
+    ];
+    let unparsed = ledger.unparsed.iter().map(|(reason, buffers)| (reason.as_str(), *buffers));
+    let elsewhere = elsewhere.into_iter().chain(unparsed).filter(|(_, buffers)| *buffers != 0);
+    hints.extend(elsewhere.map(|(name, buffers)| format!("{buffers} buffers in the ledger's {name}")));
+    hints.extend(flows.iter().map(told));
     for interface in &status.interfaces {
         let name = &interface.name;
         let unseen = interface.unseen.unwrap_or_default();
@@ -48,13 +62,29 @@ pub(super) fn of(status: &Status) -> Vec<String> {
     hints
 }
 
+/// What was counted of a flow, whichever row it is of.
+fn told(record: &FlowRecord) -> String {
+    let end = |end: Option<&EndPoint>| {
+        let ip = end.and_then(|end| end.ip).map_or_else(|| "nobody".to_owned(), |ip| ip.to_string());
+        format!("{ip} port {}", end.map_or(0, |end| end.port))
+    };
+    format!(
+        "{} packets of protocol {} counted from {} to {}, and {} back",
+        record.packets,
+        record.l4_protocol,
+        end(record.source.as_ref()),
+        end(record.destination.as_ref()),
+        record.reply_packets
+    )
+}
+
 #[cfg(test)]
 mod tests {
-    use crate::event::{DropClass, Dropped, InterfaceStatus, Ledger, Status, Unseen};
+    use crate::event::{DropClass, Dropped, FlowRecord, InterfaceStatus, Ledger, Status, Unseen};
 
     #[test]
     fn only_what_is_not_zero_is_said() {
-        assert!(super::of(&Status::default()).is_empty());
+        assert!(super::of(&Status::default(), &[]).is_empty());
         let unseen = Unseen { received: 3, ..Unseen::default() };
         let interface =
             InterfaceStatus { name: "v0".into(), unseen: Some(unseen), ..InterfaceStatus::default() };
@@ -63,12 +93,11 @@ mod tests {
         let status = Status {
             interfaces: vec![interface],
             drops: vec![dropped(DropClass::Resource), dropped(DropClass::EndOfLife)],
-            ledger: Ledger { gaps: 1, seen: 2, ..Ledger::default() },
+            ledger: Ledger { gaps: 1, seen: 2, looped: 1, ..Ledger::default() },
             ..Status::default()
         };
-        let hints = super::of(&status);
-        assert_eq!(hints.len(), 4, "{hints:?}");
-        assert_eq!(hints.len(), 4, "{hints:?}");
+        let hints = super::of(&status, &[FlowRecord { packets: 5, ..FlowRecord::default() }]);
+        assert_eq!(hints.len(), 6, "{hints:?}");
         assert!(hints.iter().any(|hint| hint.contains("CPU_BACKLOG")));
     }
 }

@@ -157,7 +157,7 @@ fn try_setting(setting: Setting) -> Result<Vec<Row>, CaseError> {
                 let lost = sent.packets.saturating_sub(counted).min(unheld);
                 unheld -= lost;
                 let differs = sent.packets != counted + lost;
-                let hints = if differs { hints::of(&status) } else { Vec::new() };
+                let hints = if differs { hints::of(&status, &records) } else { Vec::new() };
                 Outcome::Ran { sent: sent.packets, counted, lost, hints }
             }
         };
