@@ -13,17 +13,20 @@ use anyhow::ensure;
 use collector_tests::{
     PATIENCE, Result,
     books::{assert_balanced, assert_explained},
-    collector::{Finished, Running, declared, options},
+    collector::{Finished, Running, all_of_the_host, declared, often, options},
     events, filters, frames,
     lab::{End, Wire},
     program::{self, Hook},
     release,
-    traffic::{PacketSocket, sender},
+    traffic::{Datagrams, Host, PacketSocket, send, sender},
 };
 use collector_user::{
     daemon::Options,
     event::{ActionType, DropClass, Event, PacketEvent, PacketReport},
-    kernel::drops::DropLimits,
+    kernel::{
+        drops::DropLimits,
+        settings::{Settings, Transport},
+    },
     pu::registry::{Declared, Side},
 };
 
@@ -233,6 +236,37 @@ fn the_storm_of_one_unit_costs_another_no_report() -> Result<()> {
     assert_eq!(ledger.drop_reports_held_back, of("storm") - told, "{ledger:?}");
     // What was held back after its last report stands in the ledger only.
     assert!(told >= FEW && held_back <= ledger.drop_reports_held_back, "{told} told, {held_back} held back");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_flood_of_what_is_traced_costs_no_report_of_a_drop() -> Result<()> {
+    const FLOOD: u64 = 5000;
+    const PORT: u16 = 5001;
+    // Far less than the flood, and more than the drops take.
+    const OCTETS: u32 = 1 << 16;
+    for transport in [Transport::Auto, Transport::Ring] {
+        let wire = Wire::new()?;
+        let settings = Settings { transport, packets: OCTETS, ..options().settings };
+        let options = Options { traces: vec![all_of_the_host()], settings, ..often() };
+        let collector = Running::start(&wire.a.place, options)?;
+        let host = Host::new(&wire.b, &[PORT])?;
+        let flood = Datagrams { to: host.address(4, PORT), count: FLOOD, size: 100 };
+        let held = collector.hold()?;
+        send(&sender(&wire.a, 4, 40_000)?, &flood)?;
+        Packet::udp(&wire.b, wire.a.v4).send(BUDGET.into(), &wire.b, &wire.a)?;
+        drop(held);
+        let finished = collector.stop()?;
+        let ledger = &finished.status.ledger;
+        assert!(ledger.output_failed > 0, "{transport:?}: the flood finds room: {ledger:?}");
+        assert_eq!(reports(&finished).len() as u32, BUDGET, "{transport:?}: {ledger:?}");
+        assert_eq!(
+            (ledger.drop_reports_failed, ledger.drop_reports_lost),
+            (0, 0),
+            "{transport:?}: {ledger:?}"
+        );
+    }
     Ok(())
 }
 

@@ -76,7 +76,11 @@ impl Daemon<'_> {
 
     /// Gives these CPUs new buffers, and reads those of before.
     fn renew_buffers(&mut self, cpus: &[u32]) -> Result<(), KernelError> {
-        let result = self.events.renew(cpus).and(self.tracing.renew(cpus));
+        let result = self
+            .events
+            .renew(cpus)
+            .and(self.tracing.packets.renew(cpus))
+            .and(self.tracing.dropped.renew(cpus));
         self.read_news();
         self.drain_packets();
         result
@@ -86,6 +90,7 @@ impl Daemon<'_> {
         self.read_news();
         self.drain_packets();
         self.events.forget(&is_gone);
-        self.tracing.forget(&is_gone);
+        self.tracing.packets.forget(&is_gone);
+        self.tracing.dropped.forget(&is_gone);
     }
 }

@@ -177,7 +177,8 @@ impl Daemon<'_> {
     /// Counts drops from now on; what could not be had is added to `missing`, in words.
     pub(super) fn start_drops(&mut self, missing: &mut Vec<String>) -> Result<(), DaemonError> {
         if matches!(self.drops, Some(Ok(_))) {
-            self.open_tracing()?;
+            let cpus = self.cpus_with_buffers()?;
+            self.tracing.dropped.open(&cpus)?;
         }
         self.dropping = Dropping::start(
             self.drops.take(),

@@ -39,7 +39,7 @@ impl Daemon<'_> {
         let mut is_swept = false;
         let mut look = ticks(LOOK_INTERVAL);
         let mut news = Vec::new();
-        let mut packets = Vec::new();
+        let (mut packets, mut dropped) = (Vec::new(), Vec::new());
         let mut packets_due = ticks(complete::LOOK_INTERVAL);
         loop {
             tokio::select! {
@@ -90,13 +90,15 @@ impl Daemon<'_> {
                         drain.reset();
                     }
                 }
-                result = self.tracing.next(|packet| packets.push(packet)) => {
+                result = self.tracing.packets.next(|packet| packets.push(packet)) => {
                     result?;
-                    for packet in packets.drain(..) {
-                        self.tell_packet(packet);
+                    if self.tell_packets(&mut packets)? {
+                        packets_due.reset();
                     }
-                    if self.tracing.incomplete.is_pressed() {
-                        self.look_at_packets()?;
+                }
+                result = self.tracing.dropped.next(|packet| dropped.push(packet)) => {
+                    result?;
+                    if self.tell_packets(&mut dropped)? {
                         packets_due.reset();
                     }
                 }

@@ -1,6 +1,6 @@
 //! Reports of single packets: who asked for them, the buffers that they come by, and the way to the collector.
 
-use std::{future::pending, io, time::Duration};
+use std::{future::pending, time::Duration};
 
 use collector_ebpf::abi::{counter, packet::event, trace};
 use tokio::sync::{mpsc, oneshot};
@@ -110,13 +110,14 @@ pub(super) fn channel() -> (Tracer, Wishes) {
 
 /// What is traced, and the buffers once anything is.
 pub(super) struct Tracing {
-    packets: Packets,
+    /// Those that are traced.
+    pub(super) packets: Packets,
+    /// Those that are dropped.
+    pub(super) dropped: Packets,
     /// Of those that a capture has.
     pub(super) incomplete: Incomplete,
     traces: Traces,
     tally: Tally,
-    /// Somebody has asked for packets.
-    is_wanted: bool,
     /// What the configuration wishes, and since when, on the boot clock.
     pub(super) configured: Vec<(Wish, u64)>,
     /// What was wished of units by their ids, and until when: a container that is started anew is another unit of the same id.
@@ -137,13 +138,13 @@ pub(super) struct Tally {
 }
 
 impl Tracing {
-    pub(super) fn new(source: Source) -> Result<Self, KernelError> {
+    pub(super) fn new(packets: Source, dropped: Source) -> Result<Self, KernelError> {
         Ok(Self {
-            packets: Packets::new(source)?,
+            packets: Packets::new(packets)?,
+            dropped: Packets::new(dropped)?,
             incomplete: Incomplete::default(),
             traces: Traces::default(),
             tally: Tally::default(),
-            is_wanted: false,
             configured: Vec::new(),
             kept: Vec::new(),
         })
@@ -170,11 +171,6 @@ impl Tracing {
         self.kept.iter().filter(of_unit).map(left).collect()
     }
 
-    /// Waits for many packets; for ever where there are no buffers.
-    pub(super) async fn next(&mut self, take: impl FnMut(Result<Packet, DecodeError>)) -> io::Result<()> {
-        self.packets.next(take).await
-    }
-
     /// What became of the packets that the ledger of the programs knows of.
     pub(super) fn tally(&self, ledger: &counter::Ledger) -> Tally {
         // The numbers of CPUs that go on counting are not those of one moment.
@@ -186,22 +182,6 @@ impl Tracing {
     /// Reports of drops that were read.
     pub(super) const fn drops_read(&self) -> u64 {
         self.tally.drops
-    }
-
-    /// Makes the buffers that are missing on these CPUs, where there are buffers of CPUs.
-    pub(super) fn open(&mut self, cpus: &[u32]) -> Result<(), KernelError> {
-        self.is_wanted = true;
-        self.packets.open(cpus)
-    }
-
-    /// Gives these CPUs new buffers, where there are any.
-    pub(super) fn renew(&mut self, cpus: &[u32]) -> Result<(), KernelError> {
-        if self.is_wanted { self.packets.renew(cpus) } else { Ok(()) }
-    }
-
-    /// Forgets those of CPUs that are gone.
-    pub(super) fn forget(&mut self, is_gone: impl Fn(u32) -> bool) {
-        self.packets.forget(is_gone);
     }
 }
 
@@ -274,10 +254,15 @@ impl Daemon<'_> {
         Ok(())
     }
 
-    /// Makes the buffers for packets that are missing.
+    /// Makes the buffers for packets that are traced, where they are missing.
     pub(super) fn open_tracing(&mut self) -> Result<(), KernelError> {
-        let cpus = self.options.settings.buffers_on.clone().map_or_else(cpus::online, Ok)?;
-        self.tracing.open(&cpus)
+        let cpus = self.cpus_with_buffers()?;
+        self.tracing.packets.open(&cpus)
+    }
+
+    /// The CPUs that are to have buffers.
+    pub(super) fn cpus_with_buffers(&self) -> Result<Vec<u32>, KernelError> {
+        self.options.settings.buffers_on.clone().map_or_else(cpus::online, Ok)
     }
 
     /// Forgets what is over; after the last of them a packet costs what it cost before.
@@ -329,10 +314,26 @@ impl Daemon<'_> {
         self.collector.collect_packet_event(&report);
     }
 
+    /// Tells of packets; `true` where a capture was told until when all are there, for so many wait.
+    pub(super) fn tell_packets(
+        &mut self,
+        packets: &mut Vec<Result<Packet, DecodeError>>,
+    ) -> Result<bool, DaemonError> {
+        for packet in packets.drain(..) {
+            self.tell_packet(packet);
+        }
+        let is_pressed = self.tracing.incomplete.is_pressed();
+        if is_pressed {
+            self.look_at_packets()?;
+        }
+        Ok(is_pressed)
+    }
+
     /// Tells of the packets that are there now.
     pub(super) fn drain_packets(&mut self) {
         let mut all = Vec::new();
         self.tracing.packets.drain(|packet| all.push(packet));
+        self.tracing.dropped.drain(|packet| all.push(packet));
         for packet in all {
             self.tell_packet(packet);
         }

@@ -16,6 +16,8 @@ const AT_ONCE: usize = 1024;
 /// What brings packets.
 pub struct Packets {
     transport: Transport,
+    /// Somebody has asked for them.
+    is_wanted: bool,
 }
 
 impl Packets {
@@ -29,7 +31,7 @@ impl Packets {
     ///
     /// Outside a tokio runtime with I/O.
     pub fn new(source: Source) -> Result<Self, KernelError> {
-        Ok(Self { transport: Transport::new(source)? })
+        Ok(Self { transport: Transport::new(source)?, is_wanted: false })
     }
 
     /// Makes the perf buffers that are missing on these CPUs, where packets come by such.
@@ -42,10 +44,11 @@ impl Packets {
     ///
     /// As [`new`](Self::new).
     pub fn open(&mut self, cpus: &[u32]) -> Result<(), KernelError> {
+        self.is_wanted = true;
         self.transport.per_cpu().map_or(Ok(()), |buffers| buffers.open(cpus, |_| 0))
     }
 
-    /// Gives these CPUs new perf buffers, where packets come by such; to be [drained](Self::drain) then.
+    /// Gives these CPUs new perf buffers, where packets come by such and there are to be any; to be [drained](Self::drain) then.
     ///
     /// # Errors
     ///
@@ -55,7 +58,8 @@ impl Packets {
     ///
     /// As [`new`](Self::new).
     pub fn renew(&mut self, cpus: &[u32]) -> Result<(), KernelError> {
-        self.transport.per_cpu().map_or(Ok(()), |buffers| buffers.renew(cpus, |_| 0))
+        let buffers = self.transport.per_cpu().filter(|_| self.is_wanted);
+        buffers.map_or(Ok(()), |buffers| buffers.renew(cpus, |_| 0))
     }
 
     /// Forgets the perf buffers of CPUs for which `is_gone`; they are to be [drained](Self::drain) before.

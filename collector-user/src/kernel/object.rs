@@ -73,8 +73,10 @@ pub struct Loaded {
     pub events: Source,
     /// How much of them was read.
     pub read_counts: ReadCounts,
-    /// Single packets.
+    /// Packets that are traced.
     pub packets: Source,
+    /// Packets that are dropped.
+    pub dropped: Source,
     /// Rare faults that the programs tell in words.
     pub faults: EbpfLogger<&'static dyn log::Log>,
     /// What counts what the kernel drops, or why there is nothing that does; `None` where it was not asked for.
@@ -243,7 +245,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let cgroups = cgroups_told.take(&mut ebpf, possible)?;
     let (users, ports) = ends_told.take(&mut ebpf)?;
     let networks = Networks::new(typed(&mut ebpf, "NETWORKS")?, typed(&mut ebpf, "NETWORKS_MADE")?);
-    let [events, packets] = sizes.take(&mut ebpf)?;
+    let [events, packets, dropped] = sizes.take(&mut ebpf)?;
     let read_counts = ReadCounts(mapped(&control_map, "CONTROL", possible)?);
     let faults = EbpfLogger::init(&mut ebpf)?;
     let anchored = shared(&mut ebpf, "ANCHOR", 1)?;
@@ -262,6 +264,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         events,
         read_counts,
         packets,
+        dropped,
         faults,
         drops,
         xdp,

@@ -17,7 +17,7 @@ use super::{
     settings::Settings,
 };
 
-/// Parts of the ring of packets; its reader is woken by each that is written.
+/// Parts of a ring of packets; its reader is woken by each that is written.
 const PARTS: u32 = 4;
 
 /// Where records of one kind come from.
@@ -35,11 +35,11 @@ pub(super) struct Sizes {
     /// Octets of the ring of events, or of its place on each CPU.
     events: u32,
     packets: u32,
-    /// Octets of the ring of packets.
+    /// Octets of a ring of packets.
     reports: u32,
     wake_shift: u32,
     /// Entries of the maps, by name.
-    entries: [(&'static str, u32); 6],
+    entries: [(&'static str, u32); 8],
 }
 
 impl Sizes {
@@ -58,6 +58,8 @@ impl Sizes {
             ("NEWS_AT_ONCE", if by_perf { possible } else { 1 }),
             ("PACKETS", if by_ring { 1 } else { possible }),
             ("REPORTS", if by_ring { all } else { page }),
+            ("DROP_PACKETS", if by_ring { 1 } else { possible }),
+            ("DROP_REPORTS", if by_ring { all } else { page }),
             ("ROOM", if by_ring { possible } else { 1 }),
         ];
         Self {
@@ -83,19 +85,21 @@ impl Sizes {
         }
     }
 
-    /// Takes the maps out: where events come from, and where packets do.
-    pub(super) fn take(&self, ebpf: &mut Ebpf) -> Result<[Source; 2], KernelError> {
+    /// Takes the maps out: where events come from, where packets that are traced do, and where those that are dropped do.
+    pub(super) fn take(&self, ebpf: &mut Ebpf) -> Result<[Source; 3], KernelError> {
         let events = if self.events_by_perf == 0 {
             Source::Ring(typed(ebpf, "EVENTS")?, self.events)
         } else {
             Source::Perf(perf(ebpf, "NEWS", Some("NEWS_AT_ONCE"))?, self.events)
         };
-        let packets = if self.packets_by_ring == 0 {
-            Source::Perf(perf(ebpf, "PACKETS", None)?, self.packets)
-        } else {
-            Source::Ring(typed(ebpf, "REPORTS")?, self.reports)
+        let mut packets = |by_perf, by_ring| -> Result<Source, KernelError> {
+            Ok(if self.packets_by_ring == 0 {
+                Source::Perf(perf(ebpf, by_perf, None)?, self.packets)
+            } else {
+                Source::Ring(typed(ebpf, by_ring)?, self.reports)
+            })
         };
-        Ok([events, packets])
+        Ok([events, packets("PACKETS", "REPORTS")?, packets("DROP_PACKETS", "DROP_REPORTS")?])
     }
 }
 
@@ -129,9 +133,9 @@ mod tests {
     fn what_is_not_used_is_as_small_as_can_be() {
         let page = rustix::param::page_size() as u32;
         let entries = |transport| sizes(transport, 2).entries.map(|(_, entries)| entries);
-        assert_eq!(entries(Transport::Auto), [1 << 22, 1, 1, 8, page, 1]);
-        assert_eq!(entries(Transport::Ring), [1 << 22, 1, 1, 1, 1 << 20, 8]);
-        assert_eq!(entries(Transport::Perf), [page, 8, 8, 8, page, 1]);
+        assert_eq!(entries(Transport::Auto), [1 << 22, 1, 1, 8, page, 8, page, 1]);
+        assert_eq!(entries(Transport::Ring), [1 << 22, 1, 1, 1, 1 << 20, 1, 1 << 20, 8]);
+        assert_eq!(entries(Transport::Perf), [page, 8, 8, 8, page, 8, page, 1]);
     }
 
     #[test]
@@ -140,7 +144,8 @@ mod tests {
             let perf = sizes(Transport::Perf, online);
             assert!(perf.events.is_power_of_two() && perf.events >= 4096, "{online}: {}", perf.events);
             let ring = sizes(Transport::Ring, online);
-            let [_, _, _, _, (_, reports), _] = ring.entries;
+            let [_, _, _, _, (_, reports), _, (_, of_drops), _] = ring.entries;
+            assert_eq!(reports, of_drops);
             assert!(reports.is_power_of_two() && reports >= 1 << 19, "{online}: {reports}");
             assert_eq!(1 << ring.wake_shift, reports / 4);
         }

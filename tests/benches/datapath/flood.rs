@@ -1,5 +1,5 @@
-//! What a unit whose packets are traced, and that sends as fast as it can, costs another unit's reports of drops: both go by
-//! the same buffers. The other end of the wire throws away what comes, as early as it can.
+//! What a unit whose packets are traced, and that sends as fast as it can, costs another unit's reports of drops: they have
+//! buffers of their own, but one daemon reads both, and one queue leads to the output. The other end of the wire throws away what comes, as early as it can.
 
 use std::{
     net::{Ipv4Addr, UdpSocket},

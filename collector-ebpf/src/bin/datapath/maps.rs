@@ -173,14 +173,22 @@ pub(crate) static NEWS: PerfEventArray = PerfEventArray::new();
 #[btf_map]
 pub(crate) static NEWS_AT_ONCE: PerfEventArray = PerfEventArray::new();
 
-/// Single packets, where they go by a buffer of each CPU that user space has made one for: a [`PacketRecord`] each, and its
-/// octets behind it.
+/// Packets that are traced, where they go by a buffer of each CPU that user space has made one for: a [`PacketRecord`] each, and
+/// its octets behind it.
 #[btf_map]
 pub(crate) static PACKETS: PerfEventArray = PerfEventArray::new();
 
-/// Single packets, where they go by a ring.
+/// Packets that are traced, where they go by a ring.
 #[btf_map]
 pub(crate) static REPORTS: RingBuf<PacketRecord, 4096> = RingBuf::new();
+
+/// Those that are dropped, as [`PACKETS`]: a flood of what is traced leaves them their room.
+#[btf_map]
+pub(crate) static DROP_PACKETS: PerfEventArray = PerfEventArray::new();
+
+/// Those that are dropped, as [`REPORTS`], which it is as large as.
+#[btf_map]
+pub(crate) static DROP_REPORTS: RingBuf<PacketRecord, 4096> = RingBuf::new();
 
 /// Where a packet is put together that goes by the ring: an entry a CPU.
 #[btf_map]

@@ -1,4 +1,5 @@
 //! How records come to user space: events by a ring of all CPUs and packets by a perf buffer of each, or all of them one way.
+//! What is traced and what is dropped have a ring, or buffers, each: neither takes the other's room.
 //!
 //! Which way is a constant to the verifier, so what is not taken is not there. A perf buffer wakes its reader when it is half
 //! full (`kernel/perf.rs` of user space sees to that), the ring of packets each time that a part of it was written; events
@@ -8,6 +9,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::{BPF_F_CURRENT_CPU, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_PROD_POS},
+    btf_maps::{PerfEventArray, RingBuf},
     helpers::{
         bpf_get_smp_processor_id,
         generated::{
@@ -20,10 +22,16 @@ use collector_ebpf::abi::{packet::PacketRecord, report::FlowEvent};
 
 use crate::{
     Frame, Skb,
-    maps::{ASKED, EVENTS, NEWS, NEWS_AT_ONCE, PACKETS, REPORTS, ROOM, ROOM_SIZE, Room, SCRATCH},
+    maps::{
+        ASKED, DROP_PACKETS, DROP_REPORTS, EVENTS, NEWS, NEWS_AT_ONCE, PACKETS, REPORTS, ROOM, ROOM_SIZE,
+        Room, SCRATCH,
+    },
     packet::opaque,
     settings::{EVENTS_BY_PERF, PACKETS_BY_RING, WAKE_SHIFT},
 };
+
+/// A ring of packets.
+type Ring = RingBuf<PacketRecord, 4096>;
 
 /// Hands an event over, and wakes its reader `at_once` if that is said; `false` where there is no room.
 #[inline(always)]
@@ -68,12 +76,12 @@ pub(crate) fn record() -> Option<*mut PacketRecord> {
 pub(crate) unsafe fn packet(skb: Skb, record: *mut PacketRecord, captured: u32) -> i64 {
     if PACKETS_BY_RING.load() == 0 {
         // SAFETY: the caller's promise.
-        return unsafe { with_octets(skb.cast(), record, captured) };
+        return unsafe { with_octets(&raw const PACKETS, skb.cast(), record, captured) };
     }
     let room: *mut Room = record.cast();
     if captured == 0 {
         // SAFETY: the caller's promise.
-        return unsafe { by_ring(record.cast(), size_of::<PacketRecord>()) };
+        return unsafe { by_ring(&raw const REPORTS, record.cast(), size_of::<PacketRecord>()) };
     }
     // All but the last, in a form in which the verifier sees their bound wherever it is needed: it forgets what was put
     // aside, and a length of 0 is not to be excluded by a comparison before Linux 6.8.
@@ -86,8 +94,8 @@ pub(crate) unsafe fn packet(skb: Skb, record: *mut PacketRecord, captured: u32) 
             return failed;
         }
         let size = size_of::<PacketRecord>() + 1;
-        let flags = wake(size + most());
-        output(record.cast(), (size + most()) as u64, flags)
+        let flags = wake(&raw const REPORTS, size + most());
+        output(&raw const REPORTS, record.cast(), (size + most()) as u64, flags)
     }
 }
 
@@ -97,9 +105,14 @@ pub(crate) unsafe fn packet(skb: Skb, record: *mut PacketRecord, captured: u32) 
 ///
 /// The context is live.
 #[inline(always)]
-unsafe fn with_octets(context: *mut c_void, record: *mut PacketRecord, captured: u32) -> i64 {
+unsafe fn with_octets(
+    map: *const PerfEventArray,
+    context: *mut c_void,
+    record: *mut PacketRecord,
+    captured: u32,
+) -> i64 {
     let flags = u64::from(captured) << 32 | u64::from(BPF_F_CURRENT_CPU as u32);
-    let (map, size) = ((&raw const PACKETS).cast_mut().cast(), size_of::<PacketRecord>() as u64);
+    let (map, size) = (map.cast_mut().cast(), size_of::<PacketRecord>() as u64);
     // SAFETY: the caller's promise; a map of this object.
     unsafe { bpf_perf_event_output(context, map, flags, record.cast(), size) }
 }
@@ -114,11 +127,11 @@ unsafe fn with_octets(context: *mut c_void, record: *mut PacketRecord, captured:
 pub(crate) unsafe fn frame(frame: Frame, record: *mut PacketRecord, captured: u32) -> i64 {
     if PACKETS_BY_RING.load() == 0 {
         // SAFETY: the caller's promise.
-        return unsafe { with_octets(frame.cast(), record, captured) };
+        return unsafe { with_octets(&raw const DROP_PACKETS, frame.cast(), record, captured) };
     }
     if captured == 0 {
         // SAFETY: the caller's promise.
-        return unsafe { by_ring(record.cast(), size_of::<PacketRecord>()) };
+        return unsafe { by_ring(&raw const DROP_REPORTS, record.cast(), size_of::<PacketRecord>()) };
     }
     let room: *mut Room = record.cast();
     let most = || opaque(captured as usize - 1) & (ROOM_SIZE - 1);
@@ -130,8 +143,8 @@ pub(crate) unsafe fn frame(frame: Frame, record: *mut PacketRecord, captured: u3
             return failed;
         }
         let size = size_of::<PacketRecord>() + 1;
-        let flags = wake(size + most());
-        output(record.cast(), (size + most()) as u64, flags)
+        let flags = wake(&raw const DROP_REPORTS, size + most());
+        output(&raw const DROP_REPORTS, record.cast(), (size + most()) as u64, flags)
     }
 }
 
@@ -144,17 +157,17 @@ pub(crate) unsafe fn frame(frame: Frame, record: *mut PacketRecord, captured: u3
 pub(crate) unsafe fn whole<T>(context: *mut c_void, piece: &mut T, size: usize) -> i64 {
     let start = (&raw mut *piece).cast::<c_void>();
     if PACKETS_BY_RING.load() == 0 {
-        let map = (&raw const PACKETS).cast_mut().cast();
+        let map = (&raw const DROP_PACKETS).cast_mut().cast();
         // SAFETY: the caller's promise; a map of this object.
         return unsafe { bpf_perf_event_output(context, map, BPF_F_CURRENT_CPU, start, size as u64) };
     }
-    let flags = wake(size);
+    let flags = wake(&raw const DROP_REPORTS, size);
     let size = opaque(size);
     if size > size_of::<T>() {
         return -1;
     }
     // SAFETY: it is as long at least.
-    unsafe { output(start, size as u64, flags) }
+    unsafe { output(&raw const DROP_REPORTS, start, size as u64, flags) }
 }
 
 /// Hands over the first octets of what lies in one piece, and behind them so many of a buffer, from where the kernel has come
@@ -166,30 +179,30 @@ pub(crate) unsafe fn whole<T>(context: *mut c_void, piece: &mut T, size: usize) 
 #[inline(always)]
 pub(crate) unsafe fn with_rest<T>(skb: *mut c_void, piece: &mut T, size: usize, rest: u32) -> i64 {
     let flags = u64::from(rest) << 32 | u64::from(BPF_F_CURRENT_CPU as u32);
-    let (map, start) = ((&raw const PACKETS).cast_mut().cast(), (&raw mut *piece).cast());
+    let (map, start) = ((&raw const DROP_PACKETS).cast_mut().cast(), (&raw mut *piece).cast());
     // SAFETY: the caller's promise; a map of this object.
     unsafe { bpf_skb_output(skb, map, flags, start, size as u64) }
 }
 
-/// Writes so many octets, which the verifier knows, to the ring of packets.
+/// Writes so many octets, which the verifier knows, to a ring.
 ///
 /// # Safety
 ///
 /// There are as many.
 #[inline(always)]
-unsafe fn by_ring(start: *mut c_void, size: usize) -> i64 {
-    let flags = wake(size);
+unsafe fn by_ring(ring: *const Ring, start: *mut c_void, size: usize) -> i64 {
+    let flags = wake(ring, size);
     // SAFETY: the caller's promise.
-    unsafe { output(start, size as u64, flags) }
+    unsafe { output(ring, start, size as u64, flags) }
 }
 
 /// # Safety
 ///
 /// There are as many octets.
 #[inline(always)]
-unsafe fn output(start: *mut c_void, size: u64, flags: u64) -> i64 {
+unsafe fn output(ring: *const Ring, start: *mut c_void, size: u64, flags: u64) -> i64 {
     // SAFETY: the caller's promise; a map of this object.
-    unsafe { bpf_ringbuf_output((&raw const REPORTS).cast_mut().cast(), start, size, flags) }
+    unsafe { bpf_ringbuf_output(ring.cast_mut().cast(), start, size, flags) }
 }
 
 /// What the ring puts before a record, and what a record's place is a multiple of (`BPF_RINGBUF_HDR_SZ`).
@@ -198,10 +211,9 @@ const HEADER: u64 = 8;
 /// Whether the reader is to be woken by a record of so many octets: where a part of the ring ends with it. What another CPU
 /// writes meanwhile may hide that end, until the next part ends.
 #[inline(always)]
-fn wake(size: usize) -> u64 {
+fn wake(ring: *const Ring, size: usize) -> u64 {
     // SAFETY: a map of this object.
-    let written =
-        unsafe { bpf_ringbuf_query((&raw const REPORTS).cast_mut().cast(), u64::from(BPF_RB_PROD_POS)) };
+    let written = unsafe { bpf_ringbuf_query(ring.cast_mut().cast(), u64::from(BPF_RB_PROD_POS)) };
     let part = |position: u64| position >> (WAKE_SHIFT.load() & 63);
     let taken = (size as u64 + 2 * HEADER - 1) & !(HEADER - 1);
     let wakes = part(written) != part(written + taken);

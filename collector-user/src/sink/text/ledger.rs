@@ -62,29 +62,35 @@ const DROPS: usize = 10;
 /// What was dropped: where, why, and what to do about it. What a network drops on a good day is one line, and so is what was
 /// dropped in other network namespaces.
 fn drops(drops: &[Dropped]) -> Vec<String> {
-    let packets = |rows: &[&Dropped]| rows.iter().map(|row| row.packets).sum::<u64>();
     let (elsewhere, own): (Vec<_>, Vec<_>) = drops.iter().partition(|row| row.puid.is_empty());
     let (benign, told): (Vec<_>, Vec<_>) = own.into_iter().partition(|row| row.class.is_benign());
     let line = |row: &&Dropped| {
         let reason = if row.kernel_reason.is_empty() { &row.drop_reason } else { &row.kernel_reason };
         let (puid, reason, place) = (Escaped(&row.puid), Escaped(reason), Escaped(&row.place));
-        format!("dropped {} of {puid}: {reason} at {place}: {}", row.packets, Escaped(&row.advice))
+        format!("dropped {} of {puid}: {reason} at {place}: {}", amount(&[row]), Escaped(&row.advice))
     };
     let (first, rest) = told.split_at(told.len().min(DROPS));
     let mut lines: Vec<_> = first.iter().map(line).collect();
-    for (count, what) in [
-        (packets(rest), "for other reasons"),
-        (packets(&benign), "that nobody misses (duplicates, leftovers, for other hosts)"),
-        (packets(&elsewhere), "in other network namespaces"),
+    for (rows, what) in [
+        (rest, "for other reasons"),
+        (&benign, "that nobody misses (duplicates, leftovers, for other hosts)"),
+        (&elsewhere, "in other network namespaces"),
     ] {
-        if count > 0 {
-            lines.push(format!("dropped {count} {what}"));
+        if !rows.is_empty() {
+            lines.push(format!("dropped {} {what}", amount(rows)));
         }
     }
     lines
 }
 
-/// `drops: seen 9 = counted 8 + no_packet 1 + table_full 0; of units 7 = reports 3 + folded 2 + filtered 0 + held_back 2 +
+/// `9`, or `90 (in 9 buffers)` where segments were dropped together: the ledger's sum of drops is one of buffers.
+fn amount(rows: &[&Dropped]) -> String {
+    let [packets, skbs] =
+        rows.iter().fold([0, 0], |[packets, skbs], row| [packets + row.packets, skbs + row.skbs]);
+    if packets == skbs { packets.to_string() } else { format!("{packets} (in {skbs} buffers)") }
+}
+
+/// In socket buffers: `drops: seen 9 = counted 8 + no_packet 1 + table_full 0; of units 7 = reports 3 + folded 2 + filtered 0 + held_back 2 +
 /// failed 0`: every term, so that it can be added up.
 fn drop_line(ledger: &Ledger) -> Option<String> {
     if ledger.drops_seen == 0 {
@@ -197,11 +203,12 @@ mod tests {
             advice: "a rule".into(),
             class,
             packets,
+            skbs: packets,
             ..Dropped::default()
         };
         let mut drops = vec![
             row("web", DropClass::Policy, 9),
-            row("web", DropClass::EndOfLife, 4),
+            Dropped { skbs: 2, ..row("web", DropClass::EndOfLife, 4) },
             row("", DropClass::Policy, 3),
         ];
         drops.extend((0..12).map(|_| row("db", DropClass::Policy, 1)));
@@ -211,7 +218,7 @@ mod tests {
             lines[10..13],
             [
                 "dropped 3 for other reasons",
-                "dropped 4 that nobody misses (duplicates, leftovers, for other hosts)",
+                "dropped 4 (in 2 buffers) that nobody misses (duplicates, leftovers, for other hosts)",
                 "dropped 3 in other network namespaces",
             ]
         );
