@@ -7,10 +7,10 @@ use collector_tests::frames::{
 };
 use collector_user::{
     collector::memory::Recorder,
-    event::{Ended, Event, FlowRecord, InitiatorBy, ResetBy, Status, Time, Tunnel},
+    event::{ActionType, Ended, Event, FlowRecord, InitiatorBy, PacketEvent, ResetBy, Status, Time, Tunnel},
     pu::registry::Declared,
     read::{
-        container::{Direction, Marks, Record, links},
+        container::{Direction, DropNote, Marks, Record, links},
         replay::{LocalNetworks, Oddity, Options, Replay},
     },
 };
@@ -147,7 +147,7 @@ fn pieces_are_in_the_flow_of_the_first_and_others_in_none_with_ports() {
 fn what_was_cut_counts_as_long_as_it_was_and_what_stands_for_many_as_many() {
     let frame = ENDS_4.tcp(ACK, 1000);
     let cut = Record { octets: &frame[..60], ..record(0, &frame) };
-    let many = Record { marks: Marks { packets: 4, is_dropped: false }, ..record(1, &frame) };
+    let many = Record { marks: Marks { packets: 4, dropped: None }, ..record(1, &frame) };
     let (flows, status, _) = read(&options(), &[cut, many]);
     let [flow] = flows.as_slice() else { panic!("one record: {flows:#?}") };
     // Each of the other three segments repeats Ethernet, IPv4 and TCP.
@@ -183,6 +183,72 @@ fn directions_addresses_and_units_say_whose_a_flow_is() {
     assert_eq!(whose(&Options { units: vec![web], ..options() }, Direction::Unknown), "web");
 }
 
+fn dropped<'a>(reason: &'a str, unit: &'a str) -> Marks<'a> {
+    let note = DropNote { reason, place: "__udp4_lib_rcv+0x4b", unit };
+    Marks { packets: 1, dropped: Some(note) }
+}
+
+#[test]
+fn what_the_kernel_had_dropped_is_reported_and_counted_as_a_live_run_does() {
+    let (frame, strange) = (ENDS_4.udp(4), ethernet(&[], 0x0806, &arp()));
+    let records = [
+        record(0, &frame),
+        Record { marks: dropped("NO_SOCKET", "host"), ..record(1, &frame) },
+        Record { marks: Marks { packets: 3, ..dropped("NO_SOCKET", "host") }, ..record(2, &frame) },
+        // A unit that this configuration does not know, and what nobody misses.
+        Record { marks: dropped("OTHERHOST", "gone%20one"), ..record(3, &frame) },
+        Record { marks: dropped("unknown", ""), ..record(4, &strange) },
+    ];
+    let (flows, status, recorder) = read(&options(), &records);
+    let rows: Vec<_> =
+        status.drops.iter().map(|it| (&*it.puid, &*it.kernel_reason, it.packets, it.skbs)).collect();
+    assert_eq!(
+        rows,
+        [("host", "NO_SOCKET", 4, 2), ("forwarded", "OTHERHOST", 1, 1), ("unknown", "", 1, 1)],
+        "{:#?}",
+        status.drops
+    );
+    let reports: Vec<_> = recorder
+        .events()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Packet(report) => {
+                Some((report.event, report.kernel_reason, report.packets, report.destination_port))
+            }
+            _ => None,
+        })
+        .collect();
+    let to = ENDS_4.destination_port;
+    assert_eq!(
+        reports,
+        [
+            (PacketEvent::Dropped, "NO_SOCKET".into(), 1, to),
+            (PacketEvent::Dropped, "NO_SOCKET".into(), 3, to),
+            (PacketEvent::Dropped, "".into(), 1, 0),
+        ]
+    );
+    let rejected: Vec<_> = flows.iter().filter(|flow| flow.dropped_packets != 0).collect();
+    assert!(
+        rejected.iter().all(|flow| flow.action == ActionType::REJECT && &*flow.kernel_reason == "NO_SOCKET"),
+        "{rejected:#?}"
+    );
+    assert_eq!(rejected.iter().map(|flow| flow.dropped_packets).sum::<u64>(), 4);
+    let ledger = &status.ledger;
+    assert_eq!((ledger.drops_seen, ledger.drops_of_units, ledger.drops_explained()), (4, 4, 4), "{ledger:?}");
+    assert_eq!((ledger.drop_reports, ledger.drop_reports_folded), (3, 1), "{ledger:?}");
+}
+
+#[test]
+fn a_capture_that_makes_up_reasons_fills_a_table_and_no_more() {
+    const MOST: usize = 16_384;
+    let frame = ENDS_4.udp(4);
+    let reasons: Vec<_> = (0..MOST + 5).map(|number| number.to_string()).collect();
+    let records: Vec<_> =
+        reasons.iter().map(|reason| Record { marks: dropped(reason, ""), ..record(0, &frame) }).collect();
+    let (_, status, _) = read(&options(), &records);
+    assert_eq!((status.drops.len(), status.ledger.drops_table_full), (MOST, 5));
+}
+
 #[test]
 fn every_frame_has_a_fate() {
     let (frame, strange) = (ENDS_4.udp(4), ethernet(&[], 0x0806, &arp()));
@@ -192,7 +258,7 @@ fn every_frame_has_a_fate() {
         record(2, &frame[..20]),
         record(3, &[]),
         Record { link: 127, ..record(4, &frame) },
-        Record { marks: Marks { packets: 1, is_dropped: true }, ..record(5, &frame) },
+        Record { marks: dropped("NO_SOCKET", ""), ..record(5, &frame) },
         Record { time: None, ..record(0, &frame) },
     ];
     let (_, status, recorder) = read(&options(), &records);

@@ -2,13 +2,15 @@
 
 use std::net::UdpSocket;
 
+use serde_json::Value;
+
 use super::{
     sent::{exchange, send_lldp, within},
     start,
     tcpdump::LAST,
     written::{Capture, tcpdump_reads},
 };
-use crate::process::{TempFile, Wire, sh};
+use crate::process::{TempFile, Wire, json, output, sh};
 
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
@@ -46,6 +48,27 @@ fn what_the_kernel_drops_is_captured_again_with_its_reason_if_asked_for() {
         for comment in dropped {
             assert!(comment.contains(" at=") && comment.ends_with(" pu=host"), "{comment}");
         }
+        // What is read of it is what a live run would have told.
+        let read = output(&["read", "--output", "json", file.path()]);
+        let text = String::from_utf8(read.stdout).expect("text");
+        let events: Vec<_> = text.lines().map(json).collect();
+        let wanted = 3 * (times - 1);
+        let reports = events.iter().filter(|event| event["type"] == "packet");
+        assert_eq!(
+            reports.filter(|event| event["record"]["kernel_reason"] == "NETFILTER_DROP").count(),
+            wanted
+        );
+        let status = &events.last().expect("a last line")["record"];
+        let of_row = |row: &Value| {
+            assert_eq!(
+                (&row["puid"], &row["kernel_reason"]),
+                (&"host".into(), &"NETFILTER_DROP".into()),
+                "{row}"
+            );
+            row["packets"].as_u64().expect("a number")
+        };
+        let rows = status["drops"].as_array().expect("rows");
+        assert_eq!(rows.iter().map(of_row).sum::<u64>(), wanted as u64, "{status}");
     }
 }
 

@@ -52,16 +52,49 @@ impl Direction {
 
 /// What our own captures say of a packet, beside what the format has a field for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Marks {
+pub struct Marks<'a> {
     /// Wire packets that it stands for.
     pub packets: u32,
-    /// It is a packet that the kernel dropped.
-    pub is_dropped: bool,
+    /// Where it is a packet that the kernel dropped: why, where, and whose it was.
+    pub dropped: Option<DropNote<'a>>,
 }
 
-impl Marks {
+impl Marks<'_> {
     /// A packet that stands for itself.
-    pub const NONE: Self = Self { packets: 1, is_dropped: false };
+    pub const NONE: Self = Self { packets: 1, dropped: None };
+}
+
+/// What is said of a drop, as it is written: [`plain`](DropNote::plain) makes it readable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropNote<'a> {
+    /// The kernel's reason; `unknown` where it gave none.
+    pub reason: &'a str,
+    /// The place in the kernel; may be empty.
+    pub place: &'a str,
+    /// The unit's id; may be empty.
+    pub unit: &'a str,
+}
+
+impl DropNote<'_> {
+    /// A text without the escapes by which it fits into a comment: `%` and the octet in two hexadecimal digits.
+    #[must_use]
+    pub fn plain(written: &str) -> String {
+        let mut octets = Vec::with_capacity(written.len());
+        let mut rest = written.as_bytes();
+        while let Some((first, behind)) = rest.split_first() {
+            let escaped = (*first == b'%').then(|| behind.split_at_checked(2)).flatten();
+            let octet = escaped.and_then(|(digits, behind)| {
+                let digits = str::from_utf8(digits).ok()?;
+                // As it is written: `+4` is no octet.
+                let is_octet = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+                Some((u8::from_str_radix(digits, 16).ok().filter(|_| is_octet)?, behind))
+            });
+            let (octet, behind) = octet.unwrap_or((*first, behind));
+            octets.push(octet);
+            rest = behind;
+        }
+        String::from_utf8_lossy(&octets).into_owned()
+    }
 }
 
 /// A frame as it lies in a capture.
@@ -82,7 +115,7 @@ pub struct Record<'a> {
     /// Which way it went.
     pub direction: Direction,
     /// What our own captures say of it.
-    pub marks: Marks,
+    pub marks: Marks<'a>,
 }
 
 /// A capture that is read from its beginning to its end.

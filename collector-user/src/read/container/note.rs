@@ -1,30 +1,37 @@
 //! What `collector capture` writes in the comments of packets, where the format has no field for it. The grammar is that of
 //! [`sink::pcapng`](crate::sink::pcapng).
 
-use super::Marks;
+use super::{DropNote, Marks};
 
 /// Reads a comment of one of our own captures; another one's says nothing.
-pub(super) fn marks(comment: &[u8]) -> Marks {
+pub(super) fn marks(comment: &[u8]) -> Marks<'_> {
     let mut marks = Marks::NONE;
     let Ok(comment) = str::from_utf8(comment) else { return marks };
+    let (mut reason, mut place, mut unit) = (None, "", "");
     for pair in comment.split(' ') {
         match pair.split_once('=') {
             Some(("packets", number)) => marks.packets = number.parse().unwrap_or(1).max(1),
-            Some(("dropped", _)) => marks.is_dropped = true,
+            Some(("dropped", said)) => reason = Some(said),
+            Some(("at", said)) => place = said,
+            Some(("pu", said)) => unit = said,
             _ => {}
         }
     }
+    marks.dropped = reason.map(|reason| DropNote { reason, place, unit });
     marks
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Marks, marks};
+    use super::{DropNote, Marks, marks};
 
     #[test]
     fn what_counts_is_found_among_the_rest() {
-        assert_eq!(marks(b"pu=web mark=0x5 packets=44"), Marks { packets: 44, is_dropped: false });
-        assert_eq!(marks(b"dropped=NO_SOCKET at=udp+0x4 packets=2"), Marks { packets: 2, is_dropped: true });
+        assert_eq!(marks(b"pu=web mark=0x5 packets=44"), Marks { packets: 44, dropped: None });
+        let dropped = Some(DropNote { reason: "NO_SOCKET", place: "udp+0x4", unit: "" });
+        assert_eq!(marks(b"dropped=NO_SOCKET at=udp+0x4 packets=2"), Marks { packets: 2, dropped });
+        let dropped = Some(DropNote { reason: "unknown", place: "", unit: "a%20b" });
+        assert_eq!(marks(b"dropped=unknown pu=a%20b"), Marks { packets: 1, dropped });
         for nothing in
             [&b""[..], b"packets", b"packets=0", b"packets=-1", b"packets=99999999999", b"\xFF packets=4"]
         {

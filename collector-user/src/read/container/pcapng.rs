@@ -242,7 +242,7 @@ impl Section {
 
     /// What a packet's options say of it.
     #[inline]
-    fn said(&self, options: &[u8]) -> (Direction, Marks) {
+    fn said<'a>(&self, options: &'a [u8]) -> (Direction, Marks<'a>) {
         const COMMENT: u16 = 1;
         const FLAGS: u16 = 2;
         let (mut direction, mut marks) = (Direction::Unknown, Marks::NONE);

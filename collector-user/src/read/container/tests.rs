@@ -4,7 +4,7 @@ use std::io::{self, Read, Write as _};
 
 use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
 
-use super::{Capture, ContainerError, Direction, MOST_FRAME, Marks, links};
+use super::{Capture, ContainerError, Direction, DropNote, MOST_FRAME, links};
 
 type Words = fn(u32) -> [u8; 4];
 const ORDERS: [Words; 2] = [u32::to_le_bytes, u32::to_be_bytes];
@@ -239,13 +239,28 @@ fn our_own_options_are_understood_and_others_comments_are_not() {
             let mut capture = Capture::open(file.as_slice()).unwrap();
             std::array::from_fn(|_| {
                 let record = capture.next_record().unwrap().unwrap();
-                (record.direction, record.marks)
+                let reason = record.marks.dropped.map(|note| note.reason.to_owned());
+                (record.direction, record.marks.packets, reason)
             })
         };
-        let dropped = Marks { packets: 1, is_dropped: true };
-        let many = Marks { packets: 44, is_dropped: false };
-        assert_eq!(said("collector 0.1.0"), [(Direction::Outbound, many), (Direction::Unknown, dropped)]);
-        assert_eq!(said("tcpdump"), [(Direction::Outbound, Marks::NONE), (Direction::Unknown, Marks::NONE)]);
+        let dropped = (Direction::Unknown, 1, Some("NO_SOCKET".to_owned()));
+        assert_eq!(said("collector 0.1.0"), [(Direction::Outbound, 44, None), dropped]);
+        assert_eq!(said("tcpdump"), [(Direction::Outbound, 1, None), (Direction::Unknown, 1, None)]);
+    }
+}
+
+#[test]
+fn what_was_escaped_is_plain_again() {
+    for (written, plain) in [
+        ("NO_SOCKET", "NO_SOCKET"),
+        ("a%20b%3Dc%25", "a b=c%"),
+        ("%C3%A4", "\u{e4}"),
+        ("100%", "100%"),
+        ("%2", "%2"),
+        ("%+4", "%+4"),
+        ("%FF", "\u{FFFD}"),
+    ] {
+        assert_eq!(DropNote::plain(written), plain, "{written}");
     }
 }
 

@@ -9,6 +9,7 @@
 //! is both or neither, the one that the capture's direction says; without one, either, the same for both directions.
 
 mod book;
+mod drops;
 mod fragments;
 mod inside;
 mod locals;
@@ -50,6 +51,7 @@ use crate::{
     },
     pu::registry::{Declared, Registry, TooMany},
 };
+use drops::Drops;
 use fragments::Fragments;
 use inside::Inside;
 pub use locals::LocalNetworks;
@@ -107,7 +109,7 @@ pub struct Replay<'a> {
     report_due: u64,
     ledger: Counted,
     cut: u64,
-    dropped: u64,
+    drops: Drops,
     others: u64,
     backwards: u64,
     /// Of the latest packet, on both clocks.
@@ -145,7 +147,7 @@ impl<'a> Replay<'a> {
             report_due: 0,
             ledger: Counted::default(),
             cut: 0,
-            dropped: 0,
+            drops: Drops::default(),
             others: 0,
             backwards: 0,
             moment: Moment { jiffies: 0, boot_ns: 0, wall_ns: 0, hz: 1 },
@@ -168,9 +170,9 @@ impl<'a> Replay<'a> {
         let odd = self.pass_time(record);
         self.ledger.seen += 1;
         self.cut += u64::from(record.octets.len() < record.length as usize);
-        if record.marks.is_dropped {
+        if let Some(note) = &record.marks.dropped {
             // It stands in the capture for itself as well, if it got so far that it was seen.
-            self.dropped += 1;
+            self.drop(record, note);
             return odd;
         }
         if !link::is_read(record.link) {
@@ -223,6 +225,7 @@ impl<'a> Replay<'a> {
                 self.add(&delta, first, last);
             }
         }
+        self.tell_rejected();
     }
 
     fn add(&mut self, delta: &FlowDelta, first: u64, last: u64) {
@@ -251,7 +254,8 @@ impl<'a> Replay<'a> {
         for pu in self.units.indexes() {
             let flowless =
                 self.counters.iter().find(|(unit, _)| *unit == pu).map(|(_, it)| *it).unwrap_or_default();
-            let counted = OfUnit { flowless, credit: self.flows.credits().of(pu), ..OfUnit::default() };
+            let credit = self.flows.credits().of(pu);
+            let counted = OfUnit { flowless, credit, dropped: self.drops.of_unit(pu), ..OfUnit::default() };
             self.differences.count(pu, pu, &counted, &mut period);
         }
         for unit in self.units.iter() {
@@ -286,12 +290,11 @@ impl<'a> Replay<'a> {
             inner_flows: self.flows.tally().inside,
             inner_unparsed: self.ledger.inner_unparsed,
             inner_lost: self.ledger.inner_lost,
-            captured_drops: self.dropped,
             cut: self.cut,
             backwards: self.backwards,
-            ..Ledger::default()
+            ..self.drops.ledger()
         };
-        Status { ledger, ..Status::default() }
+        Status { ledger, drops: self.drops.rows(&self.units), ..Status::default() }
     }
 }
 
