@@ -1,6 +1,6 @@
 //! Captures made here, octet by octet, as flows: what a live run would have told of the same packets.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use collector_tests::frames::{
     ACK, ENDS_4, ENDS_6, FIN, IPV4, ONE_4, PSH, RST, SYN, TWO_4, UDP, arp, ethernet, ipv4, udp,
@@ -184,7 +184,7 @@ fn directions_addresses_and_units_say_whose_a_flow_is() {
 }
 
 fn dropped<'a>(reason: &'a str, unit: &'a str) -> Marks<'a> {
-    let note = DropNote { reason, place: "__udp4_lib_rcv+0x4b", unit };
+    let note = DropNote { reason, place: "__udp4_lib_rcv+0x4b", unit, mark: 5 };
     Marks { packets: 1, dropped: Some(note) }
 }
 
@@ -204,7 +204,7 @@ fn what_the_kernel_had_dropped_is_reported_and_counted_as_a_live_run_does() {
         status.drops.iter().map(|it| (&*it.puid, &*it.kernel_reason, it.packets, it.skbs)).collect();
     assert_eq!(
         rows,
-        [("host", "NO_SOCKET", 4, 2), ("forwarded", "OTHERHOST", 1, 1), ("unknown", "", 1, 1)],
+        [("host", "NO_SOCKET", 4, 2), ("unknown", "", 1, 1), ("unknown", "OTHERHOST", 1, 1)],
         "{:#?}",
         status.drops
     );
@@ -236,6 +236,34 @@ fn what_the_kernel_had_dropped_is_reported_and_counted_as_a_live_run_does() {
     let ledger = &status.ledger;
     assert_eq!((ledger.drops_seen, ledger.drops_of_units, ledger.drops_explained()), (4, 4, 4), "{ledger:?}");
     assert_eq!((ledger.drop_reports, ledger.drop_reports_folded), (3, 1), "{ledger:?}");
+}
+
+#[test]
+fn a_drop_is_whose_the_configuration_says_before_whose_the_capture_does() {
+    let (frame, back) = (ENDS_4.udp(4), ENDS_4.back().udp(4));
+    let declared = |id: &str, address: IpAddr| Declared {
+        id: id.to_owned(),
+        ranges: vec![address.into()],
+        ..Declared::default()
+    };
+    let units = vec![declared("one", ENDS_4.source), declared("other", ENDS_4.destination)];
+    let options = Options { units, ..options() };
+    // A unit of the capture's host that is declared here; one of no name; and the host, which is none of this configuration's.
+    for (frame, unit, pu, address) in [
+        (&frame, "one", "one", ENDS_4.source),
+        (&back, "one", "one", ENDS_4.source),
+        (&frame, "other", "other", ENDS_4.destination),
+        (&frame, "host", "other", ENDS_4.destination),
+        (&back, "", "one", ENDS_4.source),
+    ] {
+        let (flows, status, _) =
+            read(&options, &[Record { marks: dropped("NO_SOCKET", unit), ..record(0, frame) }]);
+        assert_eq!(&*status.drops[0].puid, pu, "{unit}");
+        let [flow] = flows.as_slice() else { panic!("one record: {flows:#?}") };
+        let own = [&flow.source, &flow.destination].map(|end| end.as_ref().unwrap());
+        let own = own.into_iter().find(|end| end.ip == Some(address)).unwrap();
+        assert_eq!((&*flow.context_id, &*own.id), (pu, pu), "{unit}: {flow:#?}");
+    }
 }
 
 #[test]

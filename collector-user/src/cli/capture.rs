@@ -14,7 +14,6 @@ use std::{
 use rustix::{
     fs::{OFlags, fcntl_getfl, fcntl_setfl},
     io::Errno,
-    thread::{CapabilitySet, capabilities},
 };
 
 use super::{
@@ -33,6 +32,7 @@ use crate::{
     daemon::{self, DaemonError, Options},
     event::{Ledger, Text},
     host::pcap::Filter,
+    kernel::requirements,
     pu::trace::{Directions, NoSuchUnit, Whose, Wish},
     sink::{
         SinkError,
@@ -185,9 +185,8 @@ fn asked(args: &CaptureArgs, config: &Config) -> Options {
 /// Octets of the kernel's buffer on each CPU: whole packets come in bursts. Who may not lock as much memory as it likes has
 /// the `usual` ones.
 fn buffer(usual: u32) -> u32 {
-    let may_lock = capabilities(None).is_ok_and(|held| held.effective.contains(CapabilitySet::IPC_LOCK));
     let cpus = available_parallelism().map_or(1, NonZeroUsize::get);
-    if may_lock { share(usual, cpus as u32) } else { usual }
+    if requirements::may_lock() { share(usual, cpus as u32) } else { usual }
 }
 
 /// What each of so many CPUs has of the room for all, a power of two, not less than usual.

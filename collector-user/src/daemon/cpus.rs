@@ -4,6 +4,7 @@ use std::{future::pending, io};
 
 use super::Daemon;
 use crate::{
+    drain,
     host::uevents::{CpuChange, Uevents},
     kernel::{cpus, error::KernelError},
 };
@@ -81,6 +82,7 @@ impl Daemon<'_> {
             .renew(cpus)
             .and(self.tracing.packets.renew(cpus))
             .and(self.tracing.dropped.renew(cpus));
+        drain::perf::wait_for_writers();
         self.read_news();
         self.drain_packets();
         result

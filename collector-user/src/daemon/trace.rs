@@ -332,8 +332,9 @@ impl Daemon<'_> {
     /// Tells of the packets that are there now.
     pub(super) fn drain_packets(&mut self) {
         let mut all = Vec::new();
-        self.tracing.packets.drain(|packet| all.push(packet));
+        // First what is worth more, for what comes later may find the outputs full.
         self.tracing.dropped.drain(|packet| all.push(packet));
+        self.tracing.packets.drain(|packet| all.push(packet));
         for packet in all {
             self.tell_packet(packet);
         }

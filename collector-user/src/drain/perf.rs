@@ -60,7 +60,8 @@ impl PerCpu {
     }
 
     /// Gives these CPUs new buffers, whatever they had: none, or one that a CPU that was offline meanwhile writes no more to.
-    /// No record is lost by that: what is in those of before is [drained](Self::drain) first.
+    /// No record is lost by that, once [all writers are through](wait_for_writers): what is in those of before is
+    /// [drained](Self::drain) before what is in the new ones. Where there cannot be a new one, that of before stays.
     ///
     /// # Errors
     ///
@@ -70,18 +71,23 @@ impl PerCpu {
     ///
     /// As [`open`](Self::open).
     pub fn renew(&mut self, cpus: &[u32], written: impl Fn(u32) -> u64) -> Result<(), KernelError> {
-        let mut replaced: Vec<_> = self.buffers.extract_if(.., |of| cpus.contains(&of.cpu)).collect();
         self.next = 0;
         let mut all = Ok(());
         for cpu in cpus {
-            let before = replaced.iter().find(|of| of.cpu == *cpu);
-            let read = before.map_or_else(|| written(*cpu), |of| of.read);
-            all = all.and(self.open_one(*cpu, read));
+            let place = self.buffers.iter().position(|of| of.cpu == *cpu);
+            let before = place.map(|place| self.buffers.swap_remove(place));
+            let read = before.as_ref().map_or_else(|| written(*cpu), |of| of.read);
+            let opened = self.open_one(*cpu, read);
+            match before {
+                Some(before) if opened.is_err() => {
+                    all = all.and(self.map.put_back(*cpu, before.buffer.get_ref()));
+                    self.buffers.push(before);
+                }
+                Some(before) => self.replaced.push(before),
+                None => {}
+            }
+            all = all.and(opened);
         }
-        if !replaced.is_empty() {
-            wait_for_writers();
-        }
-        self.replaced.append(&mut replaced);
         all
     }
 
@@ -181,7 +187,7 @@ impl PerCpu {
 
 /// Waits until no program writes any more to what it found in a map before now: for a grace period of RCU (`sys_membarrier` in
 /// kernel/sched/membarrier.c, since Linux 4.3).
-fn wait_for_writers() {
+pub fn wait_for_writers() {
     // A kernel that refuses (one with `nohz_full=`) has nothing as good: what is being written in that very moment is then
     // counted as lost.
     let _ = membarrier(MembarrierCommand::Global);

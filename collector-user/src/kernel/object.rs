@@ -34,7 +34,8 @@ use crate::{
         ports::Ports,
         programs::{EGRESS, INGRESS, Programs, classifier, load_anchor, load_classifiers},
         requirements::{
-            check_kernel, check_object, check_privileges, is_preempt_rt, kernel_version, ticks_per_second,
+            check_kernel, check_object, check_privileges, is_preempt_rt, kernel_version, may_lock,
+            ticks_per_second,
         },
         settings::Settings,
         transport::{ReadCounts, Sizes, Source},
@@ -193,7 +194,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let xdp_told = xdp::Told::new(settings)?;
     let cgroups_told = cgroups::Told::new(settings, possible);
     let ends_told = ends::Told::new(settings, cgroups_told.are_wanted());
-    let sizes = Sizes::new(settings, possible, online.len() as u32);
+    let sizes = Sizes::new(settings, possible, online.len() as u32, may_lock());
 
     let mut loader = EbpfLoader::new();
     if let Some(Ok(prepared)) = &prepared {

@@ -36,7 +36,7 @@ pub struct PerfMap {
 /// A CPU's buffer.
 pub struct PerfBuffer {
     buffer: PerfEventArrayBuffer<MapData>,
-    _event: OwnedFd,
+    event: OwnedFd,
 }
 
 impl PerfMap {
@@ -64,7 +64,18 @@ impl PerfMap {
         if let Some(waking) = &self.waking {
             put(waking, cpu, buffer.as_raw_fd()).map_err(fail)?;
         }
-        Ok(PerfBuffer { buffer, _event: event })
+        Ok(PerfBuffer { buffer, event })
+    }
+
+    /// Has a CPU write to a buffer again that [another](Self::open) was to take the place of.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Call`].
+    pub fn put_back(&self, cpu: u32, buffer: &PerfBuffer) -> Result<(), KernelError> {
+        let fail = |source| KernelError::Call { map: self.name, action: "given a buffer again", source };
+        put(&self.descriptor, cpu, buffer.event.as_raw_fd()).map_err(fail)?;
+        self.waking.as_ref().map_or(Ok(()), |waking| put(waking, cpu, buffer.as_raw_fd()).map_err(fail))
     }
 }
 

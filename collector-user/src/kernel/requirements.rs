@@ -68,6 +68,12 @@ pub(super) fn check_privileges() -> Result<(), KernelError> {
     }
 }
 
+/// Whether this process may lock as much memory as it likes: buffers of perf events count as that (`perf_mmap` in
+/// kernel/events/core.c).
+pub fn may_lock() -> bool {
+    rustix::thread::capabilities(None).is_ok_and(|held| held.effective.contains(CapabilitySet::IPC_LOCK))
+}
+
 /// The kernel's HZ: what its coarse clock resolves is one tick (`ktime_get_coarse`, `KTIME_LOW_RES`).
 ///
 /// # Errors

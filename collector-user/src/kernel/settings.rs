@@ -13,9 +13,9 @@ pub enum Transport {
     /// Events of flows by a ring buffer of all CPUs, packets by a perf buffer of each.
     #[default]
     Auto,
-    /// All by ring buffers: one for events, one for packets.
+    /// All by ring buffers: one for events, one for packets that are traced, one for those that are dropped.
     Ring,
-    /// All by perf buffers: on each CPU one for events, one for packets.
+    /// All by perf buffers: on each CPU one for events, one for packets that are traced, one for those that are dropped.
     Perf,
 }
 
@@ -83,8 +83,9 @@ pub struct Settings {
     /// Octets of the ring of events; a power of two of at least a page. Where they go by perf buffers, those of all CPUs
     /// together have as many.
     pub ring: u32,
-    /// Octets of the buffer for single packets on each CPU; a power of two of at least a page. There is none as long as
-    /// nobody asks for packets. Where they go by a ring, that has as many for each CPU, from the start.
+    /// Octets of the buffer for packets that are traced on each CPU, and of that for those that are dropped; a power of two of
+    /// at least a page. There is none as long as nobody asks for such packets. Who may not lock memory (CAP_IPC_LOCK) has half
+    /// of it, and a quarter. Where they go by rings, these have as many for each CPU, from the start.
     pub packets: u32,
     /// The CPUs that have perf buffers at first; all that are online where nothing is said. Others have theirs when they
     /// come online.

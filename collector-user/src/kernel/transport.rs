@@ -34,7 +34,8 @@ pub(super) struct Sizes {
     packets_by_ring: u32,
     /// Octets of the ring of events, or of its place on each CPU.
     events: u32,
-    packets: u32,
+    /// Octets of a CPU's buffer of packets that are traced, and of its buffer of those that are dropped.
+    packets: [u32; 2],
     /// Octets of a ring of packets.
     reports: u32,
     wake_shift: u32,
@@ -43,14 +44,19 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// For so many CPUs that may be, and that are online.
-    pub(super) fn new(settings: &Settings, possible: u32, online: u32) -> Self {
+    /// For so many CPUs that may be, and that are online. Who may not lock memory (`may_lock`) has smaller buffers of packets:
+    /// without a limit of its own (RLIMIT_MEMLOCK) a user has 516 KiB of such a CPU (`sysctl_perf_event_mlock`), and each needs
+    /// a page beside what it holds.
+    pub(super) fn new(settings: &Settings, possible: u32, online: u32, may_lock: bool) -> Self {
         let page = rustix::param::page_size() as u32;
         let transport = settings.transport;
         let (by_perf, by_ring) = (transport.events_by_perf(), transport.packets_by_ring());
         let shared = (settings.ring / online.max(1)).max(page);
         // The power of two below, as perf wants it.
         let events = if by_perf { 1 << shared.ilog2() } else { settings.ring };
+        let page_at_least = |octets: u32| octets.max(page);
+        let packets = settings.packets;
+        let packets = if may_lock { [packets; 2] } else { [packets / 2, packets / 4].map(page_at_least) };
         let all = settings.packets.saturating_mul(online.max(1)).min(1 << 31).next_power_of_two();
         let entries = [
             ("EVENTS", if by_perf { page } else { settings.ring }),
@@ -59,14 +65,14 @@ impl Sizes {
             ("PACKETS", if by_ring { 1 } else { possible }),
             ("REPORTS", if by_ring { all } else { page }),
             ("DROP_PACKETS", if by_ring { 1 } else { possible }),
-            ("DROP_REPORTS", if by_ring { all } else { page }),
+            ("DROP_REPORTS", if by_ring && settings.drops.is_some() { all } else { page }),
             ("ROOM", if by_ring { possible } else { 1 }),
         ];
         Self {
             events_by_perf: by_perf.into(),
             packets_by_ring: by_ring.into(),
             events,
-            packets: settings.packets,
+            packets,
             reports: all,
             wake_shift: (all / PARTS).ilog2(),
             entries,
@@ -92,14 +98,19 @@ impl Sizes {
         } else {
             Source::Perf(perf(ebpf, "NEWS", Some("NEWS_AT_ONCE"))?, self.events)
         };
-        let mut packets = |by_perf, by_ring| -> Result<Source, KernelError> {
+        let [traced, dropped] = self.packets;
+        let mut packets = |by_perf, octets, by_ring| -> Result<Source, KernelError> {
             Ok(if self.packets_by_ring == 0 {
-                Source::Perf(perf(ebpf, by_perf, None)?, self.packets)
+                Source::Perf(perf(ebpf, by_perf, None)?, octets)
             } else {
                 Source::Ring(typed(ebpf, by_ring)?, self.reports)
             })
         };
-        Ok([events, packets("PACKETS", "REPORTS")?, packets("DROP_PACKETS", "DROP_REPORTS")?])
+        Ok([
+            events,
+            packets("PACKETS", traced, "REPORTS")?,
+            packets("DROP_PACKETS", dropped, "DROP_REPORTS")?,
+        ])
     }
 }
 
@@ -123,10 +134,14 @@ impl ReadCounts {
 #[cfg(test)]
 mod tests {
     use super::Sizes;
-    use crate::kernel::settings::{Settings, Transport};
+    use crate::kernel::{
+        drops::DropLimits,
+        settings::{Settings, Transport},
+    };
 
     fn sizes(transport: Transport, online: u32) -> Sizes {
-        Sizes::new(&Settings { transport, ..Settings::default() }, 8, online)
+        let settings = Settings { transport, drops: Some(DropLimits::default()), ..Settings::default() };
+        Sizes::new(&settings, 8, online, true)
     }
 
     #[test]
@@ -136,6 +151,27 @@ mod tests {
         assert_eq!(entries(Transport::Auto), [1 << 22, 1, 1, 8, page, 8, page, 1]);
         assert_eq!(entries(Transport::Ring), [1 << 22, 1, 1, 1, 1 << 20, 1, 1 << 20, 8]);
         assert_eq!(entries(Transport::Perf), [page, 8, 8, 8, page, 8, page, 1]);
+    }
+
+    #[test]
+    fn who_may_not_lock_memory_has_what_anybody_may() {
+        let page = rustix::param::page_size() as u32;
+        let [traced, dropped] = Sizes::new(&Settings::default(), 8, 8, false).packets;
+        assert!(traced + page + dropped + page <= 516 << 10, "{traced} {dropped}");
+        assert!(traced.is_power_of_two() && dropped.is_power_of_two());
+        let least = Settings { packets: page, ..Settings::default() };
+        assert_eq!(Sizes::new(&least, 8, 8, false).packets, [page; 2]);
+    }
+
+    #[test]
+    fn a_ring_for_drops_that_nobody_wants_is_as_small_as_can_be() {
+        let settings = Settings { transport: Transport::Ring, drops: None, ..Settings::default() };
+        let entries = Sizes::new(&settings, 8, 2, true).entries;
+        let page = rustix::param::page_size() as u32;
+        assert!(
+            entries.contains(&("DROP_REPORTS", page)) && entries.contains(&("REPORTS", 1 << 20)),
+            "{entries:?}"
+        );
     }
 
     #[test]

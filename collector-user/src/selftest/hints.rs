@@ -30,7 +30,8 @@ pub(super) fn of(status: &Status, flows: &[FlowRecord]) -> Vec<String> {
     let unparsed = ledger.unparsed.iter().map(|(reason, buffers)| (reason.as_str(), *buffers));
     let elsewhere = elsewhere.into_iter().chain(unparsed).filter(|(_, buffers)| *buffers != 0);
     hints.extend(elsewhere.map(|(name, buffers)| format!("{buffers} buffers in the ledger's {name}")));
-    hints.extend(flows.iter().map(told));
+    // Those of drops say nothing of what was counted.
+    hints.extend(flows.iter().filter(|flow| flow.packets + flow.reply_packets != 0).map(told));
     for interface in &status.interfaces {
         let name = &interface.name;
         let unseen = interface.unseen.unwrap_or_default();
@@ -69,7 +70,7 @@ fn told(record: &FlowRecord) -> String {
         format!("{ip} port {}", end.map_or(0, |end| end.port))
     };
     format!(
-        "{} packets of protocol {} counted from {} to {}, and {} back",
+        "{} packets of protocol {} are counted from {} to {}, and {} the other way",
         record.packets,
         record.l4_protocol,
         end(record.source.as_ref()),

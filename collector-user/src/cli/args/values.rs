@@ -126,8 +126,8 @@ impl ValueEnum for Transport {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(PossibleValue::new(self.name()).help(match self {
-            Self::Ring => "All by ring buffers of all CPUs: one for events, one for packets and drops",
-            Self::Perf => "All by perf buffers of each CPU: one for events, one for packets and drops",
+            Self::Ring => "All by ring buffers of all CPUs: one each for events, packets and drops",
+            Self::Perf => "All by perf buffers of each CPU: one each for events, packets and drops",
             _ => "Events of flows by a ring buffer, packets and drops by perf buffers",
         }))
     }

@@ -64,6 +64,9 @@ impl Marks<'_> {
     pub const NONE: Self = Self { packets: 1, dropped: None };
 }
 
+/// Octets at most that are kept of a reason, a place or a unit: the kernel's longest have a hundred or so.
+pub const MOST_NOTE: usize = 256;
+
 /// What is said of a drop, as it is written: [`plain`](DropNote::plain) makes it readable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DropNote<'a> {
@@ -73,14 +76,18 @@ pub struct DropNote<'a> {
     pub place: &'a str,
     /// The unit's id; may be empty.
     pub unit: &'a str,
+    /// The mark of its socket buffer.
+    pub mark: u32,
 }
 
 impl DropNote<'_> {
-    /// A text without the escapes by which it fits into a comment: `%` and the octet in two hexadecimal digits.
+    /// A text without the escapes by which it fits into a comment: `%` and the octet in two hexadecimal digits. Its beginning,
+    /// where it is longer than [`MOST_NOTE`].
     #[must_use]
     pub fn plain(written: &str) -> String {
-        let mut octets = Vec::with_capacity(written.len());
+        let mut octets = Vec::new();
         let mut rest = written.as_bytes();
+        rest = rest.get(..MOST_NOTE).unwrap_or(rest);
         while let Some((first, behind)) = rest.split_first() {
             let escaped = (*first == b'%').then(|| behind.split_at_checked(2)).flatten();
             let octet = escaped.and_then(|(digits, behind)| {

@@ -255,7 +255,8 @@ impl Section {
                         _ => Direction::Unknown,
                     };
                 }
-                COMMENT if self.is_ours => marks = note::marks(value),
+                // Ours is the first; others may have written more.
+                COMMENT if self.is_ours && marks == Marks::NONE => marks = note::marks(value),
                 _ => {}
             }
         }

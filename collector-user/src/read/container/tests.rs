@@ -4,7 +4,7 @@ use std::io::{self, Read, Write as _};
 
 use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
 
-use super::{Capture, ContainerError, Direction, DropNote, MOST_FRAME, links};
+use super::{Capture, ContainerError, Direction, DropNote, MOST_FRAME, MOST_NOTE, links};
 
 type Words = fn(u32) -> [u8; 4];
 const ORDERS: [Words; 2] = [u32::to_le_bytes, u32::to_be_bytes];
@@ -233,7 +233,15 @@ fn our_own_options_are_understood_and_others_comments_are_not() {
                 section(words, application),
                 interface(words, 1, 0, &[]),
                 enhanced(words, 0, 0, &[1; 3], 3, &options),
-                enhanced(words, 0, 0, &[1; 4], 4, &option(words, 1, b"dropped=NO_SOCKET")),
+                enhanced(
+                    words,
+                    0,
+                    0,
+                    &[1; 4],
+                    4,
+                    &[option(words, 1, b"dropped=NO_SOCKET"), option(words, 1, b"look here packets=9")]
+                        .concat(),
+                ),
             ]
             .concat();
             let mut capture = Capture::open(file.as_slice()).unwrap();
@@ -259,6 +267,7 @@ fn what_was_escaped_is_plain_again() {
         ("%2", "%2"),
         ("%+4", "%+4"),
         ("%FF", "\u{FFFD}"),
+        (&"a".repeat(1000), &"a".repeat(MOST_NOTE)),
     ] {
         assert_eq!(DropNote::plain(written), plain, "{written}");
     }

@@ -24,11 +24,8 @@ use crate::{
     read::container::{DropNote, Record, links},
 };
 
-/// Rows at most, as many as a live run has: a capture may say what it likes.
+/// Rows at most: a capture may say what it likes.
 const MOST_ROWS: usize = 16_384;
-
-/// What the place of a drop by this collector's own program at XDP is called.
-const OWN: &str = "xdp_ingress";
 
 /// Whose, why and where.
 type Key = (u16, Text, Text);
@@ -37,6 +34,7 @@ type Key = (u16, Text, Text);
 #[derive(Debug, Default)]
 pub(super) struct Drops {
     rows: BTreeMap<Key, Row>,
+    units: BTreeMap<u16, OfUnit>,
     rejected: Rejected,
     seen: u64,
     /// Those for which there was no row.
@@ -55,29 +53,29 @@ struct Row {
 }
 
 impl Drops {
-    /// One more of a row.
-    fn count(&mut self, key: Key, meaning: Meaning, record: &Record<'_>) {
+    /// One more of a row; `false` where there is no room for that.
+    fn count(&mut self, key: Key, meaning: Meaning, record: &Record<'_>) -> bool {
         if self.rows.len() >= MOST_ROWS && !self.rows.contains_key(&key) {
             self.uncounted += 1;
-            return;
+            return false;
+        }
+        let (packets, bytes) = (u64::from(record.marks.packets), u64::from(record.length));
+        let unit = self.units.entry(key.0).or_default();
+        unit.packets += packets;
+        unit.bytes += bytes;
+        for (class, sum) in DropClass::ALL.iter().zip(&mut unit.classes) {
+            *sum += if *class == meaning.class { packets } else { 0 };
         }
         let row = self.rows.entry(key).or_insert(Row { meaning, packets: 0, skbs: 0, bytes: 0 });
-        row.packets += u64::from(record.marks.packets);
+        row.packets += packets;
         row.skbs += 1;
-        row.bytes += u64::from(record.length);
+        row.bytes += bytes;
+        true
     }
 
     /// All that was dropped of a unit.
     pub(super) fn of_unit(&self, pu: u16) -> OfUnit {
-        let mut sum = OfUnit::default();
-        for (_, row) in self.rows.iter().filter(|((unit, ..), _)| *unit == pu) {
-            sum.packets += row.packets;
-            sum.bytes += row.bytes;
-            for (class, packets) in DropClass::ALL.iter().zip(&mut sum.classes) {
-                *packets += if *class == row.meaning.class { row.packets } else { 0 };
-            }
-        }
-        sum
+        self.units.get(&pu).copied().unwrap_or_default()
     }
 
     /// The rows in words, those with the most drops first.
@@ -122,17 +120,16 @@ impl Drops {
 
 impl Replay<'_> {
     /// Takes a frame in that the kernel had dropped.
-    pub(super) fn drop(&mut self, record: &Record<'_>, note: &DropNote<'_>) {
+    pub(super) fn take_dropped(&mut self, record: &Record<'_>, note: &DropNote<'_>) {
         self.drops.seen += 1;
-        let [reason, place] = [note.reason, note.place].map(DropNote::plain);
-        // The word of a kernel that gives no reasons is of the capture, not of the kernel.
-        let reason = if reason == "unknown" { "" } else { &*reason };
+        // `unknown` is the capture's word for a kernel that gives no reasons.
+        let reason = DropNote::plain(if note.reason == "unknown" { "" } else { note.reason });
+        let place = DropNote::plain(note.place);
         let function = place.split_once('+').map_or(&*place, |(function, _)| function);
-        let meaning = if function == OWN { meaning::BY_OWN_POLICY } else { meaning::of(reason, function) };
+        let meaning = meaning::of(&reason, function);
+        let (reason, place): (Text, Text) = (reason.as_str().into(), place.as_str().into());
         let (pu, end) = self.whose_drop(record, note);
-        let before = self.drops.uncounted;
-        self.drops.count((pu, reason.into(), place.as_str().into()), meaning, record);
-        if self.drops.uncounted != before {
+        if !self.drops.count((pu, reason.clone(), place.clone()), meaning, record) {
             return;
         }
         if meaning.class.is_benign() {
@@ -140,10 +137,11 @@ impl Replay<'_> {
             return;
         }
         self.drops.reports += 1;
-        let packet = as_reported(record, pu, end, self.now);
+        let time = record.time.map_or(self.now, |time| self.clock(time));
+        let packet = as_reported(record, note, (pu, end), time);
         let mut report = report(&packet, DEFAULT_SNAPLEN.into(), "".into(), &self.units, &self.moment);
-        report.kernel_reason = reason.into();
-        report.drop_place = place.as_str().into();
+        report.kernel_reason = reason;
+        report.drop_place = place;
         report.drop_class = meaning.class;
         report.drop_reason = meaning.word.into();
         report.advice = meaning.advice.into();
@@ -151,21 +149,19 @@ impl Replay<'_> {
         self.collector.collect_packet_event(&report);
     }
 
-    /// Whose a drop is: the unit's that the capture names, where there is one of that name; otherwise by its addresses. And which
-    /// end of it that is.
+    /// Whose a drop is, and which end of it that is: the declared unit's that the capture names; otherwise whose an address is; and
+    /// where that is nobody's, whose the capture says. A dropped packet has no direction.
     fn whose_drop(&self, record: &Record<'_>, note: &DropNote<'_>) -> (u16, u8) {
         let named = self.units.of_id(&DropNote::plain(note.unit)).map(|unit| unit.index);
         let (_, read) = packet::read(record);
-        let Ok(packet) = read else {
-            return (named.unwrap_or(index::UNKNOWN), end::NEITHER);
-        };
-        let whose = self.locals.of(&packet.key, record.direction, 0);
-        let end = match named.unwrap_or(whose.pu) {
-            index::FORWARDED => end::NEITHER,
-            _ if whose.sent => end::SOURCE,
-            _ => end::DESTINATION,
-        };
-        (named.unwrap_or(whose.pu), end)
+        let ends = read.map_or([None, None], |packet| self.locals.of_ends(&packet.key));
+        let sides = [(ends[1], end::DESTINATION), (ends[0], end::SOURCE)];
+        let end_of = |pu| sides.iter().find(|(of, _)| *of == Some(pu)).map_or(end::NEITHER, |(_, end)| *end);
+        if let Some(declared) = named.filter(|pu| *pu >= index::FIRST) {
+            return (declared, end_of(declared));
+        }
+        let by_address = sides.iter().find_map(|(of, end)| of.map(|pu| (pu, *end)));
+        by_address.unwrap_or((named.unwrap_or(index::UNKNOWN), end::NEITHER))
     }
 
     /// Hands over the flow records of what was dropped.
@@ -178,17 +174,21 @@ impl Replay<'_> {
     }
 }
 
-/// A frame as the drop program would have told it.
-fn as_reported(record: &Record<'_>, pu: u16, end: u8, boot_ns: u64) -> Packet {
+/// A frame as the drop program would have told it of a unit, which is that end of it; its beginning, for all that is looked at.
+fn as_reported(record: &Record<'_>, note: &DropNote<'_>, (pu, end): (u16, u8), boot_ns: u64) -> Packet {
+    /// Beside what is told: headers in front, and those that are read behind them.
+    const HEADERS: usize = 256;
     let link = match record.link {
         links::ETHERNET => link::ETHERNET,
         links::RAW => link::RAW_IP,
         _ => link::NONE,
     };
     let octets = if link == link::NONE { &[] } else { record.octets };
+    let octets = octets.get(..HEADERS + usize::from(DEFAULT_SNAPLEN)).unwrap_or(octets);
     Packet {
         record: PacketRecord {
             boot_ns,
+            mark: note.mark,
             length: record.length,
             captured: octets.len() as u32,
             packets: record.marks.packets,

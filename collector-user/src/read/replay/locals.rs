@@ -93,6 +93,15 @@ impl Locals {
         Whose { pu, how, sent }
     }
 
+    /// Whose the addresses of a packet are, which its sender is the local end of: its source, and its destination.
+    pub(super) fn of_ends(&self, key: &Key) -> [Option<u16>; 2] {
+        let ends: [IpAddr; 2] = match key {
+            Key::V4(key) => [key.local.into(), key.remote.into()],
+            Key::V6(key) => [key.local.into(), key.remote.into()],
+        };
+        ends.map(|end| self.of_address(end).map(|(pu, _)| pu))
+    }
+
     fn of_address(&self, address: IpAddr) -> Option<(u16, u8)> {
         let declared = self.ranges.iter().find(|(range, _)| range.contains(&address));
         let of_host = || self.networks.iter().any(|network| network.contains(&address));

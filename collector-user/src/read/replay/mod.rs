@@ -172,8 +172,8 @@ impl<'a> Replay<'a> {
         self.cut += u64::from(record.octets.len() < record.length as usize);
         if let Some(note) = &record.marks.dropped {
             // It stands in the capture for itself as well, if it got so far that it was seen.
-            self.drop(record, note);
-            return odd;
+            self.take_dropped(record, note);
+            return odd.or_else(|| is_empty(record));
         }
         if !link::is_read(record.link) {
             self.others += 1;
@@ -184,7 +184,7 @@ impl<'a> Replay<'a> {
             Ok(packet) => self.count(record, begin, &packet),
             Err(reason) => self.unparsed(record, begin, reason),
         }
-        odd.or_else(|| (record.length == 0).then_some(Oddity::Empty))
+        odd.or_else(|| is_empty(record))
     }
 
     fn unparsed(&mut self, record: &Record<'_>, begin: Begin, reason: Unparsed) {
@@ -296,6 +296,10 @@ impl<'a> Replay<'a> {
         };
         Status { ledger, drops: self.drops.rows(&self.units), ..Status::default() }
     }
+}
+
+fn is_empty(record: &Record<'_>) -> Option<Oddity> {
+    (record.length == 0).then_some(Oddity::Empty)
 }
 
 /// No flow of an uplink has another end on this host.
