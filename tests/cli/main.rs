@@ -34,3 +34,4 @@ mod selftest;
 mod status;
 /// A reader that is stopped, and goes on.
 mod stopped;
+mod unprivileged;
