@@ -215,6 +215,7 @@ impl<'a> Replay<'a> {
         let touched = self.table.touched();
         let mut deltas = Vec::with_capacity(AT_ONCE);
         for numbers in touched.chunks(AT_ONCE) {
+            self.table.fetch(numbers.iter().copied());
             deltas.extend(numbers.iter().filter_map(|number| self.table.take(*number)));
             for (delta, ..) in &deltas {
                 hint::black_box(self.flows.knows(&delta.id));
