@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    mem,
+    hint, mem,
 };
 
 use collector_ebpf::abi::{flow::FIRST_BOUNDARY, network, report::kind};
@@ -95,6 +95,18 @@ impl Flows {
     /// Whether a flow is remembered.
     pub fn knows(&self, id: &FlowId) -> bool {
         self.known.contains_key(id)
+    }
+
+    /// Has what is remembered of flows at hand, that of all of them at once: a flow is longer than a line of a cache, and where
+    /// there are many its lines lie in none.
+    pub fn fetch<'a>(&self, ids: impl Iterator<Item = &'a FlowId>) {
+        let flows = ids.filter_map(|id| self.known.get(id));
+        let touched = flows.fold(0, |all, flow| {
+            let [packets, _] = flow.packets;
+            let [rejected, _] = flow.rejected;
+            all ^ packets ^ rejected ^ flow.last ^ u64::from(flow.pu)
+        });
+        hint::black_box(touched);
     }
 
     /// Who opened a flow, if it is remembered: read as if its sender were the local end.

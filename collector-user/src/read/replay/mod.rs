@@ -18,7 +18,7 @@ mod table;
 mod time;
 mod waiting;
 
-use std::{hint, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use collector_ebpf::abi::{
     counter::{DirectionCounters, Ledger as Counted, PuCounters, Unparsed},
@@ -217,10 +217,9 @@ impl<'a> Replay<'a> {
         let touched = self.table.touched();
         let mut deltas = Vec::with_capacity(AT_ONCE);
         for numbers in touched.chunks(AT_ONCE) {
+            self.table.fetch(numbers.iter().copied());
             deltas.extend(numbers.iter().filter_map(|number| self.table.take(*number)));
-            for (delta, ..) in &deltas {
-                hint::black_box(self.flows.knows(&delta.id));
-            }
+            self.flows.fetch(deltas.iter().map(|(delta, ..)| &delta.id));
             for (delta, first, last) in deltas.drain(..) {
                 self.add(&delta, first, last);
             }

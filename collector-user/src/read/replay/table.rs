@@ -3,6 +3,10 @@
 //!
 //! A flow has a number, which is its place, for as long as it is known: what lies beside the keys in the index is small, and a
 //! drain goes by numbers.
+//!
+//! Where there are many, what is known of one lies in no cache, and a packet costs what it takes to fetch that. So the index
+//! has the hashes: it [guesses](Table::guess) a number without a look at the flow, and whoever has several of them
+//! [fetches](Table::fetch) all of these before the first is needed.
 
 use std::{
     hash::{BuildHasher as _, Hash, Hasher},
@@ -55,11 +59,21 @@ impl Hash for Key {
 }
 
 impl Key {
-    /// Exchanges the local and the remote end.
-    pub(super) fn turn(&mut self) {
+    /// Exchanges the local and the remote end unless they `stand` as they should: not by a branch, for nobody can guess which of
+    /// it comes next.
+    #[inline]
+    pub(super) fn turn_unless(&mut self, stand: bool) {
         match self {
-            Self::V4(key) => key.turn(),
-            Self::V6(key) => key.turn(),
+            Self::V4(key) => {
+                let ends = [key.local, key.remote].map(u32::from_ne_bytes);
+                [key.local, key.remote] = turned_unless(stand, ends).map(u32::to_ne_bytes);
+                [key.local_port, key.remote_port] = turned_unless(stand, [key.local_port, key.remote_port]);
+            }
+            Self::V6(key) => {
+                let ends = [key.local, key.remote].map(u128::from_ne_bytes);
+                [key.local, key.remote] = turned_unless(stand, ends).map(u128::to_ne_bytes);
+                [key.local_port, key.remote_port] = turned_unless(stand, [key.local_port, key.remote_port]);
+            }
         }
     }
 
@@ -76,6 +90,11 @@ impl Key {
     }
 }
 
+#[inline]
+fn turned_unless<T: Copy>(stand: bool, [one, other]: [T; 2]) -> [T; 2] {
+    [hint::select_unpredictable(stand, one, other), hint::select_unpredictable(stand, other, one)]
+}
+
 /// What a packet adds.
 pub(super) struct Amount {
     pub(super) direction: usize,
@@ -85,15 +104,20 @@ pub(super) struct Amount {
     pub(super) time: u64,
 }
 
-/// What is known of a flow, and what it has counted since the last drain.
+/// What is known of a flow, and what it has counted since the last drain: two lines of a cache, one of them what it is, the
+/// other what it counted.
+#[repr(C, align(64))]
 pub(super) struct Entry {
     key: Key,
+    /// Of the [`State`] of its connection, which would be longer in one piece.
+    fins: u64,
     pub(super) pu: u16,
     pub(super) how: u8,
     is_listed: bool,
     tcp_flags: [u8; 2],
-    pub(super) state: State,
-    pub(super) begun: u64,
+    ended: bool,
+    /// Connections: one at most, for what was counted before another begins is taken out.
+    pub(super) begun: u8,
     packets: [u64; 2],
     bytes: [u64; 2],
     skbs: [u64; 2],
@@ -101,16 +125,20 @@ pub(super) struct Entry {
     last: u64,
 }
 
+const _: () = assert!(size_of::<Entry>() == 128);
+
 impl Entry {
     /// A flow that is met at a packet, which is not added yet.
     pub(super) const fn met(key: Key, pu: u16, how: u8, tcp_flags: u8, sent: bool, time: u64) -> Self {
+        let State { fins, ended } = State::met(tcp_flags, sent);
         Self {
             key,
+            fins,
             pu,
             how,
             is_listed: true,
             tcp_flags: [0; 2],
-            state: State::met(tcp_flags, sent),
+            ended,
             begun: 0,
             packets: [0; 2],
             bytes: [0; 2],
@@ -118,6 +146,21 @@ impl Entry {
             first: time,
             last: time,
         }
+    }
+
+    /// Whether it is that flow's.
+    #[inline]
+    pub(super) fn is_of(&self, key: &Key) -> bool {
+        self.key == *key
+    }
+
+    /// What another packet makes of its connection; what is to be told, or 0.
+    #[inline]
+    pub(super) const fn follow(&mut self, tcp_flags: u8, sent: bool) -> u8 {
+        let mut state = State { fins: self.fins, ended: self.ended };
+        let told = state.follow(tcp_flags, sent);
+        (self.fins, self.ended) = (state.fins, state.ended);
+        told
     }
 
     #[inline]
@@ -148,7 +191,7 @@ impl Entry {
             bytes: mem::take(&mut self.bytes),
             packets: mem::take(&mut self.packets),
             skbs: mem::take(&mut self.skbs),
-            begun: mem::take(&mut self.begun),
+            begun: mem::take(&mut self.begun).into(),
             first: 0,
             last: 0,
             pu: self.pu,
@@ -168,12 +211,24 @@ pub(super) struct Table {
     most: usize,
     seed: Seed,
     /// The number of each, by its key.
-    numbers: HashTable<u32>,
+    numbers: HashTable<Place>,
     entries: Vec<Entry>,
     /// Numbers that are nobody's any more.
     free: Vec<u32>,
     /// Of those that counted something since the last drain.
     touched: Vec<u32>,
+}
+
+/// Where a flow is.
+struct Place {
+    hash: u32,
+    number: u32,
+}
+
+/// A hash as the index wants it, which looks at both ends.
+#[inline]
+const fn spread(hash: u32) -> u64 {
+    (hash as u64) << 32 | hash as u64
 }
 
 impl Table {
@@ -191,18 +246,39 @@ impl Table {
 
     /// Where a key belongs.
     #[inline]
-    pub(super) fn hash(&self, key: &Key) -> u64 {
-        self.seed.hash_one(key)
+    pub(super) fn hash(&self, key: &Key) -> u32 {
+        let hash = self.seed.hash_one(key);
+        (hash >> 32) as u32 ^ hash as u32
     }
 
-    /// The number of a flow, which stays its until it is [forgotten](Self::forget). What is known of it is at hand from then on.
+    /// The number of a flow with that hash: as a rule it is the one that is sought.
     #[inline]
-    pub(super) fn find(&self, key: &Key, hash: u64) -> Option<u32> {
-        let is_it = |number: &u32| self.entries.get(*number as usize).is_some_and(|entry| entry.key == *key);
-        let number = *self.numbers.find(hash, is_it)?;
-        // The key lies at one of its ends, this at the other.
-        hint::black_box(self.entries.get(number as usize)?.last);
-        Some(number)
+    pub(super) fn guess(&self, hash: u32) -> Option<u32> {
+        Some(self.numbers.find(spread(hash), |place| place.hash == hash)?.number)
+    }
+
+    /// Has what is known of flows at hand, that of all of them at once.
+    #[inline]
+    pub(super) fn fetch(&self, numbers: impl Iterator<Item = u32>) {
+        let entries = numbers.filter_map(|number| self.entries.get(number as usize));
+        hint::black_box(entries.fold(0, |all, entry| all ^ u64::from(entry.pu) ^ entry.last));
+    }
+
+    /// The number of a flow, which stays its until it is [forgotten](Self::forget).
+    #[inline]
+    pub(super) fn find(&self, key: &Key, hash: u32) -> Option<u32> {
+        let is_it = |place: &Place| {
+            place.hash == hash
+                && self.entries.get(place.number as usize).is_some_and(|entry| entry.is_of(key))
+        };
+        Some(self.numbers.find(spread(hash), is_it)?.number)
+    }
+
+    /// The same, where a number was guessed.
+    #[inline]
+    pub(super) fn find_by(&self, guess: Option<u32>, key: &Key, hash: u32) -> Option<u32> {
+        let is_it = |number: &u32| self.entries.get(*number as usize).is_some_and(|entry| entry.is_of(key));
+        guess.filter(is_it).or_else(|| self.find(key, hash))
     }
 
     /// The entry of a flow that has a number.
@@ -216,11 +292,11 @@ impl Table {
     }
 
     /// Gives a flow that has none a number; `None` where there is no room.
-    pub(super) fn add(&mut self, hash: u64, entry: Entry) -> Option<u32> {
+    pub(super) fn add(&mut self, hash: u32, entry: Entry) -> Option<u32> {
         if self.numbers.len() >= self.most {
             return None;
         }
-        let Self { entries, numbers, free, seed, .. } = self;
+        let Self { entries, numbers, free, .. } = self;
         let number = if let Some(number) = free.pop() {
             *entries.get_mut(number as usize)? = entry;
             number
@@ -229,9 +305,7 @@ impl Table {
             entries.push(entry);
             number
         };
-        numbers.insert_unique(hash, number, |number| {
-            entries.get(*number as usize).map_or(0, |entry| seed.hash_one(entry.key))
-        });
+        numbers.insert_unique(spread(hash), Place { hash, number }, |place| spread(place.hash));
         self.touched.push(number);
         Some(number)
     }
@@ -252,11 +326,15 @@ impl Table {
     /// Forgets flows that are over, all of which were drained.
     pub(super) fn forget(&mut self, over: &[FlowId]) {
         for key in over.iter().filter_map(Key::of) {
-            let Self { entries, numbers, seed, .. } = self;
-            let is_it = |number: &u32| entries.get(*number as usize).is_some_and(|entry| entry.key == key);
-            if let Ok(found) = numbers.find_entry(seed.hash_one(key), is_it) {
-                let (number, _) = found.remove();
-                self.free.push(number);
+            let hash = self.hash(&key);
+            let Self { entries, numbers, free, .. } = self;
+            let is_it = |place: &Place| {
+                place.hash == hash
+                    && entries.get(place.number as usize).is_some_and(|entry| entry.is_of(&key))
+            };
+            if let Ok(found) = numbers.find_entry(spread(hash), is_it) {
+                let (Place { number, .. }, _) = found.remove();
+                free.push(number);
             }
         }
     }
@@ -264,7 +342,7 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use collector_ebpf::abi::flow::{FlowKey4, RX, TX, ports};
+    use collector_ebpf::abi::flow::{FlowKey4, FlowKey6, RX, TX, ports};
 
     use super::{Amount, Entry, Key, Table};
 
@@ -305,6 +383,34 @@ mod tests {
         let (_, is_new) = entry(&mut table, 1, 0).unwrap();
         assert!(is_new, "forgotten, and room for it again");
         assert!(!entry(&mut table, 2, 0).unwrap().1, "the other is known as before");
+    }
+
+    #[test]
+    fn flows_of_one_hash_are_told_apart() {
+        let mut table = Table::new(2);
+        let [one, other, unknown] = [1, 2, 3].map(key);
+        let hash = table.hash(&one);
+        let numbers = [one, other].map(|key| table.add(hash, Entry::met(key, 1, 0, 0, true, 0)));
+        let guess = table.guess(hash);
+        assert!(guess.is_some() && numbers.contains(&guess));
+        assert_eq!([one, other].map(|key| table.find_by(guess, &key, hash)), numbers);
+        assert_eq!(table.find_by(guess, &unknown, hash), None);
+    }
+
+    #[test]
+    fn a_key_is_turned_unless_it_stands() {
+        let ends = |local, remote| FlowKey4 { local_port: local, remote_port: remote, ..FlowKey4::default() };
+        let six =
+            |last| FlowKey6 { local: [last; 16], remote: [1; 16], local_port: 7, ..FlowKey6::default() };
+        for key in [Key::V4(ends(1, 2)), Key::V6(six(9))] {
+            let (mut stands, mut turned) = (key, key);
+            stands.turn_unless(true);
+            turned.turn_unless(false);
+            let (id, want) = (turned.id(), key.id());
+            assert_eq!(stands, key);
+            assert_eq!((id.local, id.local_port), (want.remote, want.remote_port));
+            assert_eq!((id.remote, id.remote_port), (want.local, want.local_port));
+        }
     }
 
     #[test]

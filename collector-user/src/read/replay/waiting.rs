@@ -20,7 +20,7 @@ use super::{
 use crate::drain::decode::FlowNews;
 
 /// Packets that wait at most.
-const MOST: usize = 32;
+const MOST: usize = 64;
 
 /// A packet that was read.
 pub(super) struct Waiting {
@@ -41,21 +41,19 @@ pub(super) struct Waiting {
 /// The same, and where its flow is.
 pub(super) struct Sought {
     packet: Waiting,
-    hash: u64,
-    /// The number of its flow, if it had one when it was looked for.
-    number: Option<u32>,
+    hash: u32,
+    /// What may be the number of its flow.
+    guess: Option<u32>,
 }
 
 impl Replay<'_> {
     /// Has a packet wait until there are enough, or somebody wants to know what was counted.
     #[inline]
     pub(super) fn wait(&mut self, mut packet: Waiting) {
-        if !packet.whose.sent {
-            packet.key.turn();
-            packet.opened ^= how::LOCAL_INITIATED;
-        }
+        packet.key.turn_unless(packet.whose.sent);
+        packet.opened ^= if packet.whose.sent { 0 } else { how::LOCAL_INITIATED };
         let hash = self.table.hash(&packet.key);
-        self.waiting.push(Sought { packet, hash, number: None });
+        self.waiting.push(Sought { packet, hash, guess: None });
         if self.waiting.len() >= MOST {
             self.count_waiting();
         }
@@ -64,9 +62,10 @@ impl Replay<'_> {
     /// Counts all that wait, in the order in which they were read.
     pub(super) fn count_waiting(&mut self) {
         let mut waiting = mem::take(&mut self.waiting);
-        for Sought { packet, hash, number } in &mut waiting {
-            *number = self.table.find(&packet.key, *hash);
+        for Sought { hash, guess, .. } in &mut waiting {
+            *guess = self.table.guess(*hash);
         }
+        self.table.fetch(waiting.iter().filter_map(|sought| sought.guess));
         for sought in waiting.drain(..) {
             if !self.book(&sought) {
                 self.lose(&sought.packet);
@@ -88,22 +87,21 @@ impl Replay<'_> {
 
     /// Counts a packet in its flow; whether there was room.
     fn book(&mut self, sought: &Sought) -> bool {
-        let Sought { packet, hash, number } = sought;
+        let Sought { packet, hash, guess } = sought;
         let Waiting { key, whose: Whose { pu, how: by, sent }, opened, tcp_flags, time, .. } = *packet;
         let bits = by | opened;
-        // One that is not found may have been met by a packet since.
-        let known = number.or_else(|| self.table.find(&key, *hash));
+        let known = self.table.find_by(*guess, &key, *hash);
         let met = || Entry::met(key, pu, bits, tcp_flags, sent, time);
         let Some(number) = known.or_else(|| self.table.add(*hash, met())) else { return false };
         let Some(entry) = self.table.entry(number) else { return false };
         let is_new = known.is_none();
-        let told = if is_new { 0 } else { entry.state.follow(tcp_flags, sent) };
+        let told = if is_new { 0 } else { entry.follow(tcp_flags, sent) };
         let begins = is_new || told == kind::START;
         // What was counted before a connection began again is the one's before.
         let before = (told == kind::START).then(|| entry.take()).flatten();
         if begins {
             entry.how = bits;
-            entry.begun += u64::from(connection::begins(tcp_flags));
+            entry.begun += u8::from(connection::begins(tcp_flags));
         }
         let how = entry.how;
         let DirectionCounters { packets, bytes, .. } = packet.wire;

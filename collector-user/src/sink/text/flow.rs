@@ -6,25 +6,26 @@ use super::{
     escape::Escaped,
     line::{self, Columns},
     look::Look,
-    number::{Count, Octets},
+    number::{Count, put_count, put_number, put_octets},
 };
 use crate::event::{Ended, FlowRecord, ResetBy, Time, Tunnel};
 
-pub(super) fn line(columns: &mut Columns, look: &Look, time: Time, record: &FlowRecord) -> String {
+/// Appends the line, without its end.
+pub(super) fn put(line: &mut String, columns: &mut Columns, look: &Look, time: Time, record: &FlowRecord) {
     let end = |end| line::end(end, &record.context_id, record.l4_protocol);
     let (client, server) = (end(record.source.as_ref()), end(record.destination.as_ref()));
-    let mut line = columns.start(look, time, &record.context_id);
-    columns.put_ends(&mut line, look, [&client, &server], &line::protocol_name(record.l4_protocol));
-    put_amounts(&mut line, look.forth(), record.packets, record.bytes);
-    put_amounts(&mut line, look.back(), record.reply_packets, record.reply_bytes);
+    columns.put_start(line, look, time, &record.context_id);
+    columns.put_ends(line, look, [&client, &server], &line::protocol_name(record.l4_protocol));
+    put_amounts(line, look.forth(), record.packets, record.bytes);
+    put_amounts(line, look.back(), record.reply_packets, record.reply_bytes);
     line.push_str("  ");
-    put_verdict(&mut line, look, record);
+    put_verdict(line, look, record);
     line.push(' ');
     if record.dropped_packets > 0 {
         let (count, reason) = (Count(record.dropped_packets), Escaped(&record.kernel_reason));
         // Writing to a `String` cannot fail.
         let _ = write!(line, "{count} pkt {reason} at {}", Escaped(&record.drop_place));
-        return line;
+        return;
     }
     line.push_str(how_it_ended(record));
     if record.rejected_packets > 0 {
@@ -39,8 +40,8 @@ pub(super) fn line(columns: &mut Columns, look: &Look, time: Time, record: &Flow
         let _ = write!(line, " would be rejected by {}", Escaped(&record.policy_id));
     }
     if record.vlan != 0 {
-        // Writing to a `String` cannot fail.
-        let _ = write!(line, " vlan {}", record.vlan);
+        line.push_str(" vlan ");
+        put_number(line, record.vlan.into());
     }
     if record.tunnel != Tunnel::None {
         let _ = write!(line, " in {} {}", record.tunnel, record.tunnel_id);
@@ -49,12 +50,14 @@ pub(super) fn line(columns: &mut Columns, look: &Look, time: Time, record: &Flow
     for user in users.filter(|user| !user.is_empty()) {
         let _ = write!(line, " user {}", Escaped(user));
     }
-    line
 }
 
 fn put_amounts(line: &mut String, arrow: &str, packets: u64, octets: u64) {
-    // Writing to a `String` cannot fail.
-    let _ = write!(line, " {arrow}{:>6} pkt {:>9}", Count(packets), Octets(octets));
+    line.push(' ');
+    line.push_str(arrow);
+    put_count(line, packets, 6);
+    line.push_str(" pkt ");
+    put_octets(line, octets, 9);
 }
 
 /// Whether a policy rejects what has passed all the same, for that is not enforced.

@@ -1,8 +1,18 @@
 //! The columns that lines share: time, processing unit, two ends, protocol.
 
-use std::{borrow::Cow, fmt::Write as _, iter, net::IpAddr};
+use std::{
+    borrow::Cow,
+    fmt::Write as _,
+    iter,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::Range,
+};
 
-use super::{escape::Escaped, look::Look};
+use super::{
+    escape::Escaped,
+    look::Look,
+    number::{put_hex, put_number},
+};
 use crate::event::{EndPoint, Time, reason};
 
 /// `255.255.255.255:65535`
@@ -19,6 +29,14 @@ pub(super) struct Columns {
     unit: Column,
     client: Column,
     server: Column,
+    clock: Clock,
+}
+
+/// The time of day in the reader's zone, whose rules are asked once a second.
+struct Clock {
+    /// Since 1970.
+    second: i64,
+    text: String,
 }
 
 struct Column {
@@ -39,19 +57,25 @@ impl Columns {
             unit: Column { width: 12, most: 28 },
             client: Column { width: IPV4_END, most: IPV6_END },
             server: Column { width: IPV4_END, most: IPV6_END },
+            clock: Clock { second: 0, text: String::new() },
         }
     }
 
     /// What begins every line: the time of day and the processing unit.
     pub(super) fn start(&mut self, look: &Look, time: Time, unit: &str) -> String {
+        let mut line = String::with_capacity(LINE);
+        self.put_start(&mut line, look, time, unit);
+        line
+    }
+
+    /// The same, in a line that is there.
+    pub(super) fn put_start(&mut self, line: &mut String, look: &Look, time: Time, unit: &str) {
         let unit = if unit.is_empty() { Cow::Borrowed("-") } else { escaped(unit) };
         let width = self.unit.fit(&unit);
-        let mut line = String::with_capacity(LINE);
-        look.painted(&mut line, "2", |line| put_time_of_day(line, look, time));
+        look.painted(line, "2", |line| self.clock.put(line, look, time));
         line.push(' ');
-        look.painted(&mut line, "36", |line| put_left(line, &unit, width));
+        look.painted(line, "36", |line| put_left(line, &unit, width));
         line.push(' ');
-        line
     }
 
     /// Client, arrow, server, protocol: the client stands to the left, next to the arrow.
@@ -85,7 +109,16 @@ fn put_right(line: &mut String, cell: &str, width: usize) {
 }
 
 fn put_spaces(line: &mut String, cell: &str, width: usize) {
-    line.extend(iter::repeat_n(' ', width.saturating_sub(cell.chars().count())));
+    put_blanks(line, width.saturating_sub(cell.chars().count()));
+}
+
+/// That many spaces.
+pub(super) fn put_blanks(line: &mut String, count: usize) {
+    const BLANKS: &str = "                                                ";
+    match BLANKS.get(..count) {
+        Some(blanks) => line.push_str(blanks),
+        None => line.extend(iter::repeat_n(' ', count)),
+    }
 }
 
 /// A text without what moves a terminal; nearly none has that.
@@ -97,12 +130,26 @@ fn escaped(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Writes `23:59:59.999`, in the reader's zone.
-fn put_time_of_day(line: &mut String, look: &Look, time: Time) {
-    let time = look.zone.to_datetime(time.timestamp()).time();
-    let milliseconds = time.subsec_nanosecond() / 1_000_000;
-    // Writing to a `String` cannot fail.
-    let _ = write!(line, "{:02}:{:02}:{:02}.{milliseconds:03}", time.hour(), time.minute(), time.second());
+impl Clock {
+    /// Writes `23:59:59.999`.
+    fn put(&mut self, line: &mut String, look: &Look, time: Time) {
+        let time = time.timestamp();
+        let fraction = time.subsec_nanosecond();
+        // Before 1970 both are negative, and the second is the one that begins before.
+        let second = time.as_second() - i64::from(fraction < 0);
+        if second != self.second || self.text.is_empty() {
+            self.second = second;
+            self.text.clear();
+            let time = look.zone.to_datetime(time).time();
+            // Writing to a `String` cannot fail.
+            let _ = write!(self.text, "{:02}:{:02}:{:02}.", time.hour(), time.minute(), time.second());
+        }
+        line.push_str(&self.text);
+        let milliseconds = fraction.rem_euclid(1_000_000_000).unsigned_abs() / 1_000_000;
+        for divisor in [100, 10, 1] {
+            line.push(char::from(b'0' + (milliseconds / divisor % 10) as u8));
+        }
+    }
 }
 
 /// An end of a flow: `name@address:port`, without a name that says nothing or stands at the line's start already.
@@ -119,14 +166,70 @@ pub(super) fn end(end: Option<&EndPoint>, unit: &str, protocol: u8) -> String {
 /// `address:port`, or the address alone for protocols without ports.
 pub(super) fn address(ip: Option<IpAddr>, port: u16, protocol: u8) -> String {
     let mut text = String::with_capacity(IPV6_END);
-    // Writing to a `String` cannot fail.
-    let _ = match (ip, has_ports(protocol)) {
-        (None, _) => write!(text, "-"),
-        (Some(ip), false) => write!(text, "{ip}"),
-        (Some(IpAddr::V4(ip)), true) => write!(text, "{ip}:{port}"),
-        (Some(IpAddr::V6(ip)), true) => write!(text, "[{ip}]:{port}"),
+    let Some(ip) = ip else {
+        text.push('-');
+        return text;
     };
+    match ip {
+        IpAddr::V4(ip) => put_ipv4(&mut text, ip),
+        IpAddr::V6(ip) if has_ports(protocol) => {
+            text.push('[');
+            put_ipv6(&mut text, ip);
+            text.push(']');
+        }
+        IpAddr::V6(ip) => put_ipv6(&mut text, ip),
+    }
+    if has_ports(protocol) {
+        text.push(':');
+        put_number(&mut text, port.into());
+    }
     text
+}
+
+/// As the standard library writes it, without its machinery: there are two in each line.
+fn put_ipv4(text: &mut String, address: Ipv4Addr) {
+    for (nth, octet) in address.octets().into_iter().enumerate() {
+        if nth != 0 {
+            text.push('.');
+        }
+        put_number(text, octet.into());
+    }
+}
+
+/// As the standard library writes it: RFC 5952 section 4, and section 5 for an address in which an IPv4 one is.
+fn put_ipv6(text: &mut String, address: Ipv6Addr) {
+    if let Some(inside) = address.to_ipv4_mapped() {
+        text.push_str("::ffff:");
+        return put_ipv4(text, inside);
+    }
+    let groups = address.segments();
+    let zeros = longest_zeros(&groups);
+    let mut is_first = true;
+    for (nth, group) in groups.into_iter().enumerate() {
+        if zeros.contains(&nth) {
+            if nth == zeros.start {
+                text.push_str("::");
+            }
+            is_first = true;
+            continue;
+        }
+        if !std::mem::take(&mut is_first) {
+            text.push(':');
+        }
+        put_hex(text, group);
+    }
+}
+
+/// The first of the longest runs of groups that are zero; a single one is none.
+fn longest_zeros(groups: &[u16; 8]) -> Range<usize> {
+    let (mut longest, mut run) = (0..0, 0..0);
+    for (nth, group) in groups.iter().enumerate() {
+        run = if *group == 0 { run.start..nth + 1 } else { nth + 1..nth + 1 };
+        if run.len() > longest.len().max(1) {
+            longest = run.clone();
+        }
+    }
+    longest
 }
 
 const fn has_ports(protocol: u8) -> bool {
@@ -159,13 +262,46 @@ pub(super) fn protocol_name(protocol: u8) -> Cow<'static, str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Columns, Look, address, end, protocol_name, put_time_of_day};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+    use proptest::{prop_assert_eq, proptest};
+
+    use super::{Clock, Columns, Look, address, end, protocol_name};
     use crate::event::{EndPoint, Time};
 
     fn time_of_day(look: &Look, time: Time) -> String {
-        let mut line = String::new();
-        put_time_of_day(&mut line, look, time);
+        let (mut line, mut clock) = (String::new(), Clock { second: 0, text: String::new() });
+        clock.put(&mut line, look, time);
         line
+    }
+
+    proptest! {
+        #[test]
+        fn addresses_are_as_the_standard_library_writes_them(octets: [u8; 16], zeros: u8, mapped: bool) {
+            let [a, b, c, d, ..] = octets;
+            let four = Ipv4Addr::new(a, b, c, d);
+            let groups: [u16; 8] = std::array::from_fn(|nth| {
+                let [high, low] = [octets[nth * 2], octets[nth * 2 + 1]];
+                if zeros >> nth & 1 == 0 { 0 } else { u16::from_be_bytes([high, low]) }
+            });
+            let six = if mapped { four.to_ipv6_mapped() } else { Ipv6Addr::from(groups) };
+            for ip in [IpAddr::V4(four), IpAddr::V6(six)] {
+                prop_assert_eq!(address(Some(ip), 0, 1), ip.to_string());
+            }
+        }
+
+        #[test]
+        fn a_second_that_is_remembered_is_that_of_the_time(first: i64, next: i64) {
+            let look = Look { zone: jiff::tz::TimeZone::fixed(jiff::tz::offset(-3)), ..Look::plain() };
+            let mut clock = Clock { second: 0, text: String::new() };
+            for nanos in [first, first.saturating_add(next % 1_000_000_000), next] {
+                let time = Time::from_unix_nanos(nanos);
+                let mut line = String::new();
+                clock.put(&mut line, &look, time);
+                let want = look.zone.to_datetime(time.timestamp()).strftime("%H:%M:%S.%3f").to_string();
+                prop_assert_eq!(line, want);
+            }
+        }
     }
 
     #[test]

@@ -25,19 +25,22 @@ pub struct Text {
     columns: line::Columns,
     /// What was advised: once is enough. There are as many texts as the collector has.
     advised: BTreeSet<Arc<str>>,
+    /// The line of a flow: there are many, and its room is theirs in turn.
+    flow: String,
 }
 
 impl Text {
     /// Text of this look.
     pub const fn new(look: Look) -> Self {
-        Self { look, columns: line::Columns::new(), advised: BTreeSet::new() }
+        Self { look, columns: line::Columns::new(), advised: BTreeSet::new(), flow: String::new() }
     }
 
+    /// The lines of an event that is no flow.
     fn lines(&mut self, time: Time, event: &Event) -> Vec<String> {
         let (columns, look) = (&mut self.columns, &self.look);
         let mut lines = record::Lines { columns, look, time, advised: &mut self.advised };
         match event {
-            Event::Flow(record) => vec![flow::line(lines.columns, look, time, record)],
+            Event::Flow(_) => Vec::new(),
             Event::Container(record) => lines.container(record).into_iter().collect(),
             Event::User(record) => vec![lines.user(record)],
             Event::Trace(record) => lines.trace(record),
@@ -58,9 +61,16 @@ pub fn status(status: &Status) -> Vec<String> {
 
 impl Format for Text {
     fn write(&mut self, time: Time, event: &Event, out: &mut Vec<u8>) -> io::Result<()> {
-        for line in self.lines(time, event) {
+        let mut put = |line: &str| {
             out.extend_from_slice(line.trim_end().as_bytes());
             out.push(b'\n');
+        };
+        if let Event::Flow(record) = event {
+            self.flow.clear();
+            flow::put(&mut self.flow, &mut self.columns, &self.look, time, record);
+            put(&self.flow);
+        } else {
+            self.lines(time, event).iter().for_each(|line| put(line));
         }
         Ok(())
     }

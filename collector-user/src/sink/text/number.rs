@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
+use super::line::put_blanks;
+
 /// The largest amount that is shown digit by digit.
 const EXACT: u64 = 9_999;
 
@@ -29,6 +31,49 @@ impl fmt::Display for Octets {
         let (value, unit) = scaled(self.0, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]);
         Cell::put(f, format_args!("{} {unit}", Three(value)))
     }
+}
+
+/// A count at the right of so many columns.
+pub(super) fn put_count(line: &mut String, count: u64, width: usize) {
+    if count > EXACT {
+        // Writing to a `String` cannot fail.
+        let _ = write!(line, "{:>width$}", Count(count));
+        return;
+    }
+    put_blanks(line, width.saturating_sub(digits(count)));
+    put_number(line, count);
+}
+
+/// Octets at the right of so many columns.
+pub(super) fn put_octets(line: &mut String, octets: u64, width: usize) {
+    const UNIT: &str = " B";
+    if octets > EXACT {
+        // Writing to a `String` cannot fail.
+        let _ = write!(line, "{:>width$}", Octets(octets));
+        return;
+    }
+    put_count(line, octets, width.saturating_sub(UNIT.len()));
+    line.push_str(UNIT);
+}
+
+/// A number, digit by digit: `write!` takes longer for one than for all the rest of a line.
+pub(super) fn put_number(line: &mut String, number: u64) {
+    if number > 9 {
+        put_number(line, number / 10);
+    }
+    line.push(char::from(b'0' + (number % 10) as u8));
+}
+
+/// A number in hexadecimal digits.
+pub(super) fn put_hex(line: &mut String, number: u16) {
+    if number > 0xF {
+        put_hex(line, number >> 4);
+    }
+    line.push(char::from_digit(u32::from(number & 0xF), 16).unwrap_or_default());
+}
+
+fn digits(number: u64) -> usize {
+    number.checked_ilog10().unwrap_or(0) as usize + 1
 }
 
 /// The value in the first unit in which three digits hold it, and that unit.
@@ -91,7 +136,19 @@ impl fmt::Write for Cell {
 
 #[cfg(test)]
 mod tests {
-    use super::{Count, Octets};
+    use super::{Count, Octets, put_count, put_octets};
+
+    #[test]
+    fn at_the_right_of_a_column() {
+        for amount in [0, 7, 10, 999, 9_999, 10_000, 1_023_487, u64::MAX] {
+            for width in [0, 4, 6, 9] {
+                let mut line = String::from("x");
+                put_count(&mut line, amount, width);
+                put_octets(&mut line, amount, width);
+                assert_eq!(line, format!("x{:>width$}{:>width$}", Count(amount), Octets(amount)));
+            }
+        }
+    }
 
     #[test]
     fn counts() {
