@@ -84,7 +84,7 @@ pub struct Settings {
     /// together have as many.
     pub ring: u32,
     /// Octets of the buffer for packets that are traced on each CPU, and of that for those that are dropped; a power of two of
-    /// at least a page. There is none as long as nobody asks for such packets. Who may not lock memory (CAP_IPC_LOCK) has half
+    /// at least a page. There is none as long as nobody asks for such packets. Who may not lock memory (`CAP_IPC_LOCK`) has half
     /// of it, and a quarter. Where they go by rings, these have as many for each CPU, from the start.
     pub packets: u32,
     /// The CPUs that have perf buffers at first; all that are online where nothing is said. Others have theirs when they

@@ -45,7 +45,7 @@ pub(super) struct Sizes {
 
 impl Sizes {
     /// For so many CPUs that may be, and that are online. Who may not lock memory (`may_lock`) has smaller buffers of packets:
-    /// without a limit of its own (RLIMIT_MEMLOCK) a user has 516 KiB of such a CPU (`sysctl_perf_event_mlock`), and each needs
+    /// without a limit of its own (`RLIMIT_MEMLOCK`) a user has 516 KiB of such a CPU (`sysctl_perf_event_mlock`), and each needs
     /// a page beside what it holds.
     pub(super) fn new(settings: &Settings, possible: u32, online: u32, may_lock: bool) -> Self {
         let page = rustix::param::page_size() as u32;

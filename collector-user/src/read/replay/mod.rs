@@ -254,7 +254,7 @@ impl<'a> Replay<'a> {
             let flowless =
                 self.counters.iter().find(|(unit, _)| *unit == pu).map(|(_, it)| *it).unwrap_or_default();
             let credit = self.flows.credits().of(pu);
-            let counted = OfUnit { flowless, credit, dropped: self.drops.of_unit(pu), ..OfUnit::default() };
+            let counted = OfUnit { flowless, credit, dropped: self.drops.of_unit(pu) };
             self.differences.count(pu, pu, &counted, &mut period);
         }
         for unit in self.units.iter() {
