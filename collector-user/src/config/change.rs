@@ -119,13 +119,10 @@ impl Changes {
             ("interface", *interface != after.interface),
             ("side", *side != after.side),
             ("cidr", *cidr != after.cidr),
-        ];
-        let fixed = [
-            ("cgroup", *cgroup != after.cgroup),
-            ("netns", *netns != after.netns),
             ("port", *port != after.port),
             ("uid", *uid != after.uid),
         ];
+        let fixed = [("cgroup", *cgroup != after.cgroup), ("netns", *netns != after.netns)];
         for (into, keys) in [(&mut self.taken, named(&taken)), (&mut self.fixed, named(&fixed))] {
             if !keys.is_empty() {
                 into.push(format!("pu {id}: {}", keys.join(", ")));
@@ -136,12 +133,7 @@ impl Changes {
 
 /// The matchers of a unit by which something that runs already was found, or was not.
 fn fixed_matchers(unit: &PuConfig) -> Vec<String> {
-    named(&[
-        ("cgroup", !unit.cgroup.is_empty()),
-        ("netns", !unit.netns.is_empty()),
-        ("port", !unit.port.is_empty()),
-        ("uid", !unit.uid.is_empty()),
-    ])
+    named(&[("cgroup", !unit.cgroup.is_empty()), ("netns", !unit.netns.is_empty())])
 }
 
 fn of_id<'a>(units: &'a [PuConfig], other: &PuConfig) -> Option<&'a PuConfig> {
@@ -183,6 +175,7 @@ mod tests {
             ("sample = 3", "sample"),
             ("[[trace]]\npu = \"host\"", "trace"),
             ("[[pu]]\nid = \"web\"\ncidr = [\"10.0.0.0/8\"]", "pu web is new"),
+            ("[[pu]]\nid = \"web\"\nport = [80]\nuid = [7]", "pu web is new"),
             ("enforce = true", "enforce"),
             ("[[network]]\nid = \"office\"\ncidr = [\"192.0.2.0/24\"]", "network"),
             ("[[policy]]\nid = \"a\"\npu = [\"*\"]\ndirection = \"in\"\naction = \"reject\"", "policy"),
@@ -207,7 +200,6 @@ mod tests {
             ("[limits]\nflows = 1024", "limits"),
             ("[[output]]\ntype = \"json\"", "output"),
             ("[[pu]]\nid = \"web\"\nnetns = [\"web\"]", "pu web is new, with netns"),
-            ("[[pu]]\nid = \"web\"\nport = [80]\nuid = [7]", "pu web is new, with port, uid"),
         ] {
             assert_eq!(changes("", text), (vec![], vec![key.to_owned()]), "{text}");
         }

@@ -15,6 +15,7 @@ mod ends;
 pub mod inquiry;
 mod interfaces;
 mod marks;
+mod matchers;
 mod meanwhile;
 mod missing;
 mod moment;

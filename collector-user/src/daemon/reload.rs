@@ -6,7 +6,6 @@
 //! counter goes back and none is counted twice: a unit that stays has its index, and what it counts goes on.
 
 use std::{
-    collections::BTreeMap,
     future::pending,
     sync::{
         Arc,
@@ -16,7 +15,6 @@ use std::{
 };
 
 use collector_ebpf::abi::pu::index;
-use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Daemon, DaemonError, Options, policies::PolicyError};
@@ -100,6 +98,16 @@ pub enum ReloadError {
     InUse {
         /// Its id.
         id: Text,
+    },
+    /// The programs were loaded without that, or this kernel does not tell.
+    #[error(
+        "the processing unit {id:?} has `{matcher}`, which the programs do not look for: start the collector anew"
+    )]
+    NotLookedFor {
+        /// Its id.
+        id: Text,
+        /// The key.
+        matcher: &'static str,
     },
     /// Packets are wished for of a unit that is not there.
     #[error("trace: {0}")]
@@ -245,6 +253,7 @@ impl Daemon<'_> {
 
     /// Everything that may fail for what is wished. Nothing that anybody sees has changed where it does.
     fn prepare_reload(&mut self, wanted: &Reload) -> Result<Prepared, ReloadError> {
+        self.check_matchers(&wanted.units)?;
         let (units, changed) = self.units.redeclared(&wanted.units, clock::boot())?;
         let is_in_use = |index: &&u16| self.workloads.alive.values().any(|alive| alive.unit == **index);
         if let Some(unit) = changed.removed.iter().find(is_in_use).and_then(|index| self.units.get(*index)) {
@@ -264,17 +273,47 @@ impl Daemon<'_> {
             self.open_tracing()?;
         }
         let units = self.load_policies_of(units, wanted)?;
-        let [before, after] = [&self.units, &units].map(|units| units.ranges().collect());
-        if let Err(error) = self.write_ranges(&before, &after) {
-            // What could be written before can be written again; and what was attributed meanwhile is attributed anew.
-            self.write_ranges(&after, &before)?;
+        let written = self.match_by(self.users.matchers_of(&units)).and_then(|_| self.disown(&changed));
+        if let Err(error) = written {
+            // What could be written before can be written again.
+            self.match_by(self.users.matchers_of(&self.units))?;
             let Options { policies, enforcement, .. } = self.options.clone();
             self.load_policies(&policies, enforcement)?;
+            // What was attributed meanwhile is attributed anew.
             self.controller.barrier(&self.flow_maps)?;
             self.controller.next_generation();
             return Err(error.into());
         }
         Ok(Prepared { units, changed })
+    }
+
+    /// Refuses matchers that the programs, as they were loaded, do not look for. Those that were there from the start are
+    /// missing since then.
+    fn check_matchers(&self, wanted: &[Declared]) -> Result<(), ReloadError> {
+        let [by_user, by_port] = self.users.are_matched();
+        let has_users = |unit: &Declared| !unit.users.is_empty();
+        let has_ports = |unit: &Declared| !unit.ports.is_empty();
+        let is_new = |has: fn(&Declared) -> bool| !self.options.units.iter().any(has);
+        for (matcher, is_looked_for, has) in
+            [("uid", by_user, has_users as fn(&Declared) -> bool), ("port", by_port, has_ports)]
+        {
+            if let Some(unit) = wanted.iter().find(|unit| !is_looked_for && is_new(has) && has(unit)) {
+                return Err(ReloadError::NotLookedFor { id: unit.id.as_str().into(), matcher });
+            }
+        }
+        Ok(())
+    }
+
+    /// Has it asked anew whose the flows are that sockets of units have which may not be theirs any more.
+    fn disown(&mut self, changed: &Redeclared) -> Result<(), KernelError> {
+        let losers: Vec<u16> = changed.removed.iter().chain(&changed.changed).copied().collect();
+        if losers.is_empty() {
+            return Ok(());
+        }
+        // No program runs any more that has read of them what stood there before.
+        self.controller.barrier(&self.flow_maps)?;
+        let of = |index| self.units.get(index).is_some_and(|unit| losers.contains(&unit.index));
+        self.flow_maps.ask_anew(of)
     }
 
     /// Has other policies hold, for units that are about to be.
@@ -295,24 +334,13 @@ impl Daemon<'_> {
         Ok(units)
     }
 
-    /// Writes those ranges that are not as they were, and forgets those that are no more.
-    fn write_ranges(
-        &mut self,
-        before: &BTreeMap<IpNet, u16>,
-        after: &BTreeMap<IpNet, u16>,
-    ) -> Result<(), KernelError> {
-        for (range, pu) in after.iter().filter(|(range, pu)| before.get(range) != Some(pu)) {
-            self.controller.add_range(range.network(), range.prefix_len(), *pu)?;
-        }
-        for range in before.keys().filter(|range| !after.contains_key(range)) {
-            self.controller.remove_range(range.network(), range.prefix_len())?;
-        }
-        Ok(())
-    }
-
     async fn take_over(&mut self, prepared: Prepared, wanted: Reload) -> Result<(), DaemonError> {
         let Prepared { units, changed } = prepared;
+        let notes = self.users.notes(&self.units).concat();
         self.units = units;
+        for said in self.users.notes(&self.units).concat().iter().filter(|said| !notes.contains(said)) {
+            tracing::warn!("{said}");
+        }
         let Reload { units, policies, enforcement, networks, traces, forwarded, .. } = wanted;
         let Reload { flow_interval, counter_interval, drain_interval, .. } = wanted;
         self.options.units = units;
