@@ -47,9 +47,9 @@ impl Daemon<'_> {
             return Ok(false);
         }
         let before = self.users.matchers.clone();
-        if let Err(error) = self.write(&before, &wanted) {
+        if let Err(error) = self.rewrite(&before, &wanted) {
             // What could be written before can be written again.
-            self.write(&wanted, &before)?;
+            self.rewrite(&wanted, &before)?;
             return Err(error);
         }
         self.users.matchers = wanted;
@@ -57,7 +57,7 @@ impl Daemon<'_> {
     }
 
     /// Whichever of them are written already.
-    fn write(&mut self, before: &Matchers, after: &Matchers) -> Result<(), KernelError> {
+    fn rewrite(&mut self, before: &Matchers, after: &Matchers) -> Result<(), KernelError> {
         for (range, pu) in others(&before.ranges, &after.ranges) {
             self.controller.add_range(range.network(), range.prefix_len(), *pu)?;
         }
