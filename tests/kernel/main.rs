@@ -30,6 +30,7 @@ mod enforced;
 mod traced;
 // The same over wires, up to their reports.
 mod redeclared;
+mod refiltered;
 mod regrouped;
 mod reported;
 // Packets whose policy asks for encryption.

@@ -25,7 +25,7 @@ use collector_user::{
 use crate::assert_balanced;
 
 /// Questions in each step of a story.
-const EACH: u64 = 20;
+pub(crate) const EACH: u64 = 20;
 
 /// Options under which units may come to be declared by whatever they can be.
 pub(crate) fn all_matchers() -> Options {

@@ -58,7 +58,7 @@ impl Config {
             ("tunnels", *tunnels != new.tunnels),
             ("drops", *drops != new.drops),
             ("aggregate", *aggregate != new.aggregate),
-            ("filter", *filter != new.filter),
+            ("filter", filter.is_some() != new.filter.is_some()),
             ("output", *outputs != new.outputs),
             ("attach", *attach != new.attach),
             ("xdp", *xdp != new.xdp),
@@ -73,6 +73,8 @@ impl Config {
         ];
         let taken = [
             ("ignore", *ignore != new.ignore),
+            // One for another.
+            ("filter", filter.is_some() && new.filter.is_some() && *filter != new.filter),
             ("forwarded", *forwarded != new.forwarded),
             ("flow-interval", *flow_interval != new.flow_interval),
             ("counter-interval", *counter_interval != new.counter_interval),
@@ -180,6 +182,16 @@ mod tests {
         ] {
             assert_eq!(changes("", text), (vec![], vec![key.to_owned()]), "{text}");
         }
+    }
+
+    #[test]
+    fn one_filter_is_taken_for_another_and_none_for_none() {
+        let [ip, tcp] = ["filter = \"ip\"", "filter = \"tcp\""];
+        assert_eq!(changes(ip, tcp), (vec!["filter".to_owned()], vec![]));
+        assert_eq!(
+            (changes("", ip).1, changes(ip, "").1),
+            (vec!["filter".to_owned()], vec!["filter".to_owned()])
+        );
     }
 
     #[test]

@@ -9,12 +9,15 @@ use collector_ebpf::abi::pu::index;
 
 use super::{
     Daemon,
-    workloads::{Gone, Groups, News, Workloads},
+    workloads::{Gone, Groups, Looked, News, Workloads},
 };
 use crate::{
     host::cgroups::Cgroup,
     kernel::error::KernelError,
-    pu::{registry::Kind, workload},
+    pu::{
+        registry::{Kind, Unit},
+        workload,
+    },
 };
 
 /// What has become of cgroups and of units that were found.
@@ -57,7 +60,7 @@ impl Daemon<'_> {
         let cgroups = tree.all();
         self.keep(before, &mut done);
         for cgroup in &cgroups {
-            let (known, news) = self.workload_of(cgroup)?;
+            let Looked { whose: known, news } = self.workload_of(cgroup)?;
             // What was nobody's before was told to be.
             let was = before.of_cgroup.get(&cgroup.id).map(|(unit, _)| *unit);
             done.news.extend(news.filter(|news| was.is_some() || matches!(news, News::Found(_))));
@@ -120,13 +123,10 @@ impl Daemon<'_> {
             return false;
         }
         let declared = self.units.of_id(&found.id).filter(|unit| unit.kind == Kind::Declared);
-        match declared {
-            Some(declared) => declared.index == unit,
-            None => {
-                let unit = self.units.get(unit).filter(|unit| unit.kind != Kind::Declared);
-                unit.is_some_and(|unit| unit.ended.is_none())
-            }
-        }
+        // Found before, it is so still, unless its id is declared by now.
+        let is_living = |unit: &Unit| unit.kind != Kind::Declared && unit.ended.is_none();
+        declared
+            .map_or_else(|| self.units.get(unit).is_some_and(is_living), |declared| declared.index == unit)
     }
 
     /// Puts a cgroup to its unit. Whoever runs there does so since before.

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Options, policies::PolicyError};
 use crate::{
     event::Text,
+    host::pcap::Filter,
     kernel::error::KernelError,
     policy::{
         explosion::Explosion,
@@ -54,6 +55,8 @@ pub struct Reload {
     pub networks: Vec<Arc<ExternalNetwork>>,
     /// Whose packets are reported one by one.
     pub traces: Vec<Wish>,
+    /// Of single packets, those that are wanted: another filter in the place of one, or as before none.
+    pub filter: Option<Filter>,
     /// Report flows that only pass through this host, too.
     pub forwarded: bool,
     /// Between two records of a flow that lives.
@@ -67,10 +70,11 @@ pub struct Reload {
 impl From<Options> for Reload {
     fn from(options: Options) -> Self {
         let Options { units, ignore, policies, enforcement, networks, traces, forwarded, .. } = options;
-        let Options { flow_interval, counter_interval, drain_interval, .. } = options;
+        let Options { flow_interval, counter_interval, drain_interval, settings, .. } = options;
         Self {
             units,
             ignore,
+            filter: settings.filter,
             policies,
             enforcement,
             networks,
@@ -108,6 +112,12 @@ pub enum ReloadError {
         /// The key.
         matcher: &'static str,
     },
+    /// The programs were loaded with a filter, or without one.
+    #[error(
+        "the programs ask a packet filter from their start to their end, or never: to have one, or none, start the collector anew; \
+         one that wants every packet is `greater 0`"
+    )]
+    Filter,
     /// Packets are wished for of a unit that is not there.
     #[error("trace: {0}")]
     Trace(#[from] NoSuchUnit),

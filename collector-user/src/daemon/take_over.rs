@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock,
-    host::cgroups::tree::Tree,
+    host::{cgroups::tree::Tree, pcap::Filter},
     kernel::error::KernelError,
     policy::networks::Networks as ExternalNetworks,
     pu::{
@@ -63,6 +63,9 @@ impl Daemon<'_> {
 
     /// Everything that may fail for what is wished. Nothing that anybody sees has changed where it does.
     fn prepare_reload(&mut self, wanted: &Reload) -> Result<Prepared, ReloadError> {
+        if wanted.filter.is_some() != self.options.settings.filter.is_some() {
+            return Err(ReloadError::Filter);
+        }
         self.check_matchers(&wanted.units)?;
         let (units, changed) = self.units.redeclared(&wanted.units, clock::boot())?;
         self.check_cgroups(wanted, &changed)?;
@@ -77,6 +80,7 @@ impl Daemon<'_> {
         self.exchange(&mut other);
         let regrouped = looked_at?;
         let written = written.and_then(|()| self.disown(&changed, &regrouped));
+        let written = written.and_then(|()| self.change_filter(wanted.filter.as_ref()));
         if let Err(error) = written {
             // What could be written before can be written again; and what was attributed meanwhile is attributed anew.
             self.tell_moved(&regrouped, true)?;
@@ -107,6 +111,26 @@ impl Daemon<'_> {
         self.controller.barrier(&self.flow_maps)?;
         let of = |index| self.units.get(index).is_some_and(|unit| losers.contains(&unit.index));
         self.flow_maps.ask_anew(of)
+    }
+
+    /// Has another packet filter asked. It is the last that may fail.
+    fn change_filter(&mut self, wanted: Option<&Filter>) -> Result<(), KernelError> {
+        let Some(wanted) = wanted.filter(|filter| Some(*filter) != self.options.settings.filter.as_ref())
+        else {
+            return Ok(());
+        };
+        // What waits was wanted, or is asked for here by the one of before.
+        self.drain_packets();
+        if let Err(error) = self.controller.change_filter(wanted, &self.flow_maps) {
+            if let Some(before) = &self.options.settings.filter {
+                self.controller.set_filter(before)?;
+            }
+            return Err(error);
+        }
+        if let Some(dropping) = &mut self.dropping {
+            dropping.ask(wanted);
+        }
+        Ok(())
     }
 
     /// What holds and what does not change places.
@@ -190,13 +214,14 @@ impl Daemon<'_> {
             tracing::warn!("{said}");
         }
         let Reload { units, policies, enforcement, networks, traces, forwarded, .. } = wanted;
-        let Reload { flow_interval, counter_interval, drain_interval, .. } = wanted;
+        let Reload { flow_interval, counter_interval, drain_interval, filter, .. } = wanted;
         self.options.units = units;
         self.options.policies = policies;
         self.options.enforcement = enforcement;
         self.scribe.name_networks(ExternalNetworks::new(&networks));
         self.options.networks = networks;
         self.options.forwarded = forwarded;
+        self.options.settings.filter = filter;
         self.options.flow_interval = flow_interval;
         self.options.counter_interval = counter_interval;
         self.options.drain_interval = drain_interval;

@@ -68,6 +68,21 @@ pub(super) struct Gone {
     pub(super) since: u64,
 }
 
+/// What a look at a cgroup came to.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    /// The unit that it is of, and the cgroup that is all of it.
+    pub(super) whose: Option<(u16, u64)>,
+    /// What is to be told of that.
+    pub(super) news: Option<News>,
+}
+
+impl Looked {
+    const fn of(whose: (u16, u64)) -> Self {
+        Self { whose: Some(whose), news: None }
+    }
+}
+
 /// What is to be told of a cgroup that was looked at.
 #[derive(Debug)]
 pub(super) enum News {
@@ -256,7 +271,7 @@ impl Daemon<'_> {
     }
 
     fn cgroup_made(&mut self, cgroup: &Cgroup) -> Result<(), DaemonError> {
-        let (known, news) = self.workload_of(cgroup)?;
+        let Looked { whose: known, news } = self.workload_of(cgroup)?;
         if let Some(news) = news {
             self.tell_found(&news)?;
         }
@@ -279,24 +294,24 @@ impl Daemon<'_> {
 
     /// The unit that a cgroup is of, and the cgroup that is all of it, with what is to be told of that. It is made where it was
     /// not there yet; none where it is not to be, or there is no index left.
-    pub(super) fn workload_of(
-        &mut self,
-        cgroup: &Cgroup,
-    ) -> Result<(Option<(u16, u64)>, Option<News>), KernelError> {
+    pub(super) fn workload_of(&mut self, cgroup: &Cgroup) -> Result<Looked, KernelError> {
         if let Some((unit, root)) = self.units.of_cgroup(&cgroup.path).map(|(unit, root)| (unit.index, root))
         {
             let kind = workload::of(&cgroup.path).map_or(Kind::Declared, |found| kind(found.kind));
-            return Ok((Some(self.begin(cgroup, unit, root, kind)), None));
+            return Ok(Looked::of(self.begin(cgroup, unit, root, kind)));
         }
-        let Some(found) = workload::of(&cgroup.path) else { return Ok((None, None)) };
+        let Some(found) = workload::of(&cgroup.path) else { return Ok(Looked::default()) };
         if let Some(root) = self.workloads.groups.of_root.get(&found.root).copied() {
-            return Ok((self.workloads.groups.alive.get(&root).map(|alive| (alive.unit, root)), None));
+            let whose = self.workloads.groups.alive.get(&root).map(|alive| (alive.unit, root));
+            return Ok(Looked { whose, news: None });
         }
         // Told at its own cgroup.
-        let no_unit =
-            |found: Workload, event| (found.root == cgroup.path).then_some(News::NoUnit(found, event));
+        let no_unit = |found: Workload, event| {
+            let news = (found.root == cgroup.path).then_some(News::NoUnit(found, event));
+            Ok(Looked { whose: None, news })
+        };
         if self.options.is_ignored(&found.id) {
-            return Ok((None, no_unit(found, reason::CONTAINER_IGNORED)));
+            return no_unit(found, reason::CONTAINER_IGNORED);
         }
         let kind = kind(found.kind);
         let index = match self.units.of_id(&found.id) {
@@ -309,11 +324,11 @@ impl Daemon<'_> {
                 self.units.add(&found, crate::clock::boot())
             }
         };
-        let Some(index) = index else { return Ok((None, no_unit(found, reason::CONTAINER_FAILED))) };
+        let Some(index) = index else { return no_unit(found, reason::CONTAINER_FAILED) };
         self.counters.ensure(index)?;
         let begun = self.begin(cgroup, index, found.root, kind);
         let is_declared = self.units.get(index).is_none_or(|unit| unit.kind == Kind::Declared);
-        Ok((Some(begun), (!is_declared).then_some(News::Found(index))))
+        Ok(Looked { whose: Some(begun), news: (!is_declared).then_some(News::Found(index)) })
     }
 
     /// Tells of what was found.
