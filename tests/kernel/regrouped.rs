@@ -21,6 +21,7 @@ use collector_user::{
     pu::{
         registry::Declared,
         trace::{Whose, Wish},
+        user::User,
     },
 };
 
@@ -64,7 +65,7 @@ fn what_lives_in_a_cgroup_is_whose_the_cgroup_is() -> Result<()> {
     declare(vec![web.clone()])?;
     go_on("web")?;
     // What is refused late changes nothing.
-    let crowd = (0..4097).map(|number| (FIRST + number).to_string().parse().expect("a user"));
+    let crowd = (0..4097).map(|number| User::Id(FIRST + number));
     let crowd = Declared { users: crowd.collect(), ..by_cgroup("crowd", &path)? };
     let refused = declare(vec![web.clone(), crowd]).unwrap_err().to_string();
     assert!(refused.contains("USERS"), "{refused}");
@@ -83,7 +84,7 @@ fn what_lives_in_a_cgroup_is_whose_the_cgroup_is() -> Result<()> {
     declare(vec![by_cgroup("web", "/elsewhere")?])?;
     go_on(id)?;
     // It is declared by its name, and lives as that.
-    declare(vec![by_ports(id, &["9"])])?;
+    declare(vec![by_ports(id, &["9"])?])?;
     go_on(id)?;
     declare(vec![])?;
     go_on(id)?;

@@ -37,6 +37,7 @@ struct Prepared {
     other: Other,
     changed: Redeclared,
     regrouped: Regrouped,
+    losers: BTreeSet<u16>,
 }
 
 impl Daemon<'_> {
@@ -79,7 +80,8 @@ impl Daemon<'_> {
         };
         self.exchange(&mut other);
         let regrouped = looked_at?;
-        let written = written.and_then(|()| self.disown(&changed, &regrouped));
+        let losers = Prepared::losers(&self.units, &other.units, &changed, &regrouped);
+        let written = written.and_then(|()| self.disown(&losers));
         let written = written.and_then(|()| self.change_filter(wanted.filter.as_ref()));
         if let Err(error) = written {
             // What could be written before can be written again; and what was attributed meanwhile is attributed anew.
@@ -91,7 +93,7 @@ impl Daemon<'_> {
             self.controller.next_generation();
             return Err(error.into());
         }
-        Ok(Prepared { other, changed, regrouped })
+        Ok(Prepared { other, changed, regrouped, losers })
     }
 
     /// Tells the programs what they find units by.
@@ -100,10 +102,8 @@ impl Daemon<'_> {
         self.tell_moved(regrouped, false)
     }
 
-    /// Has it asked anew whose the flows are that sockets of units have which may not be theirs any more.
-    fn disown(&mut self, changed: &Redeclared, regrouped: &Regrouped) -> Result<(), KernelError> {
-        let losers = changed.removed.iter().chain(&changed.changed).copied();
-        let losers: BTreeSet<u16> = losers.chain(regrouped.losers()).filter(|unit| is_named(*unit)).collect();
+    /// Has it asked anew whose the flows are that these units have by their sockets.
+    fn disown(&mut self, losers: &BTreeSet<u16>) -> Result<(), KernelError> {
         if losers.is_empty() {
             return Ok(());
         }
@@ -207,7 +207,7 @@ impl Daemon<'_> {
     }
 
     async fn take_over(&mut self, prepared: Prepared, wanted: Reload) -> Result<(), DaemonError> {
-        let Prepared { mut other, changed, regrouped } = prepared;
+        let Prepared { mut other, changed, regrouped, losers } = prepared;
         let notes = self.notes();
         self.exchange(&mut other);
         for said in self.notes().iter().filter(|said| !notes.contains(said)) {
@@ -232,7 +232,9 @@ impl Daemon<'_> {
         self.retrace(traces)?;
         self.follow_policies();
         // Each flow meets what is new at its next packet in another epoch.
-        self.drain()
+        self.drain()?;
+        self.let_go(&losers);
+        Ok(())
     }
 
     /// What is said of how units are declared, in sentences.
@@ -301,5 +303,20 @@ impl Daemon<'_> {
         }
         self.options.traces = wanted;
         Ok(())
+    }
+}
+
+impl Prepared {
+    /// Units of `before` that may have lost sockets.
+    fn losers(
+        before: &Registry,
+        after: &Registry,
+        changed: &Redeclared,
+        regrouped: &Regrouped,
+    ) -> BTreeSet<u16> {
+        let users = |units: &Registry, index| units.get(index).map(|unit| unit.users.clone());
+        let declared = changed.removed.iter().chain(&changed.changed).copied();
+        let declared = declared.filter(|index| users(before, *index) != users(after, *index));
+        declared.chain(regrouped.losers()).filter(|unit| is_named(*unit)).collect()
     }
 }
