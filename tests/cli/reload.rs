@@ -79,8 +79,8 @@ fn a_configuration_is_taken_over_whole_or_not_at_all_and_no_counter_jumps() {
         ("log-format = \"json\"\nsnaplen = 9", "log-format; snaplen cannot be another"),
         ("[[trace]]\npu = \"nosuch\"", "there is no processing unit \"nosuch\""),
         (
-            "[[pu]]\nid = \"web\"\nnetns = [\"x\"]\n[[pu]]\nid = \"idle\"\ncidr = [\"10.99.0.0/16\"]",
-            "pu web is new, with netns",
+            "queue = 9\n[[pu]]\nid = \"web\"\nnetns = [\"x\"]\n[[pu]]\nid = \"idle\"\ncidr = [\"10.99.0.0/16\"]",
+            "queue cannot be another",
         ),
     ] {
         replace(&file, text);
@@ -141,6 +141,58 @@ fn a_configuration_is_taken_over_whole_or_not_at_all_and_no_counter_jumps() {
         (Some(3), Some(7)),
         "{ledger}"
     );
+}
+
+/// Connections to a port of the near end, which refuses each: a segment and its answer, that has come when this returns.
+fn knock(wire: &Wire, port: u16, count: u64) {
+    sh(&format!(
+        "ip netns exec {} bash -c 'for n in $(seq {count}); do ! : 2>/dev/null >/dev/tcp/10.88.0.1/{port} || exit 1; done'",
+        wire.far
+    ));
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_unit_comes_and_goes_by_every_matcher_and_a_file_that_is_refused_changes_none() {
+    let wire = Wire::new();
+    wire.ping(1);
+    let file = TempFile::new("counter-interval = \"1h\"\n");
+    let mut running = start(&wire, &file, &["--discover", "on"]);
+    knock(&wire, 5001, 3);
+    let unit = |matchers: &str| format!("counter-interval = \"1h\"\n[[pu]]\nid = \"web\"\n{matchers}");
+    let all = "port = [5001]\nuid = [1700000000]\ncgroup = [\"/no/such\"]\nnetns = [\"nosuch\"]\n";
+    replace(&file, &unit(all));
+    running.wait_to_say("taken over: pu web is new");
+    knock(&wire, 5001, 5);
+    // Half of it would do.
+    replace(&file, &unit("port = [5002]\n[[trace]]\npu = \"nosuch\"\n"));
+    running.wait_to_say("there is no processing unit \"nosuch\"");
+    knock(&wire, 5001, 7);
+    replace(&file, &["ignore = [\"nosuch-*.scope\"]\n", &unit("port = [5002]\n")].concat());
+    running.wait_to_say("taken over: ignore; pu web: cgroup, netns, port, uid");
+    knock(&wire, 5001, 11);
+    knock(&wire, 5002, 13);
+    replace(&file, "counter-interval = \"1h\"\n");
+    running.wait_to_say("taken over: ignore; pu web is gone");
+    knock(&wire, 5002, 17);
+    running.signal("INT");
+    let (code, lines, errors) = running.end();
+    assert_eq!(code, Some(0), "{errors}");
+    let events: Vec<_> = lines.iter().map(|line| json(line)).collect();
+    let flows = events.iter().filter(|event| event["type"] == "flow").map(|event| &event["record"]);
+    let mut sums: BTreeMap<(String, u64), u64> = BTreeMap::new();
+    for record in flows.filter(|record| record["l4_protocol"] == 6) {
+        let unit = record["context_id"].as_str().expect("text").to_owned();
+        let port = record["destination"]["port"].as_u64().expect("a number");
+        *sums.entry((unit, port)).or_default() += record["packets"].as_u64().expect("a number");
+    }
+    let of = |unit: &str, port| sums.get(&(unit.to_owned(), port)).copied();
+    assert_eq!((of("web", 5001), of("web", 5002)), (Some(5 + 7), Some(13)), "{sums:?}");
+    assert_eq!(sums.values().sum::<u64>(), 3 + 5 + 7 + 11 + 13 + 17, "{sums:?}");
+    let told = events.iter().filter(|event| event["type"] == "container");
+    let of_web = told.filter(|event| event["record"]["context_id"] == "web");
+    let steps: Vec<_> = of_web.map(|event| event["record"]["event"].as_str().expect("text")).collect();
+    assert_eq!(steps, ["create", "start", "update", "stop", "delete"]);
 }
 
 #[test]

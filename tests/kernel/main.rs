@@ -29,6 +29,9 @@ mod enforced;
 // Single packets of the units that are traced: all of them, and nothing besides; or each loss by name.
 mod traced;
 // The same over wires, up to their reports.
+mod redeclared;
+mod refiltered;
+mod regrouped;
 mod reported;
 // Packets whose policy asks for encryption.
 mod encrypted;

@@ -158,6 +158,16 @@ impl Running {
         self.gate.hold()
     }
 
+    /// Gives it another configuration; returns once it holds.
+    ///
+    /// # Errors
+    ///
+    /// [`ReloadError`](daemon::reload::ReloadError), with which all is as it was.
+    pub fn reload(&self, options: Options) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        Ok(runtime.block_on(self.started.reloader.reload(options.into()))?)
+    }
+
     /// Stops it, and returns all it said.
     pub fn stop(mut self) -> Result<Finished> {
         self.join()

@@ -219,6 +219,16 @@ impl Flow {
         self.how & how::PROVISIONAL != 0
     }
 
+    /// Its unit has the socket at its local end.
+    pub(super) const fn is_by_socket(&self) -> bool {
+        how::attributed_by(self.how) == how::BY_SOCKET
+    }
+
+    /// Whose it is may be told otherwise by the next packet, whichever that is.
+    pub(super) const fn open_again(&mut self) {
+        self.how |= how::PROVISIONAL;
+    }
+
     /// Gives the counters what they are owed.
     pub(super) fn book(
         &mut self,

@@ -331,6 +331,24 @@ impl Flows {
         over
     }
 
+    /// Lets go of those flows of such units that these have by sockets. What was counted is theirs, and emitted; whose the flows
+    /// are from here on is open, as when they began.
+    pub fn let_go(
+        &mut self,
+        is_such: impl Fn(u16) -> bool,
+        host_end: impl Fn(&FlowId, u16) -> HostEnd,
+        mut emit: impl FnMut(&FlowId, &Flow),
+    ) {
+        for (id, flow) in self.known.iter_mut().filter(|(_, flow)| flow.is_by_socket() && is_such(flow.pu)) {
+            flow.book(id, &mut self.credits, &host_end);
+            if flow.pending() {
+                emit(id, flow);
+                flow.clear();
+            }
+            flow.open_again();
+        }
+    }
+
     /// Emits all that no record holds yet: the collector stops.
     pub fn cut_off(
         &mut self,

@@ -55,11 +55,10 @@ impl Config {
         let fixed = [
             ("iface", *iface != new.iface),
             ("discover", *discover != new.discover),
-            ("ignore", *ignore != new.ignore),
             ("tunnels", *tunnels != new.tunnels),
             ("drops", *drops != new.drops),
             ("aggregate", *aggregate != new.aggregate),
-            ("filter", *filter != new.filter),
+            ("filter", filter.is_some() != new.filter.is_some()),
             ("output", *outputs != new.outputs),
             ("attach", *attach != new.attach),
             ("xdp", *xdp != new.xdp),
@@ -73,6 +72,9 @@ impl Config {
             ("snaplen", *snaplen != new.snaplen),
         ];
         let taken = [
+            ("ignore", *ignore != new.ignore),
+            // One for another.
+            ("filter", filter.is_some() && new.filter.is_some() && *filter != new.filter),
             ("forwarded", *forwarded != new.forwarded),
             ("flow-interval", *flow_interval != new.flow_interval),
             ("counter-interval", *counter_interval != new.counter_interval),
@@ -84,64 +86,33 @@ impl Config {
         ];
         let mut changes = Changes { taken: named(&taken), fixed: named(&fixed) };
         for unit in new.pu.iter().filter(|unit| of_id(pu, unit).is_none()) {
-            changes.unit_added(unit);
+            changes.taken.push(format!("pu {} is new", unit.id));
         }
         for before in pu {
             match of_id(&new.pu, before) {
-                Some(after) => changes.unit_changed(before, after),
-                None => changes.unit_removed(before),
+                Some(after) => changes.taken.extend(unit_changed(before, after)),
+                None => changes.taken.push(format!("pu {} is gone", before.id)),
             }
         }
         changes
     }
 }
 
-impl Changes {
-    fn unit_added(&mut self, unit: &PuConfig) {
-        match fixed_matchers(unit).as_slice() {
-            [] => self.taken.push(format!("pu {} is new", unit.id)),
-            keys => self.fixed.push(format!("pu {} is new, with {}", unit.id, keys.join(", "))),
-        }
-    }
-
-    fn unit_removed(&mut self, unit: &PuConfig) {
-        match fixed_matchers(unit).as_slice() {
-            [] => self.taken.push(format!("pu {} is gone", unit.id)),
-            keys => self.fixed.push(format!("pu {} is gone, with {}", unit.id, keys.join(", "))),
-        }
-    }
-
-    fn unit_changed(&mut self, before: &PuConfig, after: &PuConfig) {
-        let PuConfig { id, namespace, tags, interface, side, cidr, cgroup, netns, port, uid } = before;
-        let taken = [
-            ("namespace", *namespace != after.namespace),
-            ("tags", *tags != after.tags),
-            ("interface", *interface != after.interface),
-            ("side", *side != after.side),
-            ("cidr", *cidr != after.cidr),
-        ];
-        let fixed = [
-            ("cgroup", *cgroup != after.cgroup),
-            ("netns", *netns != after.netns),
-            ("port", *port != after.port),
-            ("uid", *uid != after.uid),
-        ];
-        for (into, keys) in [(&mut self.taken, named(&taken)), (&mut self.fixed, named(&fixed))] {
-            if !keys.is_empty() {
-                into.push(format!("pu {id}: {}", keys.join(", ")));
-            }
-        }
-    }
-}
-
-/// The matchers of a unit by which something that runs already was found, or was not.
-fn fixed_matchers(unit: &PuConfig) -> Vec<String> {
-    named(&[
-        ("cgroup", !unit.cgroup.is_empty()),
-        ("netns", !unit.netns.is_empty()),
-        ("port", !unit.port.is_empty()),
-        ("uid", !unit.uid.is_empty()),
-    ])
+/// What is otherwise of a unit, if anything is.
+fn unit_changed(before: &PuConfig, after: &PuConfig) -> Option<String> {
+    let PuConfig { id, namespace, tags, interface, side, cidr, cgroup, netns, port, uid } = before;
+    let keys = named(&[
+        ("namespace", *namespace != after.namespace),
+        ("tags", *tags != after.tags),
+        ("interface", *interface != after.interface),
+        ("side", *side != after.side),
+        ("cidr", *cidr != after.cidr),
+        ("cgroup", *cgroup != after.cgroup),
+        ("netns", *netns != after.netns),
+        ("port", *port != after.port),
+        ("uid", *uid != after.uid),
+    ]);
+    (!keys.is_empty()).then(|| format!("pu {id}: {}", keys.join(", ")))
 }
 
 fn of_id<'a>(units: &'a [PuConfig], other: &PuConfig) -> Option<&'a PuConfig> {
@@ -183,6 +154,9 @@ mod tests {
             ("sample = 3", "sample"),
             ("[[trace]]\npu = \"host\"", "trace"),
             ("[[pu]]\nid = \"web\"\ncidr = [\"10.0.0.0/8\"]", "pu web is new"),
+            ("[[pu]]\nid = \"web\"\nport = [80]\nuid = [7]", "pu web is new"),
+            ("[[pu]]\nid = \"web\"\nnetns = [\"web\"]", "pu web is new"),
+            ("ignore = [\"*.scope\"]", "ignore"),
             ("enforce = true", "enforce"),
             ("[[network]]\nid = \"office\"\ncidr = [\"192.0.2.0/24\"]", "network"),
             ("[[policy]]\nid = \"a\"\npu = [\"*\"]\ndirection = \"in\"\naction = \"reject\"", "policy"),
@@ -192,7 +166,6 @@ mod tests {
         for (text, key) in [
             ("iface = [\"eth0\"]", "iface"),
             ("discover = \"off\"", "discover"),
-            ("ignore = [\"*.scope\"]", "ignore"),
             ("tunnels = \"inner\"", "tunnels"),
             ("drops = \"all\"", "drops"),
             ("aggregate = \"service\"", "aggregate"),
@@ -206,11 +179,19 @@ mod tests {
             ("snaplen = 9", "snaplen"),
             ("[limits]\nflows = 1024", "limits"),
             ("[[output]]\ntype = \"json\"", "output"),
-            ("[[pu]]\nid = \"web\"\nnetns = [\"web\"]", "pu web is new, with netns"),
-            ("[[pu]]\nid = \"web\"\nport = [80]\nuid = [7]", "pu web is new, with port, uid"),
         ] {
             assert_eq!(changes("", text), (vec![], vec![key.to_owned()]), "{text}");
         }
+    }
+
+    #[test]
+    fn one_filter_is_taken_for_another_and_none_for_none() {
+        let [ip, tcp] = ["filter = \"ip\"", "filter = \"tcp\""];
+        assert_eq!(changes(ip, tcp), (vec!["filter".to_owned()], vec![]));
+        assert_eq!(
+            (changes("", ip).1, changes(ip, "").1),
+            (vec!["filter".to_owned()], vec!["filter".to_owned()])
+        );
     }
 
     #[test]
@@ -222,7 +203,7 @@ mod tests {
         let tagged = format!("{web}tags = [\"a=b\"]\nnamespace = \"/p\"\ninterface = [\"v2\"]");
         assert_eq!(changes(web, &tagged).0, ["pu web: namespace, tags, interface"]);
         let by_cgroup = format!("{web}cgroup = [\"/web\"]");
-        assert_eq!(changes(web, &by_cgroup), (vec![], vec!["pu web: cgroup".to_owned()]));
-        assert_eq!(changes(&by_cgroup, "").1, ["pu web is gone, with cgroup"]);
+        assert_eq!(changes(web, &by_cgroup), (vec!["pu web: cgroup".to_owned()], vec![]));
+        assert_eq!(changes(&by_cgroup, ""), (vec!["pu web is gone".to_owned()], vec![]));
     }
 }

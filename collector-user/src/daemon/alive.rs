@@ -16,6 +16,7 @@ pub(super) enum Whose {
 }
 
 /// A unit that was found and has not ended.
+#[derive(Clone, Debug)]
 pub(super) struct Alive {
     /// Index of its unit.
     pub(super) unit: u16,
@@ -48,6 +49,21 @@ impl Alive {
             has_run: false,
             asked: (0, 0),
         }
+    }
+
+    /// The same, but for what cgroups are in it.
+    pub(super) fn without_cgroups(&self) -> Self {
+        Self { cgroups: BTreeSet::new(), root: self.root.clone(), ..*self }
+    }
+
+    /// What runs in it ran as another unit's before.
+    pub(super) const fn runs_as(&mut self, was: &Self) {
+        (self.populated, self.namespace, self.has_run) = (was.populated, was.namespace, was.has_run);
+    }
+
+    /// It has a process.
+    pub(super) const fn runs_since(&mut self, now: u64) {
+        (self.populated, self.has_run) = (Some(now), true);
     }
 
     /// Its network namespace may be another than is known.

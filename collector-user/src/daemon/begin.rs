@@ -125,10 +125,7 @@ impl<'a> Daemon<'a> {
         let cpus_told = Cpus::new(options.settings.transport != Transport::Ring);
         let with_buffers = options.settings.buffers_on.clone().map_or_else(kernel_cpus::online, Ok)?;
         counters.ensure(units.last_index())?;
-        let mut controller = Controller::new(control, hz)?;
-        for (range, index) in units.ranges() {
-            controller.add_range(range.network(), range.prefix_len(), index)?;
-        }
+        let controller = Controller::new(control, hz)?;
         let lives = Lives { report: nanos(options.flow_interval), ..Lives::default() };
         let moment = moment(&programs, hz, None)?;
         Ok(Self {
@@ -179,7 +176,7 @@ impl<'a> Daemon<'a> {
         self.tell_lives(&created);
         self.remove_leftovers().await?;
         let mut missing: Vec<_> = self.cpus.missing.take().into_iter().collect();
-        missing.extend(self.begin_users()?);
+        missing.extend(self.begin_matchers()?);
         // Before the interfaces, so that each is known by what lies behind it.
         missing.extend(cgroups.missing);
         missing.extend(self.begin_workloads(cgroups.tree)?);

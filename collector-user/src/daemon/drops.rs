@@ -117,6 +117,11 @@ impl Dropping {
         })
     }
 
+    /// From here on this filter is asked, where the program does not ask its own.
+    pub(super) fn ask(&mut self, filter: &Filter) {
+        self.filter = Some(DropFilter::new(filter));
+    }
+
     /// Takes the program off its tracepoint: nothing is counted any more.
     pub(super) fn stop(&mut self, programs: &mut Programs) {
         self.skipped = programs.skipped_drops();

@@ -4,7 +4,7 @@
 //! `unknown` until a unit is found behind it. A pair counts so before its other end is moved away, too: a bridge may flood to
 //! it what the collector reads of that only later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use collector_ebpf::abi::pu::index;
 
@@ -131,14 +131,8 @@ impl Daemon<'_> {
         if self.watched.ends.are_open(&self.units) {
             self.find_namespaces(if is_new { Whose::All } else { Whose::New }).await;
         }
-        let mut declared = BTreeMap::new();
-        if self.watched.ends.are_open(&self.units) {
-            for (name, unit) in self.units.namespaces() {
-                if let Namespace::Numbered(id) = self.workloads.namespaces.of_name(name).await {
-                    declared.entry(id).or_insert(unit);
-                }
-            }
-        }
+        let is_open = self.watched.ends.are_open(&self.units);
+        let declared = if is_open { self.declared_namespaces().await } else { BTreeMap::new() };
         let open = self.watched.ends.ends.iter().filter(|(_, end)| end.is_open(&self.units));
         let open: Vec<_> = open.filter_map(|(ifindex, end)| Some((*ifindex, end.namespace?))).collect();
         for (ifindex, namespace) in open {
@@ -162,6 +156,43 @@ impl Daemon<'_> {
         // Before its interface counts for it, and not at the next drain.
         self.follow_policies();
         Ok(())
+    }
+
+    /// The unit of each network namespace that one declares and that is there, by its number.
+    async fn declared_namespaces(&self) -> BTreeMap<i32, u16> {
+        let mut declared = BTreeMap::new();
+        for (name, unit) in self.units.namespaces() {
+            if let Namespace::Numbered(id) = self.workloads.namespaces.of_name(name).await {
+                declared.entry(id).or_insert(unit);
+            }
+        }
+        declared
+    }
+
+    /// Has those ends looked at anew that are another's once units are declared otherwise; of these units the `ended` ones
+    /// have ended by that. What such an end counted so far stays whose it was.
+    pub(super) async fn reopen_ends(&mut self, ended: &BTreeSet<u16>) {
+        // Whoever is found anew.
+        self.find_namespaces(Whose::New).await;
+        let declared = self.declared_namespaces().await;
+        let now = self.moment.boot_ns;
+        let Self { watched, workloads, units, .. } = self;
+        for end in watched.ends.ends.values_mut() {
+            let Some(namespace) = end.namespace else { continue };
+            let whose = declared.get(&namespace).copied().or_else(|| workloads.in_namespace(namespace));
+            // Who had ended before keeps its name there.
+            let is_past =
+                |unit: u16| !ended.contains(&unit) && units.get(unit).is_none_or(|unit| unit.ended.is_some());
+            // Nobody runs there at the moment who could be asked.
+            let is_unasked = |unit: u16| whose.is_none() && workloads.is_unasked(unit);
+            if end.unit == whose || end.unit.is_some_and(|unit| is_past(unit) || is_unasked(unit)) {
+                continue;
+            }
+            (end.unit, end.since, end.told) = (None, now, false);
+            if let Some(reserved) = end.reserved.take() {
+                units.release(reserved, now);
+            }
+        }
     }
 
     /// The index to count by of what crosses an interface that no unit declares: that of the unit that was found behind it,

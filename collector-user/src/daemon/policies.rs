@@ -310,8 +310,8 @@ impl Daemon<'_> {
         let by_cgroup = session.cgroups.iter().filter_map(|path| {
             let declared = self.units.of_cgroup(path).map(|(unit, _)| unit.index);
             declared.or_else(|| {
-                let root = self.workloads.of_root.get(&workload::of(path)?.root)?;
-                self.workloads.alive.get(root).map(|alive| alive.unit)
+                let root = self.workloads.groups.of_root.get(&workload::of(path)?.root)?;
+                self.workloads.groups.alive.get(root).map(|alive| alive.unit)
             })
         });
         let by_cgroup: BTreeSet<u16> = by_cgroup.collect();

@@ -1,12 +1,11 @@
 //! Another configuration for a daemon that runs: all of it or nothing.
 //!
-//! What is wished for is looked at first, with nothing changed: whatever is wrong with it leaves all as it was. Then what was
-//! counted so far is told, under the names of before; then the maps are written; and once no program runs any more that may
-//! have read some of them before, the generation changes, by which every flow is attributed anew, each at its next miss. No
+//! What was counted so far is told first, under the names of before. Then what is wished for is looked at, with nothing
+//! changed: whatever is wrong with it leaves all as it was. Then the maps are written; and once no program runs any more that
+//! may have read some of them before, the generation changes, by which every flow is attributed anew, each at its next miss. No
 //! counter goes back and none is counted twice: a unit that stays has its index, and what it counts goes on.
 
 use std::{
-    collections::BTreeMap,
     future::pending,
     sync::{
         Arc,
@@ -15,24 +14,23 @@ use std::{
     time::Duration,
 };
 
-use collector_ebpf::abi::pu::index;
-use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Daemon, DaemonError, Options, policies::PolicyError};
+use super::{Options, policies::PolicyError};
 use crate::{
-    clock,
     event::Text,
+    host::pcap::Filter,
     kernel::error::KernelError,
     policy::{
         explosion::Explosion,
         lockout::{Enforcement, LockOut},
-        networks::{ExternalNetwork, Networks as ExternalNetworks},
+        networks::ExternalNetwork,
         rule::Policy,
     },
     pu::{
-        registry::{Declared, RedeclareError, Redeclared, Registry},
-        trace::{NoSuchUnit, Whose, Wish},
+        registry::{Declared, RedeclareError},
+        trace::{NoSuchUnit, Wish},
+        unit_glob::UnitGlob,
     },
 };
 
@@ -47,6 +45,8 @@ const WAITING: usize = 1;
 pub struct Reload {
     /// Declared processing units.
     pub units: Vec<Declared>,
+    /// Of what is found, what is left out: patterns of ids.
+    pub ignore: Vec<UnitGlob>,
     /// What units may do.
     pub policies: Vec<Policy>,
     /// Whether what the policies reject is dropped.
@@ -55,6 +55,8 @@ pub struct Reload {
     pub networks: Vec<Arc<ExternalNetwork>>,
     /// Whose packets are reported one by one.
     pub traces: Vec<Wish>,
+    /// Of single packets, those that are wanted: another filter in the place of one, or as before none.
+    pub filter: Option<Filter>,
     /// Report flows that only pass through this host, too.
     pub forwarded: bool,
     /// Between two records of a flow that lives.
@@ -67,10 +69,12 @@ pub struct Reload {
 
 impl From<Options> for Reload {
     fn from(options: Options) -> Self {
-        let Options { units, policies, enforcement, networks, traces, forwarded, .. } = options;
-        let Options { flow_interval, counter_interval, drain_interval, .. } = options;
+        let Options { units, ignore, policies, enforcement, networks, traces, forwarded, .. } = options;
+        let Options { flow_interval, counter_interval, drain_interval, settings, .. } = options;
         Self {
             units,
+            ignore,
+            filter: settings.filter,
             policies,
             enforcement,
             networks,
@@ -93,14 +97,27 @@ pub enum ReloadError {
     /// The units cannot be declared so.
     #[error(transparent)]
     Units(#[from] RedeclareError),
-    /// A unit that is declared no more has something that runs, and lives as that.
+    /// What lies in which cgroup is not known any more.
     #[error(
-        "the processing unit {id:?} has cgroups that are there, and so it cannot be taken away: start the collector anew"
+        "cgroups are not followed any more, so what is declared by `cgroup`, and what is ignored, stays: start the collector anew"
     )]
-    InUse {
+    NotFollowed,
+    /// The programs were loaded without that, or this kernel does not tell.
+    #[error(
+        "the processing unit {id:?} has `{matcher}`, which the programs do not look for: start the collector anew"
+    )]
+    NotLookedFor {
         /// Its id.
         id: Text,
+        /// The key.
+        matcher: &'static str,
     },
+    /// The programs were loaded with a filter, or without one.
+    #[error(
+        "the programs ask a packet filter from their start to their end, or never: to have one, or none, start the collector anew; \
+         one that wants every packet is `greater 0`"
+    )]
+    Filter,
     /// Packets are wished for of a unit that is not there.
     #[error("trace: {0}")]
     Trace(#[from] NoSuchUnit),
@@ -137,8 +154,8 @@ impl From<PolicyError> for ReloadError {
 /// How often a configuration was taken over, or not.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    done: AtomicU64,
-    refused: AtomicU64,
+    pub(super) done: AtomicU64,
+    pub(super) refused: AtomicU64,
 }
 
 impl Tally {
@@ -184,8 +201,8 @@ impl Default for Reloader {
 /// What is wished for, and who waits for what comes of it.
 #[derive(Debug)]
 pub(super) struct Asked {
-    wanted: Reload,
-    answer: oneshot::Sender<Result<(), ReloadError>>,
+    pub(super) wanted: Reload,
+    pub(super) answer: oneshot::Sender<Result<(), ReloadError>>,
 }
 
 /// The wishes, as they come to the daemon.
@@ -213,172 +230,4 @@ pub(super) fn channel() -> (Reloader, Reloads) {
     let (wishes, asked) = mpsc::channel(WAITING);
     let tally = Arc::<Tally>::default();
     (Reloader { asked: wishes, tally: Arc::clone(&tally) }, Reloads { asked, tally })
-}
-
-/// What was looked at and can be done.
-struct Prepared {
-    units: Registry,
-    changed: Redeclared,
-}
-
-impl Daemon<'_> {
-    /// Takes another configuration over, or refuses it as a whole, which is answered.
-    pub(super) async fn reload(&mut self, asked: Asked) -> Result<(), DaemonError> {
-        let Asked { wanted, answer } = asked;
-        // Under the names of before.
-        self.drain()?;
-        let done = match self.prepare_reload(&wanted) {
-            Ok(prepared) => {
-                self.take_over(prepared, wanted).await?;
-                self.reloads.done.fetch_add(1, Relaxed);
-                Ok(())
-            }
-            Err(error) => {
-                self.reloads.refused.fetch_add(1, Relaxed);
-                Err(error)
-            }
-        };
-        // Who asked may have stopped waiting.
-        let _ = answer.send(done);
-        Ok(())
-    }
-
-    /// Everything that may fail for what is wished. Nothing that anybody sees has changed where it does.
-    fn prepare_reload(&mut self, wanted: &Reload) -> Result<Prepared, ReloadError> {
-        let (units, changed) = self.units.redeclared(&wanted.units, clock::boot())?;
-        let is_in_use = |index: &&u16| self.workloads.alive.values().any(|alive| alive.unit == **index);
-        if let Some(unit) = changed.removed.iter().find(is_in_use).and_then(|index| self.units.get(*index)) {
-            return Err(ReloadError::InUse { id: unit.id.clone() });
-        }
-        for wish in &wanted.traces {
-            // A unit that was found may come again.
-            let is_as_before = self.options.traces.contains(wish)
-                && !matches!(&wish.whose, Whose::Unit(id) if self.options.units.iter().any(|unit| unit.id == **id));
-            match wish.entry(&units) {
-                Err(error) if !is_as_before => return Err(error.into()),
-                _ => {}
-            }
-        }
-        self.counters.ensure(units.last_index())?;
-        if !wanted.traces.is_empty() {
-            self.open_tracing()?;
-        }
-        let units = self.load_policies_of(units, wanted)?;
-        let [before, after] = [&self.units, &units].map(|units| units.ranges().collect());
-        if let Err(error) = self.write_ranges(&before, &after) {
-            // What could be written before can be written again; and what was attributed meanwhile is attributed anew.
-            self.write_ranges(&after, &before)?;
-            let Options { policies, enforcement, .. } = self.options.clone();
-            self.load_policies(&policies, enforcement)?;
-            self.controller.barrier(&self.flow_maps)?;
-            self.controller.next_generation();
-            return Err(error.into());
-        }
-        Ok(Prepared { units, changed })
-    }
-
-    /// Has other policies hold, for units that are about to be.
-    fn load_policies_of(&mut self, mut units: Registry, wanted: &Reload) -> Result<Registry, ReloadError> {
-        let Options { policies, enforcement, .. } = &self.options;
-        let is_as_before = *policies == wanted.policies && *enforcement == wanted.enforcement;
-        std::mem::swap(&mut self.units, &mut units);
-        let loaded = if is_as_before {
-            // Other units may have them.
-            self.check_lockout(&wanted.policies, wanted.enforcement).map_err(PolicyError::from)
-        } else {
-            self.load_policies(&wanted.policies, wanted.enforcement)
-        };
-        std::mem::swap(&mut self.units, &mut units);
-        if let Some(unknown) = loaded? {
-            tracing::warn!("{unknown}");
-        }
-        Ok(units)
-    }
-
-    /// Writes those ranges that are not as they were, and forgets those that are no more.
-    fn write_ranges(
-        &mut self,
-        before: &BTreeMap<IpNet, u16>,
-        after: &BTreeMap<IpNet, u16>,
-    ) -> Result<(), KernelError> {
-        for (range, pu) in after.iter().filter(|(range, pu)| before.get(range) != Some(pu)) {
-            self.controller.add_range(range.network(), range.prefix_len(), *pu)?;
-        }
-        for range in before.keys().filter(|range| !after.contains_key(range)) {
-            self.controller.remove_range(range.network(), range.prefix_len())?;
-        }
-        Ok(())
-    }
-
-    async fn take_over(&mut self, prepared: Prepared, wanted: Reload) -> Result<(), DaemonError> {
-        let Prepared { units, changed } = prepared;
-        self.units = units;
-        let Reload { units, policies, enforcement, networks, traces, forwarded, .. } = wanted;
-        let Reload { flow_interval, counter_interval, drain_interval, .. } = wanted;
-        self.options.units = units;
-        self.options.policies = policies;
-        self.options.enforcement = enforcement;
-        self.scribe.name_networks(ExternalNetworks::new(&networks));
-        self.options.networks = networks;
-        self.options.forwarded = forwarded;
-        self.options.flow_interval = flow_interval;
-        self.options.counter_interval = counter_interval;
-        self.options.drain_interval = drain_interval;
-        self.flows.report_every(super::moment::nanos(flow_interval), self.moment.boot_ns);
-        if !changed.is_nothing() {
-            self.attribute_anew(&changed).await?;
-        }
-        self.retrace(traces)?;
-        self.follow_policies();
-        // Each flow meets what is new at its next packet in another epoch.
-        self.drain()
-    }
-
-    /// Tells the programs and everybody else of units that are declared otherwise than before.
-    async fn attribute_anew(&mut self, changed: &Redeclared) -> Result<(), DaemonError> {
-        let of =
-            |indexes: &[u16]| indexes.iter().filter_map(|index| self.units.get(*index)).cloned().collect();
-        let [removed, changed, added]: [Vec<_>; 3] =
-            [of(&changed.removed), of(&changed.changed), of(&changed.added)];
-        let mut told = Vec::new();
-        told.extend(removed.iter().flat_map(|unit| self.lives.delete(unit)));
-        told.extend(changed.iter().filter_map(|unit| self.lives.change(unit)));
-        told.extend(added.iter().flat_map(|unit| self.lives.declare(unit)));
-        self.tell_lives(&told);
-        for address in self.watched.locals.clone() {
-            let pu = self.units.of_address(address).map_or(index::HOST, |unit| unit.index);
-            self.controller.add_local(address, pu)?;
-        }
-        // Roles of interfaces, and who starts and stops by that.
-        self.look_again().await;
-        self.controller.barrier(&self.flow_maps)?;
-        self.controller.next_generation();
-        Ok(())
-    }
-
-    /// Has packets reported as the configuration says now. What it says as before goes on, and does not begin anew.
-    fn retrace(&mut self, wanted: Vec<Wish>) -> Result<(), DaemonError> {
-        let now = clock::boot();
-        let before = std::mem::take(&mut self.tracing.configured);
-        let (stay, gone): (Vec<_>, Vec<_>) = before.into_iter().partition(|(wish, _)| wanted.contains(wish));
-        for (wish, _) in &gone {
-            self.end_wish(wish)?;
-        }
-        // An entry is that of all wishes for its unit.
-        for (wish, since) in &stay {
-            let spent = Duration::from_nanos(now.saturating_sub(*since));
-            let left = wish.duration.map(|duration| duration.saturating_sub(spent));
-            if gone.iter().any(|(other, _)| other.whose == wish.whose) && left != Some(Duration::ZERO) {
-                self.trace(&Wish { duration: left, ..wish.clone() })?;
-            }
-        }
-        let new: Vec<_> =
-            wanted.iter().filter(|wish| !stay.iter().any(|(other, _)| other == *wish)).cloned().collect();
-        self.tracing.configured = stay;
-        for wish in &new {
-            self.trace_configured(wish)?;
-        }
-        self.options.traces = wanted;
-        Ok(())
-    }
 }

@@ -1,6 +1,6 @@
 //! The drain, the counter reports, the ledger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use collector_ebpf::abi::{counter::Unparsed, flow::LOOPBACK_BOUNDARY, pu::index};
 
@@ -89,6 +89,19 @@ impl Daemon<'_> {
         self.flow_maps.forget(&over)?;
         self.tell_rejected();
         Ok(())
+    }
+
+    /// Tells what was counted of the flows that these units have by their sockets, and lets go of them.
+    pub(super) fn let_go(&mut self, losers: &BTreeSet<u16>) {
+        let Self { flows, scribe, units, moment, collector, options, watched, policies, users, .. } = self;
+        let verdicts = &policies.sets.verdicts;
+        let teller =
+            Teller { scribe, units, moment, collector: *collector, options, watched, verdicts, users };
+        flows.let_go(
+            |index| teller.units.get(index).is_some_and(|unit| losers.contains(&unit.index)),
+            |id, known| teller.host_end(id, known),
+            |id, flow| teller.tell(id, flow),
+        );
     }
 
     /// Forgets identities that nobody ages: those of flows which user space never heard of or had no room for, of an

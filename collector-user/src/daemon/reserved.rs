@@ -2,10 +2,11 @@
 
 use collector_ebpf::abi::pu::index;
 
-use super::{Daemon, DaemonError};
+use super::{Daemon, DaemonError, workloads::Gone};
 use crate::{
     error::with_causes,
     host::cgroups::tree::Tree,
+    kernel::error::KernelError,
     pu::registry::{Kind, is_named},
 };
 
@@ -38,7 +39,7 @@ impl Daemon<'_> {
         };
         let now = crate::clock::boot();
         for (cgroup, reserved) in cgroups.refill(next)? {
-            let unit = self.workloads.of_cgroup.get(&cgroup).map(|(unit, _)| *unit);
+            let unit = self.workloads.groups.of_cgroup.get(&cgroup).map(|(unit, _)| *unit);
             if unit.is_none() && !self.workloads.knows(cgroup) {
                 self.workloads.early.insert(cgroup, (reserved, now));
                 continue;
@@ -69,24 +70,32 @@ impl Daemon<'_> {
 
     /// Tells the programs whose a cgroup is.
     pub(super) fn tell_programs(&mut self, cgroup: u64, unit: u16) {
-        let Some(cgroups) = &mut self.cgroups else { return };
-        let is_declared = self.units.get(unit).is_some_and(|unit| unit.kind == Kind::Declared);
-        let told = if is_declared { cgroups.declare(cgroup, unit) } else { cgroups.set(cgroup, unit) };
-        if let Err(error) = told {
+        if let Err(error) = self.tell_cgroup(cgroup, unit) {
             self.workloads.are_too_many.get_or_insert_with(|| {
                 format!("some services, which count as the host's: {}", with_causes(&error))
             });
         }
     }
 
+    /// The same where it matters whether they take it.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub(super) fn tell_cgroup(&mut self, cgroup: u64, unit: u16) -> Result<(), KernelError> {
+        let Some(cgroups) = &mut self.cgroups else { return Ok(()) };
+        let is_declared = self.units.get(unit).is_some_and(|unit| unit.kind == Kind::Declared);
+        if is_declared { cgroups.declare(cgroup, unit) } else { cgroups.set(cgroup, unit) }
+    }
+
     /// Forgets a cgroup that is gone once nothing more can be expected of it.
-    pub(super) fn forget_later(&mut self, cgroup: u64) {
-        self.workloads.gone.push_back((cgroup, crate::clock::boot()));
+    pub(super) fn forget_later(&mut self, cgroup: u64, path: String) {
+        self.workloads.gone.push_back(Gone { cgroup, path, since: crate::clock::boot() });
         if self.workloads.gone.len() > MOST_GONE
-            && let Some((oldest, _)) = self.workloads.gone.pop_front()
+            && let Some(oldest) = self.workloads.gone.pop_front()
         {
-            self.workloads.of_cgroup.remove(&oldest);
-            self.forget_cgroup(oldest);
+            self.workloads.groups.of_cgroup.remove(&oldest.cgroup);
+            self.forget_cgroup(oldest.cgroup);
         }
     }
 
@@ -111,13 +120,13 @@ impl Daemon<'_> {
             self.differences.forget(index);
             self.trace_no_more(index)?;
             for cgroup in self.workloads.over.remove(&index).into_iter().flatten() {
-                self.workloads.of_cgroup.remove(&cgroup);
+                self.workloads.groups.of_cgroup.remove(&cgroup);
                 self.forget_cgroup(cgroup);
             }
         }
         let before = now.saturating_sub(MEMORY_NS);
-        while let Some((cgroup, _)) = self.workloads.gone.pop_front_if(|(_, since)| *since < before) {
-            self.workloads.of_cgroup.remove(&cgroup);
+        while let Some(Gone { cgroup, .. }) = self.workloads.gone.pop_front_if(|gone| gone.since < before) {
+            self.workloads.groups.of_cgroup.remove(&cgroup);
             self.forget_cgroup(cgroup);
         }
         // Cgroups that went before anybody saw them.

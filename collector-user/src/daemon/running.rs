@@ -78,7 +78,7 @@ impl Daemon<'_> {
 
     /// Tells of units that run whose addresses are others than before.
     pub(super) async fn follow_their_addresses(&mut self) {
-        let alive = self.workloads.alive.values().filter(|alive| !alive.is_declared);
+        let alive = self.workloads.groups.alive.values().filter(|alive| !alive.is_declared);
         let running = alive.filter(|alive| self.lives.is_running(alive.unit));
         let places: Vec<_> = running.map(|alive| (alive.unit, alive.namespace)).collect();
         for (index, namespace) in places {
@@ -106,10 +106,10 @@ impl Daemon<'_> {
     pub(super) async fn owner_of(&mut self, namespace: i32) -> Option<u16> {
         loop {
             let root = self.workloads.root_in_namespace(namespace)?;
-            let Workloads { tree: Some(tree), namespaces, alive, .. } = &mut self.workloads else {
+            let Workloads { tree: Some(tree), namespaces, groups, .. } = &mut self.workloads else {
                 return None;
             };
-            let alive = alive.get_mut(&root)?;
+            let alive = groups.alive.get_mut(&root)?;
             let of_first = match tree.processes(root, 1).first() {
                 Some(pid) => namespaces.of_process(*pid).await,
                 // It has ended a moment ago.
@@ -125,8 +125,8 @@ impl Daemon<'_> {
     /// Looks for the network namespaces of units of which they are not known.
     pub(super) async fn find_namespaces(&mut self, whose: Whose) {
         let now = crate::clock::boot();
-        let Workloads { tree: Some(tree), namespaces, alive, .. } = &mut self.workloads else { return };
-        for (root, alive) in alive.iter_mut().filter(|(_, alive)| alive.is_asked(whose, now)) {
+        let Workloads { tree: Some(tree), namespaces, groups, .. } = &mut self.workloads else { return };
+        for (root, alive) in groups.alive.iter_mut().filter(|(_, alive)| alive.is_asked(whose, now)) {
             // Of one that has been there for long, the first process is as good as any.
             let most = if alive.is_recent(now) { ASKED } else { 1 };
             for pid in tree.processes(*root, most) {
@@ -149,7 +149,7 @@ impl Daemon<'_> {
     pub(super) async fn start_workloads(&mut self) {
         let now = crate::clock::boot();
         let mut ready = Vec::new();
-        for alive in self.workloads.alive.values().filter(|alive| !alive.is_declared) {
+        for alive in self.workloads.groups.alive.values().filter(|alive| !alive.is_declared) {
             let index = alive.unit;
             let Some(since) = alive.populated.filter(|_| !self.lives.is_running(index)) else { continue };
             let is_reached = match alive.namespace {

@@ -1,24 +1,28 @@
 //! Users: who owns the sockets at the local ends of flows, and the units that declare users and ports.
 
-use std::{cell::RefCell, collections::BTreeMap};
+use std::cell::RefCell;
 
-use super::{Daemon, DaemonError, Options};
+use super::{Daemon, DaemonError, Options, matchers::Matchers};
 use crate::{
     aggregate::{flow::Flow, users::Users as Seen},
     collector::EventCollector,
     error::with_causes,
     event::FlowRecord,
     host::users::Users as Names,
-    kernel::{error::KernelError, ports::Ports, settings::Ends, users::Users as Programs},
-    pu::{overlaps, port},
+    kernel::{ports::Ports, settings::Ends, users::Users as Programs},
+    pu::{
+        overlaps,
+        registry::{Registry, Unit},
+    },
 };
 
 /// What the programs are to ask about the ends of flows.
 pub(super) fn ends(options: &Options) -> Ends {
+    let asked = options.settings.ends;
     Ends {
-        declared_ports: options.units.iter().any(|unit| !unit.ports.is_empty()),
-        declared_users: options.units.iter().any(|unit| !unit.users.is_empty()),
-        ..options.settings.ends
+        declared_ports: asked.declared_ports || options.units.iter().any(|unit| !unit.ports.is_empty()),
+        declared_users: asked.declared_users || options.units.iter().any(|unit| !unit.users.is_empty()),
+        ..asked
     }
 }
 
@@ -28,18 +32,35 @@ pub(super) struct Users {
     names: Names,
     programs: Programs,
     ports: Ports,
-    /// The users whose sockets the programs take for a unit's, by id.
-    declared: BTreeMap<u32, u16>,
-    /// The ports that they take for a unit's, by protocol and port.
-    declared_ports: BTreeMap<(u8, u16), u16>,
+    /// What the programs were told of whose what is.
+    pub(super) matchers: Matchers,
 }
 
 impl Users {
     /// On the heap: the daemon's future is large enough.
     pub(super) fn new(programs: Programs, ports: Ports) -> Box<Self> {
-        let (declared, declared_ports) = (BTreeMap::new(), BTreeMap::new());
         let (seen, names) = (RefCell::default(), Names::open());
-        Box::new(Self { seen, names, programs, ports, declared, declared_ports })
+        Box::new(Self { seen, names, programs, ports, matchers: Matchers::default() })
+    }
+
+    /// The matchers of units, as users are named now.
+    pub(super) fn matchers_of(&self, units: &Registry) -> Matchers {
+        Matchers::of(units, |name| self.names.id(name))
+    }
+
+    /// Where the programs are told of users and ports.
+    pub(super) fn programs(&mut self) -> (&mut Programs, &Ports) {
+        (&mut self.programs, &self.ports)
+    }
+
+    /// Whether the programs look whose a flow is by its user, and by its port.
+    pub(super) const fn are_matched(&self) -> [bool; 2] {
+        [self.programs.are_matched(), self.ports.are_asked()]
+    }
+
+    /// Where the matchers of units overlap, and users that they declare by names which nobody has, in sentences.
+    pub(super) fn notes(&self, units: &Registry) -> [Vec<String>; 2] {
+        [overlaps::declared(units, |name| self.names.id(name)), self.unnamed(units)]
     }
 
     /// Waits until there are other users, or others by their names.
@@ -66,17 +87,33 @@ impl Users {
             .borrow_mut()
             .sign(record, flow.initiator.local, user, now, |user| collector.collect_user_event(user));
     }
+
+    /// Users that units declare by names which nobody has.
+    fn unnamed(&self, units: &Registry) -> Vec<String> {
+        let names = &self.names;
+        let sentence = |unit: &Unit| {
+            let unnamed = unit.users.iter().filter(|user| user.id(|name| names.id(name)).is_none());
+            let unnamed: Vec<_> = unnamed.map(|user| user.to_string().escape_debug().to_string()).collect();
+            (!unnamed.is_empty()).then(|| {
+                format!(
+                    "sockets of {}, which are {}'s once there is a user of that name in /etc/passwd",
+                    unnamed.join(", "),
+                    unit.id
+                )
+            })
+        };
+        units.iter().filter_map(sentence).collect()
+    }
 }
 
 impl Daemon<'_> {
-    /// Tells the programs of the ports and users that units declare; what is missing, in sentences.
-    pub(super) fn begin_users(&mut self) -> Result<Vec<String>, DaemonError> {
-        self.declare_ports();
-        self.declare_users()?;
-        for said in overlaps::declared(&self.units, |name| self.users.names.id(name)) {
+    /// Tells the programs whose addresses, ports and users units declare; what is missing, in sentences.
+    pub(super) fn begin_matchers(&mut self) -> Result<Vec<String>, DaemonError> {
+        self.match_by(self.users.matchers_of(&self.units))?;
+        let [overlaps, unnamed] = self.users.notes(&self.units);
+        for said in overlaps {
             tracing::warn!("{said}");
         }
-        let unnamed = self.unnamed_users();
         let Users { names, programs, .. } = &mut *self.users;
         let missing = [programs.missing.as_ref().map(|error| with_causes(error)), names.missing.take()];
         Ok(missing.into_iter().flatten().chain(unnamed).collect())
@@ -84,7 +121,7 @@ impl Daemon<'_> {
 
     /// The user database has changed: names may be others', and have ids that they had not.
     pub(super) fn follow_users(&mut self) {
-        match self.declare_users() {
+        match self.match_by(self.users.matchers_of(&self.units)) {
             Ok(true) => self.controller.next_generation(),
             Ok(false) => {}
             Err(error) => tracing::warn!(
@@ -113,59 +150,5 @@ impl Daemon<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Tells the programs which ports are whose.
-    fn declare_ports(&mut self) {
-        let Users { ports, declared_ports, .. } = &mut *self.users;
-        let wanted = port::owners(&self.units);
-        for (protocol, port) in declared_ports.keys().filter(|port| !wanted.contains_key(port)) {
-            ports.set(*protocol, *port, 0);
-        }
-        for ((protocol, port), unit) in &wanted {
-            ports.set(*protocol, *port, *unit);
-        }
-        *declared_ports = wanted;
-    }
-
-    /// Tells the programs which users are whose; whether that is news.
-    fn declare_users(&mut self) -> Result<bool, KernelError> {
-        let Users { names, programs, declared, .. } = &mut *self.users;
-        let mut wanted = BTreeMap::new();
-        for unit in self.units.iter() {
-            for user in &unit.users {
-                if let Some(id) = user.id(|name| names.id(name)) {
-                    wanted.entry(id).or_insert(unit.index);
-                }
-            }
-        }
-        if wanted == *declared {
-            return Ok(false);
-        }
-        for id in declared.keys().filter(|id| !wanted.contains_key(id)) {
-            programs.remove(*id)?;
-        }
-        for (id, unit) in &wanted {
-            programs.set(*id, *unit)?;
-        }
-        *declared = wanted;
-        Ok(true)
-    }
-
-    /// Users that units declare by names which nobody has.
-    fn unnamed_users(&self) -> Vec<String> {
-        let names = &self.users.names;
-        let sentence = |unit: &crate::pu::registry::Unit| {
-            let unnamed = unit.users.iter().filter(|user| user.id(|name| names.id(name)).is_none());
-            let unnamed: Vec<_> = unnamed.map(|user| user.to_string().escape_debug().to_string()).collect();
-            (!unnamed.is_empty()).then(|| {
-                format!(
-                    "sockets of {}, which are {}'s once there is a user of that name in /etc/passwd",
-                    unnamed.join(", "),
-                    unit.id
-                )
-            })
-        };
-        self.units.iter().filter_map(sentence).collect()
     }
 }

@@ -19,7 +19,7 @@ use crate::{
         cgroups::{Cgroup, Change, hierarchy::Hierarchy, sockets::may_lose_their_cgroup, tree::Tree},
         namespaces::{self, Namespace, Namespaces},
     },
-    kernel::requirements::kernel_version,
+    kernel::{error::KernelError, requirements::kernel_version},
     pu::{
         life,
         registry::{Found, Kind},
@@ -31,15 +31,11 @@ use crate::{
 pub(super) struct Workloads {
     pub(super) tree: Option<Tree>,
     pub(super) namespaces: Namespaces,
-    /// By the number of the cgroup that is all of it: the first is the oldest.
-    pub(super) alive: BTreeMap<u64, Alive>,
-    pub(super) of_root: HashMap<String, u64>,
-    /// The unit of each cgroup, and the cgroup that is all of it.
-    pub(super) of_cgroup: HashMap<u64, (u16, u64)>,
+    pub(super) groups: Groups,
     /// Cgroups of units that have ended: by the unit's index, until it is forgotten.
     pub(super) over: BTreeMap<u16, BTreeSet<u64>>,
-    /// Cgroups that have gone, of units that have not, and since when.
-    pub(super) gone: VecDeque<(u64, u64)>,
+    /// Cgroups that have gone, of units that have not.
+    pub(super) gone: VecDeque<Gone>,
     /// Indexes that the programs have given to cgroups which nobody has seen yet, and since when.
     pub(super) early: HashMap<u64, (u16, u64)>,
     /// A flow began at an end that nobody has named: there is somebody to be found.
@@ -50,6 +46,50 @@ pub(super) struct Workloads {
     pub(super) answered: u8,
     /// Why the programs do not know of some cgroups.
     pub(super) are_too_many: Option<String>,
+}
+
+/// Whose cgroups are.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Groups {
+    /// By the number of the cgroup that is all of it: the first is the oldest.
+    pub(super) alive: BTreeMap<u64, Alive>,
+    pub(super) of_root: HashMap<String, u64>,
+    /// The unit of each cgroup, and the cgroup that is all of it.
+    pub(super) of_cgroup: HashMap<u64, (u16, u64)>,
+}
+
+/// A cgroup that has gone, and whose sockets may live on.
+#[derive(Debug)]
+pub(super) struct Gone {
+    pub(super) cgroup: u64,
+    /// Where it was.
+    pub(super) path: String,
+    /// Since when, on the boot clock in nanoseconds.
+    pub(super) since: u64,
+}
+
+/// What a look at a cgroup came to.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    /// The unit that it is of, and the cgroup that is all of it.
+    pub(super) whose: Option<(u16, u64)>,
+    /// What is to be told of that.
+    pub(super) news: Option<News>,
+}
+
+impl Looked {
+    const fn of(whose: (u16, u64)) -> Self {
+        Self { whose: Some(whose), news: None }
+    }
+}
+
+/// What is to be told of a cgroup that was looked at.
+#[derive(Debug)]
+pub(super) enum News {
+    /// A unit was found, which has this index.
+    Found(u16),
+    /// A workload is no unit, for this reason.
+    NoUnit(Workload, &'static str),
 }
 
 /// What is missing where addresses in other network namespaces are not followed.
@@ -93,9 +133,7 @@ impl Workloads {
         Self {
             tree: None,
             namespaces,
-            alive: BTreeMap::new(),
-            of_root: HashMap::new(),
-            of_cgroup: HashMap::new(),
+            groups: Groups::default(),
             over: BTreeMap::new(),
             gone: VecDeque::new(),
             early: HashMap::new(),
@@ -108,14 +146,21 @@ impl Workloads {
 
     /// The unit that has a network namespace, by its number: the one that was found first where several share it.
     pub(super) fn in_namespace(&self, id: i32) -> Option<u16> {
-        self.root_in_namespace(id).and_then(|root| self.alive.get(&root)).map(|alive| alive.unit)
+        self.root_in_namespace(id).and_then(|root| self.groups.alive.get(&root)).map(|alive| alive.unit)
     }
 
     /// The cgroup of that. A service or a login may have a process in a container's namespace, which is the container's.
     pub(super) fn root_in_namespace(&self, id: i32) -> Option<u64> {
-        let mut there = self.alive.iter().filter(|(_, alive)| alive.namespace == Namespace::Numbered(id));
+        let mut there =
+            self.groups.alive.iter().filter(|(_, alive)| alive.namespace == Namespace::Numbered(id));
         let container = there.clone().find(|(_, alive)| alive.kind == Kind::Container);
         container.or_else(|| there.next()).map(|(root, _)| *root)
+    }
+
+    /// Whether a unit has something of which the network namespace is not known.
+    pub(super) fn is_unasked(&self, unit: u16) -> bool {
+        let mut of_unit = self.groups.alive.values().filter(|alive| alive.unit == unit);
+        of_unit.any(|alive| alive.namespace == Namespace::Unknown)
     }
 
     /// Whether a cgroup is there that was seen.
@@ -126,7 +171,7 @@ impl Workloads {
     /// The paths of the cgroups that there are of units, by the units' indexes.
     pub(super) fn roots(&self) -> BTreeMap<u16, Vec<String>> {
         let mut roots: BTreeMap<u16, Vec<String>> = BTreeMap::new();
-        for alive in self.alive.values() {
+        for alive in self.groups.alive.values() {
             roots.entry(alive.unit).or_default().push(alive.root.clone());
         }
         roots
@@ -134,7 +179,7 @@ impl Workloads {
 
     /// Whether there is one whose network namespace is not known.
     pub(super) fn is_open(&self) -> bool {
-        self.alive.values().any(Alive::is_open)
+        self.groups.alive.values().any(Alive::is_open)
     }
 
     /// Changes of cgroups, none where it was something else that changed; for ever pending where none are followed.
@@ -205,7 +250,7 @@ impl Daemon<'_> {
             match change {
                 Change::Made(cgroup) => self.cgroup_made(&cgroup)?,
                 Change::Populated { id, populated } => self.cgroup_populated(id, populated),
-                Change::Gone { id, .. } => self.cgroup_gone(id),
+                Change::Gone { id, path } => self.cgroup_gone(id, path),
             }
         }
         Ok(())
@@ -226,15 +271,18 @@ impl Daemon<'_> {
     }
 
     fn cgroup_made(&mut self, cgroup: &Cgroup) -> Result<(), DaemonError> {
-        let known = self.workload_of(cgroup)?;
+        let Looked { whose: known, news } = self.workload_of(cgroup)?;
+        if let Some(news) = news {
+            self.tell_found(&news)?;
+        }
         let unit = known.map_or(index::HOST, |(unit, _)| unit);
         if let Some((early, _)) = self.workloads.early.remove(&cgroup.id) {
             self.join(early, unit)?;
         }
         self.tell_programs(cgroup.id, unit);
         if let Some((_, root)) = known {
-            self.workloads.of_cgroup.insert(cgroup.id, (unit, root));
-            if let Some(alive) = self.workloads.alive.get_mut(&root) {
+            self.workloads.groups.of_cgroup.insert(cgroup.id, (unit, root));
+            if let Some(alive) = self.workloads.groups.alive.get_mut(&root) {
                 alive.cgroups.insert(cgroup.id);
             }
             if cgroup.populated {
@@ -244,21 +292,26 @@ impl Daemon<'_> {
         Ok(())
     }
 
-    /// The unit that a cgroup is of, and the cgroup that is all of it. It is made where it was not there yet; none where it is
-    /// not to be, or there is no index left.
-    fn workload_of(&mut self, cgroup: &Cgroup) -> Result<Option<(u16, u64)>, DaemonError> {
+    /// The unit that a cgroup is of, and the cgroup that is all of it, with what is to be told of that. It is made where it was
+    /// not there yet; none where it is not to be, or there is no index left.
+    pub(super) fn workload_of(&mut self, cgroup: &Cgroup) -> Result<Looked, KernelError> {
         if let Some((unit, root)) = self.units.of_cgroup(&cgroup.path).map(|(unit, root)| (unit.index, root))
         {
             let kind = workload::of(&cgroup.path).map_or(Kind::Declared, |found| kind(found.kind));
-            return Ok(Some(self.begin(cgroup, unit, root, kind)));
+            return Ok(Looked::of(self.begin(cgroup, unit, root, kind)));
         }
-        let Some(found) = workload::of(&cgroup.path) else { return Ok(None) };
-        if let Some(root) = self.workloads.of_root.get(&found.root).copied() {
-            return Ok(self.workloads.alive.get(&root).map(|alive| (alive.unit, root)));
+        let Some(found) = workload::of(&cgroup.path) else { return Ok(Looked::default()) };
+        if let Some(root) = self.workloads.groups.of_root.get(&found.root).copied() {
+            let whose = self.workloads.groups.alive.get(&root).map(|alive| (alive.unit, root));
+            return Ok(Looked { whose, news: None });
         }
+        // Told at its own cgroup.
+        let no_unit = |found: Workload, event| {
+            let news = (found.root == cgroup.path).then_some(News::NoUnit(found, event));
+            Ok(Looked { whose: None, news })
+        };
         if self.options.is_ignored(&found.id) {
-            self.tell_of_no_unit(&found, cgroup, reason::CONTAINER_IGNORED);
-            return Ok(None);
+            return no_unit(found, reason::CONTAINER_IGNORED);
         }
         let kind = kind(found.kind);
         let index = match self.units.of_id(&found.id) {
@@ -271,38 +324,40 @@ impl Daemon<'_> {
                 self.units.add(&found, crate::clock::boot())
             }
         };
-        let Some(index) = index else {
-            self.tell_of_no_unit(&found, cgroup, reason::CONTAINER_FAILED);
-            return Ok(None);
-        };
+        let Some(index) = index else { return no_unit(found, reason::CONTAINER_FAILED) };
         self.counters.ensure(index)?;
         let begun = self.begin(cgroup, index, found.root, kind);
-        if let Some(unit) = self.units.get(index).filter(|unit| unit.kind != Kind::Declared) {
-            let created = self.lives.create(unit);
-            self.tell_lives(&[created]);
-            self.trace_again(index)?;
+        let is_declared = self.units.get(index).is_none_or(|unit| unit.kind == Kind::Declared);
+        Ok(Looked { whose: Some(begun), news: (!is_declared).then_some(News::Found(index)) })
+    }
+
+    /// Tells of what was found.
+    pub(super) fn tell_found(&mut self, news: &News) -> Result<(), DaemonError> {
+        match news {
+            News::Found(index) => {
+                let created = self.units.get(*index).map(|unit| self.lives.create(unit));
+                self.tell_lives(created.as_slice());
+                self.trace_again(*index)
+            }
+            News::NoUnit(found, event) => {
+                let told = life::of_no_unit(&found.id, &found.tags, ExtendedMap::default(), event);
+                self.tell_lives(&[told]);
+                Ok(())
+            }
         }
-        Ok(Some(begun))
     }
 
     /// A workload is there whose cgroups begin at the path `root`, of which `cgroup` is the first that was seen.
     fn begin(&mut self, cgroup: &Cgroup, unit: u16, root: String, kind: Kind) -> (u16, u64) {
         let is_declared = self.units.get(unit).is_some_and(|unit| unit.kind == Kind::Declared);
-        let id = *self.workloads.of_root.entry(root.clone()).or_insert(cgroup.id);
-        self.workloads.alive.entry(id).or_insert_with(|| Alive::new(unit, is_declared, kind, root));
+        let id = *self.workloads.groups.of_root.entry(root.clone()).or_insert(cgroup.id);
+        self.workloads.groups.alive.entry(id).or_insert_with(|| Alive::new(unit, is_declared, kind, root));
         (unit, id)
-    }
-
-    /// What is told of a workload that is no unit, at its own cgroup.
-    fn tell_of_no_unit(&self, found: &Workload, cgroup: &Cgroup, event: &str) {
-        if found.root == cgroup.path {
-            self.tell_lives(&[life::of_no_unit(&found.id, &found.tags, ExtendedMap::default(), event)]);
-        }
     }
 
     fn cgroup_populated(&mut self, id: u64, populated: bool) {
         let now = crate::clock::boot();
-        let Some(alive) = self.workloads.alive.get_mut(&id) else { return };
+        let Some(alive) = self.workloads.groups.alive.get_mut(&id) else { return };
         let before = alive.populated;
         alive.populated = populated.then(|| before.unwrap_or(now));
         alive.has_run |= populated;
@@ -317,23 +372,23 @@ impl Daemon<'_> {
         }
     }
 
-    fn cgroup_gone(&mut self, id: u64) {
-        let Some((_, root)) = self.workloads.of_cgroup.get(&id).copied() else {
+    fn cgroup_gone(&mut self, id: u64, path: String) {
+        let Some((_, root)) = self.workloads.groups.of_cgroup.get(&id).copied() else {
             return self.forget_cgroup(id);
         };
         if root != id {
             // Its sockets may live on for a while.
-            if let Some(alive) = self.workloads.alive.get_mut(&root) {
+            if let Some(alive) = self.workloads.groups.alive.get_mut(&root) {
                 alive.cgroups.remove(&id);
             }
-            return self.forget_later(id);
+            return self.forget_later(id, path);
         }
         self.cgroup_populated(id, false);
-        let Some(alive) = self.workloads.alive.remove(&id) else { return };
-        self.workloads.of_root.remove(&alive.root);
+        let Some(alive) = self.workloads.groups.alive.remove(&id) else { return };
+        self.workloads.groups.of_root.remove(&alive.root);
         if alive.is_declared {
             // The unit stays.
-            return alive.cgroups.into_iter().for_each(|cgroup| self.forget_later(cgroup));
+            return alive.cgroups.into_iter().for_each(|cgroup| self.forget_later(cgroup, path.clone()));
         }
         if alive.kind == Kind::Container && alive.populated.is_none() && !alive.has_run {
             // A container that lives for a moment may have gone before it was seen to run.

@@ -7,8 +7,9 @@
 
 use std::io;
 
+use aya::maps::MapData;
 use collector_ebpf::abi::flow::{
-    FlowKey4, FlowKey6, Identity, Slot4, Slot6, TableCounts, TableKey4, TableKey6,
+    FlowKey4, FlowKey6, Identity, Slot4, Slot6, TableCounts, TableKey4, TableKey6, how,
 };
 
 use crate::{
@@ -96,6 +97,31 @@ impl FlowMaps {
         Ok(user.checked_sub(1))
     }
 
+    /// Has it asked anew, at the next packet in either direction, whose the flows are that belong to such units by the sockets
+    /// at their ends: by themselves they stay with these as long as no other unit has the sockets. What a program writes to a
+    /// flow's identity in the very moment is lost, as if the packet had not been looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Call`]; some may be asked for.
+    pub fn ask_anew(&self, is_such: impl Fn(u16) -> bool) -> Result<(), KernelError> {
+        for (map, identities) in ["NEW4", "LIVE4"].iter().zip(&self.identities_4) {
+            forget_owners::<FlowKey4>(identities, &is_such).map_err(|source| KernelError::Call {
+                map,
+                action: "changed",
+                source,
+            })?;
+        }
+        for (map, identities) in ["NEW6", "LIVE6"].iter().zip(&self.identities_6) {
+            forget_owners::<FlowKey6>(identities, &is_such).map_err(|source| KernelError::Call {
+                map,
+                action: "changed",
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
     /// Forgets flows that are over: if they come again, they begin again.
     ///
     /// # Errors
@@ -113,6 +139,27 @@ impl FlowMaps {
         }
         Ok(())
     }
+}
+
+/// Makes the identities of those flows as if their units had never been decided.
+fn forget_owners<K: aya::Pod>(identities: &MapData, is_such: impl Fn(u16) -> bool) -> io::Result<()> {
+    let is_owned =
+        |identity: &Identity| how::attributed_by(identity.how) == how::BY_SOCKET && is_such(identity.pu);
+    let mut owned = Vec::new();
+    batch::each(identities.fd(), |key: &K, identity: &Identity| {
+        if is_owned(identity) {
+            owned.push(*key);
+        }
+    })?;
+    for key in owned {
+        // As it is now: programs go on writing.
+        let now: Option<Identity> = batch::get(identities.fd(), &key)?;
+        if let Some(identity) = now.filter(is_owned) {
+            let how = identity.how & !(how::ATTRIBUTION_MASK << how::ATTRIBUTION_SHIFT);
+            batch::replace(identities.fd(), &key, Identity { how, decided: 0, ..identity })?;
+        }
+    }
+    Ok(())
 }
 
 /// Shows `take` every slot of the half that `epoch` counts in, and zeroes those that it took.

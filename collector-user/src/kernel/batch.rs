@@ -94,6 +94,20 @@ pub fn get<K: Pod, V: Pod>(map: impl AsFd, key: &K) -> io::Result<Option<V>> {
     }
 }
 
+/// Puts another value in the place of that of a key; whether one was there. One system call.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn replace<K: Pod, V: Pod>(map: impl AsFd, key: &K, value: V) -> io::Result<bool> {
+    const BPF_EXIST: u64 = 2;
+    match one_with(&map, UPDATE_ONE, key, Some(&mut MaybeUninit::new(value)), BPF_EXIST) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Removes `keys` from a map, in batches where the map has them. A key that is not there (any more) is passed over.
 ///
 /// # Errors
@@ -172,10 +186,22 @@ fn one<K: Pod, V>(
     key: &K,
     value: Option<&mut MaybeUninit<V>>,
 ) -> io::Result<()> {
+    one_with(map, command, key, value, 0)
+}
+
+/// The same with flags.
+fn one_with<K: Pod, V>(
+    map: &impl AsFd,
+    command: libc::c_long,
+    key: &K,
+    value: Option<&mut MaybeUninit<V>>,
+    flags: u64,
+) -> io::Result<()> {
     let single = Single {
         map_fd: map.as_fd().as_raw_fd() as u32,
         key: std::ptr::from_ref(key) as u64,
         value: value.map_or(0, |value| value.as_mut_ptr() as u64),
+        flags,
         ..Single::default()
     };
     // SAFETY: the attribute is as large as it says, and the key and the value that it names are those of the map.

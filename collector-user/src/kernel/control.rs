@@ -17,7 +17,8 @@ use crate::{
     host::{links::Tunnel, pcap::Filter},
     kernel::{
         error::KernelError,
-        object::{ControlMaps, FlowMaps, fill_filter},
+        object::{ControlMaps, FlowMaps},
+        packet_filter,
         policies::Policies,
     },
 };
@@ -130,7 +131,20 @@ impl Controller {
     ///
     /// [`KernelError::Map`].
     pub fn set_filter(&mut self, filter: &Filter) -> Result<(), KernelError> {
-        fill_filter(&mut self.maps.filters, filter)
+        packet_filter::fill(&mut self.maps.filters, filter)
+    }
+
+    /// The same in the midst of packets: each meets the filter of before or this one, or, as long as a
+    /// [barrier](Self::barrier) takes, none that wants any.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`].
+    pub fn change_filter(&mut self, filter: &Filter, flows: &FlowMaps) -> Result<(), KernelError> {
+        // Whatever of a program is written already, the rest of it ends the run.
+        packet_filter::empty(&mut self.maps.filters)?;
+        self.barrier(flows)?;
+        self.set_filter(filter)
     }
 
     /// Adds an address of this host, which belongs to processing unit `pu`: the one that declares it, or `HOST`.

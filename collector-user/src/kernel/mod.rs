@@ -17,7 +17,7 @@
 //!   [`folding`] which of its drops are no news.
 //! - [`cpus`]: which CPUs there are, and whose slots are where.
 //! - [`requirements`]: what must hold before anything is loaded, and what the kernel is like.
-//! - `maps`: takes the maps out of what was loaded.
+//! - `maps`: takes the maps out of what was loaded; `packet_filter`: fills that of the packet filter.
 //! - [`networks`]: reads how the programs have numbered networks inside of tunnels.
 //! - [`batch`] and [`memory`]: the two things that aya's typed maps do not offer.
 
@@ -37,6 +37,7 @@ mod maps;
 pub mod memory;
 pub mod networks;
 pub mod object;
+mod packet_filter;
 pub mod perf;
 pub mod policies;
 pub mod ports;

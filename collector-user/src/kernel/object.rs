@@ -14,34 +14,31 @@ use collector_ebpf::abi::{
     counter::{PUS_PER_CHUNK, PuCounters},
     filter::{self, Machine},
     flow::{Slot4, Slot6, TableKey4, TableKey6},
-    packet::link,
     pu::Role,
     trace::Trace,
 };
 
-use crate::{
-    host::pcap::Filter,
-    kernel::{
-        cgroups::{self, Cgroups},
-        cpus::{self, give_slots, slots_of_one},
-        drops::{Drops, Prepared},
-        ends,
-        error::KernelError,
-        maps::{data, mapped, outer, shared, tables, typed},
-        memory::SharedArray,
-        networks::Networks,
-        policies::Policies,
-        ports::Ports,
-        programs::{EGRESS, INGRESS, Programs, classifier, load_anchor, load_classifiers},
-        requirements::{
-            check_kernel, check_object, check_privileges, is_preempt_rt, kernel_version, may_lock,
-            ticks_per_second,
-        },
-        settings::Settings,
-        transport::{ReadCounts, Sizes, Source},
-        users::Users,
-        xdp,
+use crate::kernel::{
+    cgroups::{self, Cgroups},
+    cpus::{self, give_slots, slots_of_one},
+    drops::{Drops, Prepared},
+    ends,
+    error::KernelError,
+    maps::{data, mapped, outer, shared, tables, typed},
+    memory::SharedArray,
+    networks::Networks,
+    packet_filter,
+    policies::Policies,
+    ports::Ports,
+    programs::{EGRESS, INGRESS, Programs, classifier, load_anchor, load_classifiers},
+    requirements::{
+        check_kernel, check_object, check_privileges, is_preempt_rt, kernel_version, may_lock,
+        ticks_per_second,
     },
+    settings::Settings,
+    transport::{ReadCounts, Sizes, Source},
+    users::Users,
+    xdp,
 };
 
 /// The object, or nothing where it was not built.
@@ -287,21 +284,6 @@ fn give_room(loader: &mut EbpfLoader<'_>, settings: &Settings, [entries_4, entri
 /// Flows that `floor` can tell apart.
 pub const FLOOR_FLOWS: u32 = 1 << 20;
 
-/// Puts the filter's program for each kind of link into their map.
-pub(super) fn fill_filter(
-    programs: &mut Array<MapData, filter::Program>,
-    filter: &Filter,
-) -> Result<(), KernelError> {
-    for link in [link::ETHERNET, link::RAW_IP] {
-        programs.set(link.into(), filter.program(link), 0).map_err(|source| KernelError::Map {
-            map: "FILTER",
-            action: "filled",
-            source,
-        })?;
-    }
-    Ok(())
-}
-
 fn reference_maps(ebpf: &mut Ebpf) -> Result<ReferenceMaps, KernelError> {
     let mut programs: ProgramArray<_> = typed(ebpf, "PROGRAMS")?;
     for (index, name) in
@@ -323,15 +305,6 @@ fn reference_maps(ebpf: &mut Ebpf) -> Result<ReferenceMaps, KernelError> {
     })
 }
 
-/// The programs of the packet filter, where there is one.
-fn filters(ebpf: &mut Ebpf, filter: Option<&Filter>) -> Result<Array<MapData, filter::Program>, KernelError> {
-    let mut filters = typed(ebpf, "FILTER")?;
-    if let Some(filter) = filter {
-        fill_filter(&mut filters, filter)?;
-    }
-    Ok(filters)
-}
-
 impl ControlMaps {
     /// `tables_4` is the outer map of the IPv4 tables.
     fn take(
@@ -348,7 +321,7 @@ impl ControlMaps {
             tunnels: typed(ebpf, "TUNNELS")?,
             cidrs: typed(ebpf, "CIDRS")?,
             traced: typed(ebpf, "TRACED")?,
-            filters: filters(ebpf, settings.filter.as_ref())?,
+            filters: packet_filter::filters(ebpf, settings.filter.as_ref())?,
             policies: Policies::take(ebpf)?,
             tables_4,
         })

@@ -45,9 +45,9 @@ impl Transport {
 pub struct Ends {
     /// The user of the socket at the local end is found, where the kernel's type information says where it stands.
     pub users: bool,
-    /// Units declare users: what their sockets send and take belongs to these.
+    /// Units declare users, or may while the programs run: what their sockets send and take belongs to these.
     pub declared_users: bool,
-    /// Units declare ports of this host.
+    /// Units declare ports of this host, or may while the programs run.
     pub declared_ports: bool,
 }
 

@@ -78,6 +78,11 @@ pub struct Users {
 }
 
 impl Users {
+    /// Whether the programs look whose a user's sockets are: what is [set](Self::set) does nothing where they do not.
+    pub const fn are_matched(&self) -> bool {
+        self.units.is_some()
+    }
+
     /// Makes the sockets of a user (by the id in the initial user namespace) those of processing unit `pu`, but for those whose
     /// control group is declared. Flows that are known already belong to it from the
     /// [next generation](super::control::Controller::next_generation) on. Does nothing where the programs were loaded without

@@ -12,8 +12,10 @@ pub enum RedeclareError {
     /// More than there are indexes.
     #[error(transparent)]
     TooMany(#[from] TooMany),
-    /// It is there, and was not declared.
-    #[error("the processing unit {id:?} was found by itself: to declare it, start the collector anew")]
+    /// It is there, and was found as the second one of a name.
+    #[error(
+        "the processing unit {id:?} was found by itself, and another one of its name is there: to declare it, start the collector anew"
+    )]
     Found {
         /// The id.
         id: Text,
@@ -29,11 +31,14 @@ pub struct Redeclared {
     pub changed: Vec<u16>,
     /// Those that are no more.
     pub removed: Vec<u16>,
+    /// Those that were found and have ended, for one of the same id is declared.
+    pub replaced: Vec<u16>,
 }
 
 impl Redeclared {
     /// Whether all is as it was.
     pub const fn is_nothing(&self) -> bool {
+        // What is replaced is so by what is added.
         self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
     }
 }
@@ -42,7 +47,7 @@ impl Registry {
     /// The units as they are once these are declared, at `now` on the boot clock in nanoseconds, and what is different then.
     ///
     /// Who has an id that was declared before keeps the index, and with it counters and mark. Who is declared no more has
-    /// ended, as a unit that was found ends.
+    /// ended, as a unit that was found ends; and so has a unit that was found whose id is declared now.
     ///
     /// # Errors
     ///
@@ -67,8 +72,15 @@ impl Registry {
                         new.units.insert(before.index, after);
                     }
                 }
-                Some(found) => return Err(RedeclareError::Found { id: found.id.clone() }),
-                None => {
+                // Its id is the path of its cgroup, which tells nothing of the other's.
+                Some(found) if found.id.starts_with('/') => {
+                    return Err(RedeclareError::Found { id: found.id.clone() });
+                }
+                found => {
+                    if let Some(found) = found {
+                        new.end(found.index, now);
+                        done.replaced.push(found.index);
+                    }
                     let index = new.indexes.take().ok_or_else(too_many)?;
                     new.units.insert(index, Unit { since: now, ..declared_unit(index, declared) });
                     done.added.push(index);
@@ -116,7 +128,8 @@ mod tests {
 
         let moved = Declared { interfaces: vec!["v9".to_owned()], ..db };
         let (units, done) = units.redeclared(&[cache, moved.clone()], 5).unwrap();
-        assert_eq!(done, Redeclared { added: vec![103], changed: vec![102], removed: vec![101] });
+        let want = Redeclared { added: vec![103], changed: vec![102], removed: vec![101], replaced: vec![] };
+        assert_eq!(done, want);
         let web = units.get(101).unwrap();
         assert_eq!((&*web.id, web.ended, units.of_id("web")), ("web", Some(5), None));
         assert!(units.of_interface("v-web").is_none() && units.of_interface("v-db").is_none());
@@ -128,21 +141,24 @@ mod tests {
         // Who comes again is another.
         let web = declared("web", "v-web", "10.1.0.0/16");
         let (units, done) = units.redeclared(&[web, moved], 7).unwrap();
-        assert_eq!(done, Redeclared { added: vec![104], changed: vec![], removed: vec![103] });
+        assert_eq!((done.added, done.changed, done.removed), (vec![104], vec![], vec![103]));
         assert_eq!(units.of_id("web").map(|unit| unit.index), Some(104));
     }
 
     #[test]
-    fn who_was_found_cannot_be_declared() {
+    fn who_is_declared_takes_the_place_of_who_was_found() {
         let mut units = Registry::new(&[]).unwrap();
-        let found = Found { id: "a.service".to_owned(), kind: Kind::Service, tags: vec![] };
-        let index = units.add(&found, 1).unwrap();
-        let same = [declared("a.service", "v1", "10.0.0.0/8")];
+        let found = |id: &str| Found { id: id.to_owned(), kind: Kind::Service, tags: vec![] };
+        let index = units.add(&found("a.service"), 1).unwrap();
+        let (new, done) = units.redeclared(&[declared("a.service", "v1", "10.0.0.0/8")], 2).unwrap();
+        assert_eq!((done.added, done.replaced), (vec![index + 1], vec![index]));
+        assert_eq!(new.of_id("a.service").map(|unit| unit.index), Some(index + 1));
+        assert_eq!(new.get(index).map(|unit| (&*unit.id, unit.ended)), Some(("a.service", Some(2))));
+        let second = units.add(&found("/user.slice/a.service"), 1).unwrap();
+        let id = units.get(second).unwrap().id.clone();
         assert_eq!(
-            units.redeclared(&same, 2).map(drop),
-            Err(RedeclareError::Found { id: "a.service".into() })
+            units.redeclared(&[declared(&id, "v1", "10.0.0.0/8")], 2).map(drop),
+            Err(RedeclareError::Found { id })
         );
-        units.end(index, 2);
-        assert_eq!(units.redeclared(&same, 3).unwrap().1.added, [index + 1]);
     }
 }
