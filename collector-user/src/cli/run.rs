@@ -29,7 +29,7 @@ use crate::{
     kernel::{
         attach::{Choice, Mechanism},
         drops::DropLimits,
-        settings::{Ends, Settings},
+        settings::Settings,
         xdp,
     },
     policy::lockout::Enforcement,
@@ -211,11 +211,7 @@ async fn serve(
     reloading: Option<Reloading<'_>>,
     ending: &Ending,
 ) -> Result<Status, DaemonError> {
-    let mut options = options(config);
-    if reloading.is_some() {
-        // The file may come to declare some.
-        options.settings.ends = Ends { declared_ports: true, declared_users: true, ..options.settings.ends };
-    }
+    let options = options(config);
     let unwanted = outputs.all_ended();
     let (tell, begun) = reload::channel();
     let wanted = Wanted { options: &options, duration: config.duration, socket: &config.socket };
