@@ -219,9 +219,10 @@ impl Flow {
         self.how & how::PROVISIONAL != 0
     }
 
-    /// Its unit has the socket at its local end.
+    /// Its unit has the socket at its local end; or had: nothing says by what a flow is a unit's whose identity was to be asked
+    /// for anew, until it is.
     pub(super) const fn is_by_socket(&self) -> bool {
-        how::attributed_by(self.how) == how::BY_SOCKET
+        matches!(how::attributed_by(self.how), how::BY_SOCKET | how::BY_NONE)
     }
 
     /// Whose it is may be told otherwise by the next packet, whichever that is.

@@ -84,8 +84,8 @@ const RUN_HELP: &str = "\
 Lengths of time are a number and a unit: 250ms, 10s, 2m, 1h.
 Events go to standard output or to the outputs of the configuration file, everything else to standard error.
 With --config, SIGHUP and another file in its place have it read anew: all of it is taken over, or nothing where anything in it is
-wrong, which is said. What may change: pu, ignore, policy, network, enforce, trace, sample, forwarded, flow-interval and
-counter-interval, and filter to another; for everything else start the collector anew. Without --config, SIGHUP ends it.
+wrong, which is said. What may change: pu (uid and port where a unit had some at the start), ignore, policy, network, enforce,
+trace, sample, forwarded, flow-interval and counter-interval, and filter to another; for everything else start the collector anew. Without --config, SIGHUP ends it.
 At the end outputs have 10 s to make room for the last events, and 10 s to write them; a second Ctrl-C ends that at once.
 Exit codes: 0 done (also where the reader has gone), 1 failure at the start or later (of an output too), 2 bad usage or configuration.";
 

@@ -58,14 +58,14 @@ impl Daemon<'_> {
 
     /// Whichever of them are written already.
     fn rewrite(&mut self, before: &Matchers, after: &Matchers) -> Result<(), KernelError> {
-        for (range, pu) in others(&before.ranges, &after.ranges) {
-            self.controller.add_range(range.network(), range.prefix_len(), *pu)?;
-        }
+        // What is no more first: there may be no room for both.
         for range in gone(&before.ranges, &after.ranges) {
             self.controller.remove_range(range.network(), range.prefix_len())?;
         }
+        for (range, pu) in others(&before.ranges, &after.ranges) {
+            self.controller.add_range(range.network(), range.prefix_len(), *pu)?;
+        }
         let (users, ports) = self.users.programs();
-        // There is no room for both.
         for id in gone(&before.users, &after.users) {
             users.remove(*id)?;
         }

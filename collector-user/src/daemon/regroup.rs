@@ -77,14 +77,19 @@ impl Daemon<'_> {
     fn regroup_gone(&mut self, before: &Groups, there: &[Cgroup], done: &mut Regrouped) {
         let Workloads { gone, groups, .. } = &mut self.workloads;
         for Gone { cgroup, path, .. } in gone.iter() {
-            let now = match self.units.of_cgroup(path) {
-                Some((unit, root)) => {
-                    Some((unit.index, groups.of_root.get(&root).copied().unwrap_or(*cgroup)))
-                }
-                None => workload::of(path).and_then(|found| {
+            let now = if let Some((unit, root)) = self.units.of_cgroup(path) {
+                Some((unit.index, groups.of_root.get(&root).copied().unwrap_or(*cgroup)))
+            } else {
+                let of_living = workload::of(path).and_then(|found| {
                     let root = groups.of_root.get(&found.root)?;
                     Some((groups.alive.get(root)?.unit, *root))
-                }),
+                });
+                // What was found and has ended by itself keeps what is left of it.
+                of_living.or_else(|| {
+                    let (unit, root) = *before.of_cgroup.get(cgroup)?;
+                    let is_found = self.units.get(unit).is_some_and(|unit| unit.kind != Kind::Declared);
+                    (is_found && !done.ended.contains(&unit)).then_some((unit, root))
+                })
             };
             if let Some(now) = now {
                 groups.of_cgroup.insert(*cgroup, now);
@@ -144,16 +149,21 @@ impl Daemon<'_> {
         }
     }
 
-    /// Tells the programs whose those cgroups are that are another unit's; where `back` is so, whose they were.
+    /// Tells the programs whose those cgroups are that are another unit's; where `back` is so, whose they were: all of them then,
+    /// whatever becomes of one.
     ///
     /// # Errors
     ///
-    /// [`KernelError::Map`]; some may have been told.
+    /// The first [`KernelError::Map`]; some may have been told.
     pub(super) fn tell_moved(&mut self, regrouped: &Regrouped, back: bool) -> Result<(), KernelError> {
+        let mut all = Ok(());
         for Moved { cgroup, from, to } in regrouped.moved.iter().copied() {
-            self.tell_cgroup(cgroup, if back { from } else { to })?;
+            all = all.and(self.tell_cgroup(cgroup, if back { from } else { to }));
+            if all.is_err() && !back {
+                break;
+            }
         }
-        Ok(())
+        all
     }
 }
 

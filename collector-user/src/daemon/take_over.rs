@@ -14,9 +14,10 @@ use super::{
 };
 use crate::{
     clock,
+    error::root_cause,
     host::{cgroups::tree::Tree, pcap::Filter},
     kernel::error::KernelError,
-    policy::networks::Networks as ExternalNetworks,
+    policy::{lockout::Enforcement, networks::Networks as ExternalNetworks},
     pu::{
         overlaps,
         registry::{Declared, Redeclared, Registry, is_named},
@@ -84,16 +85,35 @@ impl Daemon<'_> {
         let written = written.and_then(|()| self.disown(&losers));
         let written = written.and_then(|()| self.change_filter(wanted.filter.as_ref()));
         if let Err(error) = written {
-            // What could be written before can be written again; and what was attributed meanwhile is attributed anew.
-            self.tell_moved(&regrouped, true)?;
-            self.match_by(self.users.matchers_of(&self.units))?;
-            let Options { policies, enforcement, .. } = self.options.clone();
-            self.load_policies(&policies, enforcement)?;
-            self.controller.barrier(&self.flow_maps)?;
-            self.controller.next_generation();
+            self.restore_matchers(&regrouped);
             return Err(error.into());
         }
         Ok(Prepared { other, changed, regrouped, losers })
+    }
+
+    /// Tells the programs what they were told before. One step that fails keeps none of the others from being done.
+    fn restore_matchers(&mut self, regrouped: &Regrouped) {
+        let Options { policies, enforcement, .. } = self.options.clone();
+        // Who is logged in was asked for when they were taken over.
+        let enforcement = if enforcement == Enforcement::Off { enforcement } else { Enforcement::Anyway };
+        let moved = self.tell_moved(regrouped, true).map_err(|error| root_cause(&error));
+        let matched = self.match_by(self.users.matchers_of(&self.units)).map_err(|error| root_cause(&error));
+        let loaded = self.load_policies(&policies, enforcement).map_err(|error| root_cause(&error));
+        let barred = self.controller.barrier(&self.flow_maps).map_err(|error| root_cause(&error));
+        // What was attributed meanwhile is attributed anew.
+        self.controller.next_generation();
+        for (what, done) in [
+            ("control groups", moved),
+            ("addresses, users and ports", matched.map(|_| ())),
+            ("policies", loaded.map(|_| ())),
+            ("the programs", barred),
+        ] {
+            if let Err(cause) = done {
+                tracing::error!(
+                    "{what} are not all as they were before the reload: {cause}. Start the collector anew"
+                );
+            }
+        }
     }
 
     /// Tells the programs what they find units by.
@@ -292,7 +312,11 @@ impl Daemon<'_> {
             let spent = Duration::from_nanos(now.saturating_sub(*since));
             let left = wish.duration.map(|duration| duration.saturating_sub(spent));
             if gone.iter().any(|(other, _)| other.whose == wish.whose) && left != Some(Duration::ZERO) {
-                self.trace(&Wish { duration: left, ..wish.clone() })?;
+                match self.trace(&Wish { duration: left, ..wish.clone() }) {
+                    // A unit that was found and has ended: it is traced when it comes again.
+                    Err(DaemonError::Trace(_)) => {}
+                    done => done?,
+                }
             }
         }
         let new: Vec<_> =
