@@ -7,9 +7,10 @@ use crate::event::{Captured, LinkType, Text};
 /// Receives every packet that was traced or dropped, as it was seen, before the report of it goes to the
 /// [`EventCollector`](super::EventCollector).
 ///
-/// The daemon's task calls, one call at a time and in the order in which the packets are read: those of one CPU are in the
-/// order in which they were seen, those of several are not, until they are [complete](Self::complete). As a collector, it must
-/// not block, and it counts what it loses. After the last packet it is dropped with the daemon's options.
+/// The daemon's task calls, one call at a time and in the order in which the packets are read: those of one CPU that were traced
+/// are in the order in which they were seen, and so are those that were dropped, which have buffers of their own; others are not,
+/// until they are [complete](Self::complete). As a collector, it must not block, and it counts what it loses. After the last packet
+/// it is dropped with the daemon's options.
 pub trait PacketCapture: fmt::Debug + Send + Sync {
     /// An interface is watched from now on: packets of it may come. Packets may come of others, too: where it was dropped, a
     /// packet need not have been seen at an interface.

@@ -332,9 +332,10 @@ impl Daemon<'_> {
     /// Tells of the packets that are there now.
     pub(super) fn drain_packets(&mut self) {
         let mut all = Vec::new();
-        // First what is worth more, for what comes later may find the outputs full.
-        self.tracing.dropped.drain(|packet| all.push(packet));
         self.tracing.packets.drain(|packet| all.push(packet));
+        self.tracing.dropped.drain(|packet| all.push(packet));
+        // As they were seen, as far as it is known here: that a packet was dropped is told behind the packet.
+        all.sort_by_key(|packet| packet.as_ref().map_or(0, |packet| packet.record.boot_ns));
         for packet in all {
             self.tell_packet(packet);
         }
