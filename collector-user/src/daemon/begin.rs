@@ -27,7 +27,6 @@ use crate::{
     kernel::{
         attach::Attachments,
         control::Controller,
-        cpus as kernel_cpus,
         object::{self, Loaded},
         requirements,
         settings::{Settings, Transport},
@@ -123,7 +122,7 @@ impl<'a> Daemon<'a> {
         // Where programs interrupt one another, two may take one number.
         let cpus = if requirements::is_preempt_rt() { 0 } else { ledgers.cpus() };
         let cpus_told = Cpus::new(options.settings.transport != Transport::Ring);
-        let with_buffers = options.settings.buffers_on.clone().map_or_else(kernel_cpus::online, Ok)?;
+        let with_buffers = options.settings.with_buffers()?;
         counters.ensure(units.last_index())?;
         let controller = Controller::new(control, hz)?;
         let lives = Lives { report: nanos(options.flow_interval), ..Lives::default() };

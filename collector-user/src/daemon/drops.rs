@@ -182,7 +182,7 @@ impl Daemon<'_> {
     /// Counts drops from now on; what could not be had is added to `missing`, in words.
     pub(super) fn start_drops(&mut self, missing: &mut Vec<String>) -> Result<(), DaemonError> {
         if matches!(self.drops, Some(Ok(_))) {
-            let cpus = self.cpus_with_buffers()?;
+            let cpus = self.options.settings.with_buffers()?;
             self.tracing.dropped.open(&cpus)?;
         }
         self.dropping = Dropping::start(

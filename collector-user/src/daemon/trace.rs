@@ -14,7 +14,7 @@ use crate::{
     },
     error::root_cause,
     event::{PacketEvent, Text},
-    kernel::{cpus, error::KernelError, transport::Source},
+    kernel::{error::KernelError, transport::Source},
     pu::trace::{NoSuchUnit, Traces, Whose, Wish},
 };
 
@@ -256,13 +256,8 @@ impl Daemon<'_> {
 
     /// Makes the buffers for packets that are traced, where they are missing.
     pub(super) fn open_tracing(&mut self) -> Result<(), KernelError> {
-        let cpus = self.cpus_with_buffers()?;
+        let cpus = self.options.settings.with_buffers()?;
         self.tracing.packets.open(&cpus)
-    }
-
-    /// The CPUs that are to have buffers.
-    pub(super) fn cpus_with_buffers(&self) -> Result<Vec<u32>, KernelError> {
-        self.options.settings.buffers_on.clone().map_or_else(cpus::online, Ok)
     }
 
     /// Forgets what is over; after the last of them a packet costs what it cost before.

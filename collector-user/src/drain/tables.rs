@@ -105,19 +105,12 @@ impl FlowMaps {
     ///
     /// [`KernelError::Call`]; some may be asked for.
     pub fn ask_anew(&self, is_such: impl Fn(u16) -> bool) -> Result<(), KernelError> {
+        let failed = |map| move |source: io::Error| KernelError::Call { map, action: "changed", source };
         for (map, identities) in ["NEW4", "LIVE4"].iter().zip(&self.identities_4) {
-            forget_owners::<FlowKey4>(identities, &is_such).map_err(|source| KernelError::Call {
-                map,
-                action: "changed",
-                source,
-            })?;
+            forget_owners::<FlowKey4>(identities, &is_such).map_err(failed(map))?;
         }
         for (map, identities) in ["NEW6", "LIVE6"].iter().zip(&self.identities_6) {
-            forget_owners::<FlowKey6>(identities, &is_such).map_err(|source| KernelError::Call {
-                map,
-                action: "changed",
-                source,
-            })?;
+            forget_owners::<FlowKey6>(identities, &is_such).map_err(failed(map))?;
         }
         Ok(())
     }

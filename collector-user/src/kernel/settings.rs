@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::drops::DropLimits;
+use super::{cpus, drops::DropLimits, error::KernelError};
 use crate::host::pcap::Filter;
 
 /// How the programs' records come to user space.
@@ -110,6 +110,17 @@ pub struct Settings {
     pub filter: Option<Filter>,
     /// Load the programs that the bench compares with, too.
     pub reference_programs: bool,
+}
+
+impl Settings {
+    /// The CPUs that have perf buffers at first.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Host`] where the kernel does not say which are online.
+    pub fn with_buffers(&self) -> Result<Vec<u32>, KernelError> {
+        self.buffers_on.clone().map_or_else(cpus::online, Ok)
+    }
 }
 
 impl Default for Settings {

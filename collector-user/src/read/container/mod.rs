@@ -21,6 +21,7 @@ mod unit;
 use std::io::{self, Read};
 
 pub use error::ContainerError;
+pub use note::DropNote;
 use pcap::Pcap;
 use pcapng::Pcapng;
 use source::Source;
@@ -62,46 +63,6 @@ pub struct Marks<'a> {
 impl Marks<'_> {
     /// A packet that stands for itself.
     pub const NONE: Self = Self { packets: 1, dropped: None };
-}
-
-/// Octets at most that are kept of a reason, a place or a unit: the kernel's longest have a hundred or so.
-pub const MOST_NOTE: usize = 256;
-
-/// What is said of a drop, as it is written: [`plain`](DropNote::plain) makes it readable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DropNote<'a> {
-    /// The kernel's reason; `unknown` where it gave none.
-    pub reason: &'a str,
-    /// The place in the kernel; may be empty.
-    pub place: &'a str,
-    /// The unit's id; may be empty.
-    pub unit: &'a str,
-    /// The mark of its socket buffer.
-    pub mark: u32,
-}
-
-impl DropNote<'_> {
-    /// A text without the escapes by which it fits into a comment: `%` and the octet in two hexadecimal digits. Its beginning,
-    /// where it is longer than [`MOST_NOTE`].
-    #[must_use]
-    pub fn plain(written: &str) -> String {
-        let mut octets = Vec::new();
-        let mut rest = written.as_bytes();
-        rest = rest.get(..MOST_NOTE).unwrap_or(rest);
-        while let Some((first, behind)) = rest.split_first() {
-            let escaped = (*first == b'%').then(|| behind.split_at_checked(2)).flatten();
-            let octet = escaped.and_then(|(digits, behind)| {
-                let digits = str::from_utf8(digits).ok()?;
-                // As it is written: `+4` is no octet.
-                let is_octet = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-                Some((u8::from_str_radix(digits, 16).ok().filter(|_| is_octet)?, behind))
-            });
-            let (octet, behind) = octet.unwrap_or((*first, behind));
-            octets.push(octet);
-            rest = behind;
-        }
-        String::from_utf8_lossy(&octets).into_owned()
-    }
 }
 
 /// A frame as it lies in a capture.

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write as _};
 
 use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
 
-use super::{Capture, ContainerError, Direction, DropNote, MOST_FRAME, MOST_NOTE, links};
+use super::{Capture, ContainerError, Direction, MOST_FRAME, links};
 
 type Words = fn(u32) -> [u8; 4];
 const ORDERS: [Words; 2] = [u32::to_le_bytes, u32::to_be_bytes];
@@ -254,22 +254,6 @@ fn our_own_options_are_understood_and_others_comments_are_not() {
         let dropped = (Direction::Unknown, 1, Some("NO_SOCKET".to_owned()));
         assert_eq!(said("collector 0.1.0"), [(Direction::Outbound, 44, None), dropped]);
         assert_eq!(said("tcpdump"), [(Direction::Outbound, 1, None), (Direction::Unknown, 1, None)]);
-    }
-}
-
-#[test]
-fn what_was_escaped_is_plain_again() {
-    for (written, plain) in [
-        ("NO_SOCKET", "NO_SOCKET"),
-        ("a%20b%3Dc%25", "a b=c%"),
-        ("%C3%A4", "\u{e4}"),
-        ("100%", "100%"),
-        ("%2", "%2"),
-        ("%+4", "%+4"),
-        ("%FF", "\u{FFFD}"),
-        (&"a".repeat(1000), &"a".repeat(MOST_NOTE)),
-    ] {
-        assert_eq!(DropNote::plain(written), plain, "{written}");
     }
 }
 
