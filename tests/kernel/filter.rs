@@ -4,14 +4,18 @@
 use anyhow::Context as _;
 use aya::programs::{TcAttachType, tc};
 use collector_ebpf::{
-    abi::{filter::Machine, packet::link, pu::role},
-    filter,
+    abi::{
+        filter::{Instruction, MOST_INSTRUCTIONS, Machine},
+        packet::link,
+        pu::role,
+    },
+    filter::{self, code},
     wire::Link,
 };
 use collector_tests::{
     Result,
     filters::{self, BEYOND_BEHIND_TAG},
-    frames::{C_TAG, IPV4, S_TAG, UDP, ethernet_between, ipv4, udp},
+    frames::{C_TAG, ENDS_4, IPV4, S_TAG, SYN, UDP, ethernet_between, ipv4, udp},
     generated,
     lab::Wire,
     testrun::{Datapath, own},
@@ -129,6 +133,33 @@ fn without_a_filter_every_packet_is_wanted() -> Result<()> {
         assert!(datapath.probe(&frame)?, "{frame:02x?}");
     }
     assert_eq!(datapath.filter_window()?, 0);
+    Ok(())
+}
+
+/// The programs run an instruction after the other in turns: where one ends and the next begins must not matter.
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn programs_of_every_length_run_to_their_ends() -> Result<()> {
+    let of = |code: u32, jt, jf, k| Instruction { code: code as u16, jt, jf, k };
+    let more = of(code::ALU | code::ADD | code::K, 0, 0, 1);
+    let mut datapath = Datapath::load(&settings(Some(filters::of("ip")?)))?;
+    let frame = ENDS_4.tcp(SYN, 10);
+    for length in (4..70).chain([511, 512, 513, 514, 2049, MOST_INSTRUCTIONS - 1, MOST_INSTRUCTIONS]) {
+        // The accumulator has one for each instruction before the last three; one more or less is no match.
+        let counts = u32::try_from(length - 3)?;
+        for (sum, matches) in [(counts - 1, false), (counts, true), (counts + 1, false)] {
+            let mut program = vec![more; length - 3];
+            program.push(of(code::JMP | code::JEQ | code::K, 0, 1, sum));
+            program.extend([of(code::RET | code::K, 0, 0, 1), of(code::RET | code::K, 0, 0, 0)]);
+            datapath.controller.set_filter(&Filter::of("counts", &program, None)?)?;
+            assert_eq!(datapath.probe(&frame)?, matches, "{length} instructions, {sum}");
+        }
+    }
+    // One that has no end ends, and the one after it runs from its own beginning.
+    datapath.controller.set_filter(&Filter::of("no end", &[more; MOST_INSTRUCTIONS], None)?)?;
+    assert!(!datapath.probe(&frame)?);
+    datapath.controller.set_filter(&filters::of("ip")?)?;
+    assert!(datapath.probe(&frame)?);
     Ok(())
 }
 

@@ -20,9 +20,9 @@ pub struct Instruction {
 
 layout!(Instruction, 8, { code: 0, jt: 2, jf: 3, k: 4 });
 
-/// Instructions that a program may have. The verifier follows the loop that runs them to its end, so that more would
-/// cost every start.
-pub const MOST_INSTRUCTIONS: usize = 512;
+/// Instructions that a program may have: as many as the kernel's own classic BPF (`BPF_MAXINSNS` of
+/// `include/uapi/linux/bpf_common.h`).
+pub const MOST_INSTRUCTIONS: usize = 4096;
 
 /// A program. Behind its last instruction are zeros.
 #[repr(C)]
@@ -32,7 +32,7 @@ pub struct Program {
     pub instructions: [Instruction; MOST_INSTRUCTIONS],
 }
 
-layout!(Program, 4096, { instructions: 0 });
+layout!(Program, 32768, { instructions: 0 });
 
 impl Program {
     /// The program of these instructions; `None` where there are more than [`MOST_INSTRUCTIONS`].

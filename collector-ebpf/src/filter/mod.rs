@@ -17,38 +17,63 @@ use code::{
 };
 
 use crate::{
-    abi::filter::{Machine, Program, WINDOW},
+    abi::filter::{MOST_INSTRUCTIONS, Machine, Program, WINDOW},
     wire::bytes::Window,
 };
 
 /// What a run comes to where the packet does not match.
 pub const NO_MATCH: u32 = 0;
 
+/// Instructions that are run in one [`turn`].
+const IN_A_TURN: usize = 16;
+/// Turns after which every program has ended.
+pub const TURNS: usize = MOST_INSTRUCTIONS / IN_A_TURN;
+
 /// Whether the packet in the machine's window matches: [`NO_MATCH`], or what the program returns.
 ///
 /// Whatever the program is, the run ends, and it reads nothing but the window and the scratch memory.
-#[inline(always)]
 pub fn run(program: &Program, machine: &mut Machine) -> u32 {
+    begin(machine);
+    while !turn(program, machine) {}
+    verdict(machine)
+}
+
+/// Begins a run, which is no match until its end says otherwise.
+#[inline(always)]
+pub fn begin(machine: &mut Machine) {
     set(&mut machine.next, 0);
     set(&mut machine.a, 0);
     set(&mut machine.x, 0);
-    let mut verdict = NO_MATCH;
+    set(&mut machine.verdict, NO_MATCH);
+}
+
+/// Goes on with a run that has [begun](begin); whether it has come to its end, which it does in at most [`TURNS`] turns.
+///
+/// In turns, because the verifier follows every instruction that a loop may run: in the programs a turn is a function that it
+/// follows by itself, once, whatever the length of a program.
+#[inline(always)]
+pub fn turn(program: &Program, machine: &mut Machine) -> bool {
     // No instruction runs twice, for each goes forward.
-    for _ in 0..program.instructions.len() {
+    for _ in 0..IN_A_TURN {
         match step(program, machine) {
             Step::GoOn => {}
             Step::End(end) => {
-                verdict = end;
-                break;
+                set(&mut machine.verdict, end);
+                return true;
             }
             Step::Beyond => {
                 machine.beyond += 1;
-                break;
+                return true;
             }
         }
     }
-    machine.verdict = verdict;
-    verdict
+    false
+}
+
+/// What a run has come to that is at its end.
+#[inline(always)]
+pub fn verdict(machine: &Machine) -> u32 {
+    get(&machine.verdict)
 }
 
 /// What comes after an instruction.

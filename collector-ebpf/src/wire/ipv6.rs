@@ -90,8 +90,7 @@ pub fn header(bytes: &impl Bytes, start: u32, frame: Frame) -> Result<Header, Un
     }
     let next_header = header.byte::<6>();
     // Before anything else is asked: the verifier follows the chain again for all that was known before it.
-    let chain =
-        follow(bytes, Chain { protocol: next_header, at: start + HEADER, fragment: Fragment::None, id: 0 })?;
+    let chain = follow(bytes, Chain { protocol: next_header, at: start + HEADER, part: part::WHOLE, id: 0 })?;
     let payload = u32::from(header.number::<4>());
     let mut total = HEADER + payload;
     let mut jumbo = false;
@@ -114,7 +113,7 @@ pub fn header(bytes: &impl Bytes, start: u32, frame: Frame) -> Result<Header, Un
     let segment = Segment {
         start: bytes.forget(chain.at),
         end: start + total,
-        whole: chain.fragment == Fragment::None,
+        whole: chain.part == part::WHOLE,
         gso: frame.gso,
     };
     if segment.start > segment.end {
@@ -122,12 +121,9 @@ pub fn header(bytes: &impl Bytes, start: u32, frame: Frame) -> Result<Header, Un
         return Err(Unparsed::Truncated);
     }
     let (source, destination) = (header.get::<8, 16>(), header.get::<24, 16>());
-    let is_later = chain.fragment == Fragment::Later;
-    let piece = (!segment.whole).then_some(Piece {
-        id: chain.id,
-        protocol: 0,
-        first: chain.fragment == Fragment::First,
-    });
+    let is_later = chain.part == part::LATER;
+    let piece =
+        (!segment.whole).then_some(Piece { id: chain.id, protocol: 0, first: chain.part == part::FIRST });
     Ok(Header { source, destination, protocol: chain.protocol, segment, is_later, jumbo, piece })
 }
 
@@ -135,24 +131,39 @@ pub fn header(bytes: &impl Bytes, start: u32, frame: Frame) -> Result<Header, Un
 /// not get there, or only in another fragment.
 #[inline(always)]
 pub(super) fn transport_of(bytes: &impl Bytes, next_header: u8, at: u32) -> Option<(u8, u32)> {
-    let chain = follow(bytes, Chain { protocol: next_header, at, fragment: Fragment::None, id: 0 }).ok()?;
-    (chain.fragment != Fragment::Later).then_some((chain.protocol, chain.at))
+    let chain = follow(bytes, Chain { protocol: next_header, at, part: part::WHOLE, id: 0 }).ok()?;
+    (chain.part != part::LATER).then_some((chain.protocol, chain.at))
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fragment {
-    None,
-    First,
-    Later,
+/// Which part of a datagram a packet is. A number, not an enumeration: what is read back as one has to be one of its values.
+mod part {
+    /// All of it.
+    pub(super) const WHOLE: u32 = 0;
+    /// Its beginning.
+    pub(super) const FIRST: u32 = 1;
+    /// What comes after that.
+    pub(super) const LATER: u32 = 2;
 }
 
 #[derive(Clone, Copy)]
 struct Chain {
     protocol: u8,
     at: u32,
-    fragment: Fragment,
+    /// One of those of [`part`].
+    part: u32,
     /// The identification of the datagram, where it is a fragment.
     id: u32,
+}
+
+impl Chain {
+    /// The same, as [`Bytes::forget`] has it.
+    #[inline(always)]
+    fn forget(&mut self, bytes: &impl Bytes) {
+        self.protocol = bytes.forget(self.protocol.into()) as u8;
+        self.at = bytes.forget(self.at);
+        self.part = bytes.forget(self.part);
+        self.id = bytes.forget(self.id);
+    }
 }
 
 /// Follows the extension headers from `chain.at` on; ends at a later fragment, whose next header is not
@@ -173,22 +184,23 @@ fn follow(bytes: &impl Bytes, mut chain: Chain) -> Result<Chain, Unparsed> {
             AUTHENTICATION => authentication::length(length),
             _ => (u32::from(length) + 1) * 8,
         };
-        chain.at = bytes.forget(chain.at);
         if chain.protocol == FRAGMENT {
             let offset_and_more = u16::from_be_bytes([f0, f1]);
             // A fragment of a datagram that was one itself is put together from the outside in: it is the outer one's.
-            if offset_and_more & !0x6 != 0 && chain.fragment == Fragment::None {
+            if offset_and_more & !0x6 != 0 && chain.part == part::WHOLE {
                 chain.id = u32::from_be_bytes(header.get::<4, 4>());
             }
             if offset_and_more >> 3 != 0 {
-                return Ok(Chain { protocol: next, fragment: Fragment::Later, ..chain });
+                return Ok(Chain { protocol: next, part: part::LATER, ..chain });
             }
             // An atomic fragment (RFC 6946) has neither an offset nor a successor: the packet is whole.
             if offset_and_more & 1 != 0 {
-                chain.fragment = Fragment::First;
+                chain.part = part::FIRST;
             }
         }
         chain.protocol = next;
+        // All of it, or the verifier would follow the rest of the chain for each kind of header that may come before it.
+        chain.forget(bytes);
     }
     if is_extension(chain.protocol) { Err(Unparsed::ExtensionDepth) } else { Ok(chain) }
 }

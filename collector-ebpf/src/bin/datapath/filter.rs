@@ -31,7 +31,7 @@ pub(crate) fn wants(skb: Skb, link: u32) -> bool {
 /// Runs the program for such a link on what the window of this CPU's machine holds; what the program returns, or
 /// [`NO_MATCH`].
 ///
-/// A global function: the verifier follows the program's loop once, whoever calls.
+/// A global function: the verifier follows its loop once, whoever calls.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn run_filter(machine: u32, link: u32) -> u32 {
@@ -39,11 +39,32 @@ pub(crate) extern "C" fn run_filter(machine: u32, link: u32) -> u32 {
     if FILTERED.load() == 0 {
         return NO_MATCH;
     }
-    let Some(program) = FILTER.get(link) else { return NO_MATCH };
-    let Some(machine) = FILTER_RUNS.get_ptr_mut(machine) else { return NO_MATCH };
+    let Some(run) = FILTER_RUNS.get_ptr_mut(machine) else { return NO_MATCH };
     // SAFETY: the entry is live for the run, and this CPU's own; who runs the filter from where packets are dropped has
     // a machine of its own. Nothing else refers to it meanwhile.
-    filter::run(program, unsafe { &mut *machine })
+    filter::begin(unsafe { &mut *run });
+    for _ in 0..filter::TURNS {
+        if turn_filter(machine, link) != 0 {
+            break;
+        }
+    }
+    // SAFETY: as above.
+    filter::verdict(unsafe { &*run })
+}
+
+/// One turn of that run; not 0 where it has come to its end.
+///
+/// Global as well: the verifier follows the instructions of one turn, and not those of all.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn turn_filter(machine: u32, link: u32) -> u32 {
+    if FILTERED.load() == 0 {
+        return 1;
+    }
+    let Some(program) = FILTER.get(link) else { return 1 };
+    let Some(machine) = FILTER_RUNS.get_ptr_mut(machine) else { return 1 };
+    // SAFETY: as in `run_filter`, which refers to it only between turns.
+    u32::from(filter::turn(program, unsafe { &mut *machine }))
 }
 
 /// Puts the packet into the window as it would be captured, with the tag that the kernel keeps beside it in its place. 0

@@ -347,21 +347,23 @@ fn general(skb: Skb, packet: &mut Packet) -> u32 {
     match result {
         Err(reason) => reason as u32 + 1,
         Ok(layer2) => {
-            let boundary = boundary(skb, &packet.role, layer2.vlan);
+            // The verifier follows each function below once, not for each header that may come before the packet's.
+            let boundary = forget(skb, boundary(skb, &packet.role, layer2.vlan).into()) as u16;
+            let next = forget(skb, layer2.next);
             match layer2.ethertype {
                 ETHERTYPE_IPV4 => {
-                    let failed = forget(skb, general4(skb, packet, layer2.next, boundary));
+                    let failed = forget(skb, general4(skb, packet, next, boundary));
                     if failed != 0 {
-                        return failed + unread::keep_unread_4(skb, layer2.next, boundary.into());
+                        return failed + unread::keep_unread_4(skb, next, boundary.into());
                     }
                     inner::<FlowKey4>(skb, packet)
                         + quote::keep4(skb, packet)
                         + fragments::tie::<FlowKey4>(packet)
                 }
                 ETHERTYPE_IPV6 => {
-                    let failed = forget(skb, general6(skb, packet, layer2.next, boundary));
+                    let failed = forget(skb, general6(skb, packet, next, boundary));
                     if failed != 0 {
-                        return failed + unread::keep_unread_6(skb, layer2.next, boundary.into());
+                        return failed + unread::keep_unread_6(skb, next, boundary.into());
                     }
                     inner::<FlowKey6>(skb, packet)
                         + quote::keep6(skb, packet)
