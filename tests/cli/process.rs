@@ -3,13 +3,17 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
-    os::unix::fs::MetadataExt as _,
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::PathBuf,
     process::{Child, ChildStdout, Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering::Relaxed},
+    thread,
 };
 
-use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::{
+    process::{Pid, WaitOptions, waitpid},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 use serde_json::Value;
 
 use crate::release;
@@ -23,6 +27,18 @@ pub(crate) fn sh(line: &str) -> String {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "`{line}` failed: {out}{err}");
     out.into_owned()
+}
+
+/// Runs in a namespace, on a thread of its own.
+pub(crate) fn within<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> T {
+    let place = fs::File::open(format!("/run/netns/{namespace}")).expect("the namespace is there");
+    thread::scope(|scope| {
+        let entered = || {
+            move_into_link_name_space(place.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may");
+            work()
+        };
+        scope.spawn(entered).join().unwrap_or_else(|cause| std::panic::resume_unwind(cause))
+    })
 }
 
 /// Two hosts on one wire, 10.88.0.1 and 10.88.0.2; the collector runs on the first.

@@ -1,9 +1,7 @@
 use std::{
     collections::BTreeMap,
-    fs::File,
     io::{BufRead as _, BufReader, Write as _},
     net::UdpSocket,
-    os::fd::AsFd as _,
     process::{Command, Stdio},
     sync::mpsc::{self, TryRecvError},
     thread,
@@ -13,10 +11,9 @@ use std::{
 use rustix::{
     pipe::fcntl_getpipe_size,
     process::{Pid, Signal, kill_process},
-    thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
-use crate::process::{Wire, json};
+use crate::process::{Wire, json, within};
 
 /// More than the ring has room for: each begins a flow.
 const FLOWS: u16 = 50_000;
@@ -25,33 +22,19 @@ const TO: &str = "10.88.0.1:9";
 
 /// A socket in a namespace.
 fn socket(namespace: &str, at: &str) -> UdpSocket {
-    let place = File::open(format!("/run/netns/{namespace}")).expect("the namespace is there");
-    thread::scope(|scope| {
-        let made = scope.spawn(|| {
-            move_into_link_name_space(place.as_fd(), Some(LinkNameSpaceType::Network))
-                .expect("root may enter it");
-            UdpSocket::bind(at).expect("the address is free")
-        });
-        made.join().expect("the thread ends")
-    })
+    within(namespace, || UdpSocket::bind(at).expect("the address is free"))
 }
 
 /// Sends a datagram from each port, and takes it at the other end: each has crossed the wire.
 fn send_all(wire: &Wire) {
     let receiver = socket(&wire.near, TO);
     receiver.set_read_timeout(Some(Duration::from_secs(30))).expect("a time is a time");
-    let place = File::open(format!("/run/netns/{}", wire.far)).expect("the namespace is there");
-    thread::scope(|scope| {
-        let sent = scope.spawn(|| {
-            move_into_link_name_space(place.as_fd(), Some(LinkNameSpaceType::Network))
-                .expect("root may enter it");
-            for port in FIRST_PORT..FIRST_PORT + FLOWS {
-                let sender = UdpSocket::bind(("10.88.0.2", port)).expect("the port is free");
-                sender.send_to(b"new", TO).expect("it is sent");
-                receiver.recv(&mut [0; 8]).expect("it arrives");
-            }
-        });
-        sent.join().expect("all is sent");
+    within(&wire.far, || {
+        for port in FIRST_PORT..FIRST_PORT + FLOWS {
+            let sender = UdpSocket::bind(("10.88.0.2", port)).expect("the port is free");
+            sender.send_to(b"new", TO).expect("it is sent");
+            receiver.recv(&mut [0; 8]).expect("it arrives");
+        }
     });
 }
 

@@ -10,7 +10,7 @@ use collector_ebpf::abi::{
     pu::{index, role},
 };
 
-use super::{Daemon, DaemonError, Options};
+use super::{Daemon, DaemonError, Options, interfaces::Interface};
 use crate::{
     error::with_causes,
     host::ssh,
@@ -22,8 +22,7 @@ use crate::{
         sets::{Set, Sets},
     },
     pu::{
-        port,
-        registry::{Kind, Registry, Unit},
+        registry::{Kind, Registry, Side, Unit},
         workload,
     },
 };
@@ -298,15 +297,15 @@ impl Daemon<'_> {
         lockout::check(policies, &connections).map(|()| None)
     }
 
-    /// The units whose policies a session may be subject to: that of its address, that of its port, those of uplinks that are a
-    /// unit's alone, that of the server's cgroup, or else the host.
+    /// The units whose policies a session may be subject to, as units are declared now: that of its address, that of its port,
+    /// that of its socket's user, those of uplinks that are a unit's alone, that of the server's cgroup, or else the host.
     fn units_of(&self, session: &ssh::Session) -> Vec<Subject> {
         let mut indexes: BTreeSet<u16> =
             self.units.of_address(session.local.ip()).map(|unit| unit.index).into_iter().collect();
-        let roles = self.watched.interfaces.values().filter_map(|interface| interface.role.as_ref());
-        let own = roles.filter(|it| it.flags & role::OWN != 0 && it.flags & role::FAR == 0);
-        indexes.extend(own.map(|it| it.pu));
-        indexes.extend(port::owners(&self.units).get(&(IPPROTO_TCP, session.local.port())).copied());
+        indexes.extend(self.watched.interfaces.values().filter_map(|it| self.unit_on(it)));
+        let matchers = self.users.matchers_of(&self.units);
+        indexes.extend(matchers.ports.get(&(IPPROTO_TCP, session.local.port())));
+        indexes.extend(session.user.and_then(|user| matchers.users.get(&user)));
         let by_cgroup = session.cgroups.iter().filter_map(|path| {
             let declared = self.units.of_cgroup(path).map(|(unit, _)| unit.index);
             declared.or_else(|| {
@@ -320,6 +319,18 @@ impl Daemon<'_> {
         }
         indexes.extend(by_cgroup);
         indexes.into_iter().filter_map(|index| self.units.get(index)).map(Subject::from).collect()
+    }
+
+    /// The unit whose own the host's side of an interface is, or will be once what is declared holds; none where it is the
+    /// host's, or of a unit behind it.
+    fn unit_on(&self, interface: &Interface) -> Option<u16> {
+        let role = interface.role.as_ref()?;
+        if role.pu == index::OVERLAY {
+            return Some(role.pu);
+        }
+        let unit = self.units.of_interface(&interface.name)?;
+        let is_behind = unit.side.map_or(role.flags & role::FAR != 0, |side| side == Side::Behind);
+        (!is_behind).then_some(unit.index)
     }
 
     /// Tells the programs what has changed for the units that there are; what the kernel refuses is tried again.

@@ -22,6 +22,8 @@ pub struct Session {
     pub remote: SocketAddr,
     /// Somebody is seen to be logged in by it; else nobody can tell.
     pub is_certain: bool,
+    /// The id of the user who has its socket; none where it is in another network namespace.
+    pub user: Option<u32>,
     /// The cgroups of those who hold the server's listening socket, as paths from the root of the hierarchy: the
     /// connection's socket is in that of whoever made it.
     pub cgroups: BTreeSet<String>,
@@ -116,11 +118,15 @@ fn among(entries: &[Entry], holders: &[Holder], told: &[[SocketAddr; 2]]) -> Vec
         let holding = holders.iter().filter(|holder| !holder.sockets.is_disjoint(&sockets));
         holding.filter_map(|holder| holder.cgroup.clone()).collect()
     };
+    let user = |ends: [SocketAddr; 2]| {
+        established().find(|entry| [entry.local, entry.remote] == ends).map(|entry| entry.user)
+    };
     ends.into_iter()
         .map(|([local, remote], is_certain)| Session {
             local,
             remote,
             is_certain,
+            user: user([local, remote]),
             cgroups: cgroups(local.port()),
         })
         .collect()
@@ -158,6 +164,7 @@ mod tests {
             local: local.parse().unwrap(),
             remote: remote.parse().unwrap(),
             is_certain,
+            user: Some(0),
             cgroups: cgroups.iter().map(ToString::to_string).collect(),
         }
     }
@@ -210,6 +217,8 @@ mod tests {
         ];
         assert_eq!(ends, want.map(|(local, remote)| (local.to_owned(), remote.to_owned())));
         assert!(sessions.iter().all(|session| session.cgroups == BTreeSet::new()));
+        // The one that is told of is in another network namespace.
+        assert_eq!(sessions.iter().map(|it| it.user).collect::<Vec<_>>(), [Some(0), None, Some(0)]);
     }
 
     #[test]

@@ -5,12 +5,12 @@ use std::net::UdpSocket;
 use serde_json::Value;
 
 use super::{
-    sent::{exchange, send_lldp, within},
+    sent::{exchange, send_lldp},
     start,
     tcpdump::LAST,
     written::{Capture, tcpdump_reads},
 };
-use crate::process::{TempFile, Wire, json, output, sh};
+use crate::process::{TempFile, Wire, json, output, sh, within};
 
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]

@@ -1,33 +1,17 @@
 //! What goes over the wire meanwhile, known to the octet.
 
 use std::{
-    fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream, UdpSocket},
-    os::fd::AsFd as _,
     process::Command,
     thread,
     time::Duration,
 };
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-
-use crate::process::Wire;
+use crate::process::{Wire, within};
 
 /// Longer than anything takes that passes.
 const PATIENCE: Duration = Duration::from_mins(1);
-
-/// Runs in a namespace, on a thread of its own.
-pub(super) fn within<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> T {
-    let place = fs::File::open(format!("/run/netns/{namespace}")).expect("the namespace is there");
-    thread::scope(|scope| {
-        let entered = || {
-            move_into_link_name_space(place.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may");
-            work()
-        };
-        scope.spawn(entered).join().unwrap_or_else(|cause| std::panic::resume_unwind(cause))
-    })
-}
 
 /// A datagram to and fro: the other side has received it when this returns.
 pub(crate) fn exchange(wire: &Wire, near: &str, far: &str, octets: &[u8]) {

@@ -2,12 +2,8 @@
 
 use std::{net::UdpSocket, process::Command};
 
-use super::{
-    sent::{exchange, within},
-    start,
-    tcpdump::LAST,
-};
-use crate::process::{TempFile, Wire, sh};
+use super::{sent::exchange, start, tcpdump::LAST};
+use crate::process::{TempFile, Wire, sh, within};
 
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]

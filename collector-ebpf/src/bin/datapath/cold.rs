@@ -297,9 +297,9 @@ fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> Outcome {
         // SAFETY: as above.
         unsafe { (Units::of(&*place.counts()), true) }
     } else {
-        let who = forget_both(skb, identity::find::<K>(skb, packet));
+        let who = forget_both(skb, identity::identify::<K>(skb));
         report::flow::<K>(skb, packet, who);
-        let who = forget_both(skb, policy::ask::<K>(packet, who));
+        let who = forget_both(skb, policy::ask::<K>(who));
         if Who::unpack(who).is_dropped() {
             // It may have been accepted before in this epoch. One after the other: nested, they need more stack than there is.
             slot::leave::<K>(packet);

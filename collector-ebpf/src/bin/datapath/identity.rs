@@ -9,7 +9,7 @@ use collector_ebpf::{
     abi::{
         control::Control,
         counter::{Budget, ONE_FLOW},
-        flow::{Identity, how},
+        flow::{FlowKey4, FlowKey6, Identity, how},
         policy::verdict,
         pu::{index, role},
         report::kind,
@@ -107,9 +107,28 @@ impl Who {
     }
 }
 
-/// Finds the flow's identity, or makes it.
+/// Finds the identity of the flow of this run's packet, or makes it: a [`Who`], packed.
+#[inline(always)]
+pub(crate) fn identify<K: Key>(skb: Skb) -> u64 {
+    if K::FAMILY == FlowKey4::FAMILY { identify_4(skb) } else { identify_6(skb) }
+}
+
+/// The same for IPv4. A global function, so that it is verified once, and not behind every way that leads here.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn find<K: Key>(skb: Skb, packet: &Packet) -> u64 {
+pub(crate) extern "C" fn identify_4(skb: Skb) -> u64 {
+    Packet::of_run().map_or(0, |packet| find::<FlowKey4>(skb, packet))
+}
+
+/// The same for IPv6.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn identify_6(skb: Skb) -> u64 {
+    Packet::of_run().map_or(0, |packet| find::<FlowKey6>(skb, packet))
+}
+
+#[inline(always)]
+fn find<K: Key>(skb: Skb, packet: &Packet) -> u64 {
     let mut identity = known::<K>(packet);
     user::begin();
     // Asked in one place: what follows from each place would be verified by itself.

@@ -121,10 +121,29 @@ const fn sets([own, other]: [u64; 2]) -> [u32; 2] {
     [PolicyEntry::set(own), PolicyEntry::set(other)]
 }
 
-/// A packed [`Who`] with what the policies say of the packet's flow. Not a part of what finds the flow: nested, they need more
-/// stack than there is.
+/// A packed [`Who`] with what the policies say of the flow of this run's packet. Not a part of what finds the flow: nested,
+/// they need more stack than there is.
+#[inline(always)]
+pub(crate) fn ask<K: Key>(who: u64) -> u64 {
+    if K::FAMILY == FlowKey4::FAMILY { ask_4(who) } else { ask_6(who) }
+}
+
+/// The same for IPv4. A global function, so that it is verified once, and not behind every way that leads here.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn ask<K: Key>(packet: &Packet, who: u64) -> u64 {
+pub(crate) extern "C" fn ask_4(who: u64) -> u64 {
+    Packet::of_run().map_or(who, |packet| say::<FlowKey4>(packet, who))
+}
+
+/// The same for IPv6.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn ask_6(who: u64) -> u64 {
+    Packet::of_run().map_or(who, |packet| say::<FlowKey6>(packet, who))
+}
+
+#[inline(always)]
+fn say<K: Key>(packet: &Packet, who: u64) -> u64 {
     if packet.policies_from == 0 {
         return who;
     }

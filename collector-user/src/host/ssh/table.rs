@@ -8,6 +8,8 @@ pub(super) struct Entry {
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     pub(super) state: State,
+    /// The id of the user who has it.
+    pub(super) user: u32,
     /// Its inode number; 0 where nobody holds it any more.
     pub(super) inode: u64,
 }
@@ -34,7 +36,8 @@ fn entry(line: &str) -> Option<Entry> {
         "0A" => State::Listening,
         _ => State::Other,
     };
-    Some(Entry { local, remote, state, inode: words.nth(5)?.parse().ok()? })
+    let (user, inode) = (words.nth(3)?.parse().ok()?, words.nth(1)?.parse().ok()?);
+    Some(Entry { local, remote, state, user, inode })
 }
 
 /// An address and a port in hexadecimal digits. The address is words of 32 bits, each in network byte order but written as a
@@ -66,19 +69,23 @@ mod tests {
     #[test]
     fn lines_of_a_table() {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
-                     \x20  0: 0200000A:0016 070200C0:C350 01 00000000:00000000 02:000A7D8C 00000000     0        0 1003 2\n\
+                     \x20  0: 0200000A:0016 070200C0:C350 01 00000000:00000000 02:000A7D8C 00000000  1000        0 1003 2\n\
                      \x20  1: 0000000000000000FFFF00000200000A:0016 0000000000000000FFFF0000070200C0:C351 06 \
                      00000000:00000000 03:00000F4E 00000000     0        0 0 3 0000000000000000\n\
                      broken\n   2: 0200000A:0016\n   3: 0200000:0016 070200C0:C350 01 0:0 0:0 0 0 0 1\n";
-        let entry = |remote: &str, state, inode| Entry {
+        let entry = |remote: &str, state, user, inode| Entry {
             local: "10.0.0.2:22".parse().unwrap(),
             remote: remote.parse().unwrap(),
             state,
+            user,
             inode,
         };
         assert_eq!(
             entries(table).collect::<Vec<_>>(),
-            [entry("192.0.2.7:50000", State::Established, 1003), entry("192.0.2.7:50001", State::Other, 0)]
+            [
+                entry("192.0.2.7:50000", State::Established, 1000, 1003),
+                entry("192.0.2.7:50001", State::Other, 0, 0)
+            ]
         );
     }
 }
