@@ -14,7 +14,7 @@ use anyhow::bail;
 use collector_tests::{
     Result,
     books::{assert_balanced, assert_explained, assert_sum_at_uplinks},
-    collector::{Finished, Running, options},
+    collector::{Finished, Running, declared, options},
     events,
     frames::{TCP, UDP},
     lab::{End, Wire},
@@ -238,6 +238,49 @@ fn other_policies_hold_for_what_lives_once_they_are_loaded() -> Result<()> {
     assert_eq!(of(ActionType::REJECT, "closed"), (4 * EACH, 2 * EACH));
     assert_eq!(of(ActionType::ACCEPT, "default"), (2 * EACH, 0));
     assert_eq!(sum(&records, |it| it.count), 2, "and it began once");
+    Ok(())
+}
+
+/// Policies stay as they are, and one that was about nobody is about a unit that a reload brings.
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_unit_for_whose_policies_there_is_no_room_is_refused() -> Result<()> {
+    const COUNT: u64 = 20;
+    let wire = Wire::new()?;
+    let [a, b] = [&wire.a, &wire.b];
+    let mut policies = strict("host")?;
+    for port in 7001..7021 {
+        policies.push(policy(&format!("at-{port}"), "crowd", Directions::Both, (UDP, port..=port), ACCEPT)?);
+    }
+    let mut options = enforcing(policies);
+    options.settings.verdicts = 8;
+    let [open, closed] = [sinks(a, OPEN)?, sinks(a, CLOSED)?];
+    // What begins without policies has the room that it is given.
+    let begins = Options { policies: Vec::new(), ..options.clone() };
+    let collector = Running::start_beside(&a.place, begins, Some(&a.dev))?;
+    collector.reload(options.clone())?;
+    let declare = |id: &str| {
+        let units = vec![declared(id, &[], &[format!("{}/32", a.v4)])?];
+        collector.reload(Options { units, ..options.clone() })
+    };
+    let ask = |want: [u64; 2]| -> Result<()> {
+        for (sink, port, want) in [(&open, OPEN, want[0]), (&closed, CLOSED, want[1])] {
+            send(b, SocketAddr::new(a.address(4), port), COUNT)?;
+            settle(b, &Host::new(a, &[])?)?;
+            assert_eq!(arrived(&sink[0])?, want, "at {port}");
+        }
+        Ok(())
+    };
+    ask([COUNT, 0])?;
+    let refused = declare("crowd").unwrap_err().to_string();
+    assert!(refused.contains("the policies stay as they were"), "{refused}");
+    ask([COUNT, 0])?;
+    // Nothing is said of this one.
+    declare("small")?;
+    ask([COUNT, COUNT])?;
+    let finished = collector.stop()?;
+    assert_balanced(&finished);
+    assert_eq!((finished.status.ledger.reloads, finished.status.ledger.reloads_refused), (2, 1));
     Ok(())
 }
 

@@ -358,6 +358,22 @@ impl Daemon<'_> {
         }
     }
 
+    /// The same for units of which each has to have what is said of it. Where this fails, all is as it was.
+    pub(super) fn fit_policies(&mut self) -> Result<(), PolicyError> {
+        let before = self.policies.clone();
+        let orders = self.policies.follow(&self.units, crate::clock::boot());
+        let is_left_out = !self.policies.without.is_subset(&before.without);
+        let done = match &self.policies.are_too_many {
+            Some(explosion) if is_left_out => Err(explosion.clone().into()),
+            _ if orders.is_empty() => Ok(()),
+            _ => self.obey(orders).map_err(PolicyError::from),
+        };
+        if done.is_err() {
+            self.policies = before;
+        }
+        done
+    }
+
     /// Tells the programs: all of it, or nothing.
     fn obey(&mut self, orders: Orders) -> Result<(), KernelError> {
         let Orders { new, entries, whoever, old } = orders;

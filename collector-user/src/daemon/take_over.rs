@@ -215,7 +215,7 @@ impl Daemon<'_> {
             // Other units may have them.
             let unknown =
                 self.check_lockout(&wanted.policies, wanted.enforcement).map_err(PolicyError::from)?;
-            self.follow_policies();
+            self.fit_policies()?;
             unknown
         } else {
             self.load_policies(&wanted.policies, wanted.enforcement)?
