@@ -156,7 +156,7 @@ fn programs_of_every_length_run_to_their_ends() -> Result<()> {
         }
     }
     // One that has no end ends, and the one after it runs from its own beginning.
-    datapath.controller.set_filter(&Filter::of("no end", &[more; MOST_INSTRUCTIONS], None)?)?;
+    datapath.controller.set_filter(&Filter::of("no end", &vec![more; MOST_INSTRUCTIONS], None)?)?;
     assert!(!datapath.probe(&frame)?);
     datapath.controller.set_filter(&filters::of("ip")?)?;
     assert!(datapath.probe(&frame)?);

@@ -35,9 +35,15 @@ pub struct Program {
 layout!(Program, 32768, { instructions: 0 });
 
 impl Program {
+    /// A program that has the same instruction everywhere.
+    #[expect(clippy::large_stack_arrays, reason = "32 KiB for a moment, in user space")]
+    pub const fn all(instruction: Instruction) -> Self {
+        Self { instructions: [instruction; MOST_INSTRUCTIONS] }
+    }
+
     /// The program of these instructions; `None` where there are more than [`MOST_INSTRUCTIONS`].
     pub fn new(instructions: &[Instruction]) -> Option<Self> {
-        let mut program = Self { instructions: [Instruction::default(); MOST_INSTRUCTIONS] };
+        let mut program = Self::all(Instruction::default());
         program.instructions.get_mut(..instructions.len())?.copy_from_slice(instructions);
         Some(program)
     }

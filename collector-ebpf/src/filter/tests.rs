@@ -153,10 +153,10 @@ fn jumps_go_forward_only() {
 
 #[test]
 fn a_program_without_an_end_ends() {
-    assert_eq!(verdict(&[of(code::LD | code::IMM, 1); MOST_INSTRUCTIONS], &PACKET), NO_MATCH);
+    assert_eq!(verdict(&vec![of(code::LD | code::IMM, 1); MOST_INSTRUCTIONS], &PACKET), NO_MATCH);
     assert_eq!(verdict(&[], &PACKET), NO_MATCH);
-    assert_eq!(Program::new(&[of(RET_K, 1); MOST_INSTRUCTIONS + 1]), None);
-    let mut longest = [of(code::LD | code::IMM, 1); MOST_INSTRUCTIONS];
+    assert_eq!(Program::new(&vec![of(RET_K, 1); MOST_INSTRUCTIONS + 1]), None);
+    let mut longest = vec![of(code::LD | code::IMM, 1); MOST_INSTRUCTIONS];
     longest[MOST_INSTRUCTIONS - 1] = of(RET_K, 9);
     assert_eq!(verdict(&longest, &PACKET), 9);
 }
@@ -322,7 +322,7 @@ proptest! {
 
     /// Octets that are no instructions end the run.
     #[test]
-    fn any_octets_end(numbers in collection::vec(any::<u64>(), 0..MOST_INSTRUCTIONS), packet in collection::vec(any::<u8>(), 0..80)) {
+    fn any_octets_end(numbers in collection::vec(any::<u64>(), 0..512), packet in collection::vec(any::<u8>(), 0..80)) {
         let instructions: Vec<_> = numbers
             .iter()
             .map(|number| Instruction {

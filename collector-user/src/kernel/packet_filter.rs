@@ -6,7 +6,7 @@ use aya::{
 };
 use collector_ebpf::{
     abi::{
-        filter::{Instruction, MOST_INSTRUCTIONS, Program},
+        filter::{Instruction, Program},
         packet::link,
     },
     filter::code,
@@ -35,7 +35,7 @@ pub(super) fn fill(programs: &mut Array<MapData, Program>, filter: &Filter) -> R
 /// Puts programs there that match nothing, whichever of their instructions runs next.
 pub(super) fn empty(programs: &mut Array<MapData, Program>) -> Result<(), KernelError> {
     let end = Instruction { code: code::RET as u16, ..Instruction::default() };
-    fill_each(programs, |_| Program { instructions: [end; MOST_INSTRUCTIONS] })
+    fill_each(programs, |_| Program::all(end))
 }
 
 fn fill_each(
