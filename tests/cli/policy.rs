@@ -174,8 +174,11 @@ action = "reject"
         replace(&file, &fenced("cgroup = [\"/no/such\"]\nnonsense = 1"));
         running.wait_to_say("nonsense");
     }
-    replace(&file, &fenced(&format!("side = \"behind\"\n{interface}")));
+    // The port is another unit's, which comes before whose the socket is.
+    replace(&file, &fenced("uid = [0]\n[[pu]]\nid = \"ssh\"\nport = [22]"));
     running.wait_to_say("taken over: pu fenced is new");
+    replace(&file, &fenced(&format!("side = \"behind\"\n{interface}")));
+    running.wait_to_say("taken over: pu fenced: ");
     running.signal("INT");
     let (code, _, errors) = running.end();
     assert_eq!(code, Some(0), "{errors}");

@@ -1,6 +1,6 @@
 //! How far the verifier has to look.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use collector_tests::{Result, filters, release, testrun::Datapath};
 use collector_user::kernel::settings::{Ends, Settings};
 
@@ -22,14 +22,15 @@ fn the_verifier_says_how_many_instructions_it_looked_at() -> Result<()> {
         filter: Some(filters::of("tcp port 443")?),
         ..Settings::default()
     };
-    // Every kernel has to take them so.
     let mut datapath = Datapath::load_without_lease(&settings)?;
+    // Every kernel has to take them so.
+    let verified = datapath.programs.verified();
+    ensure!(verified.len() == PROGRAMS, "not every program is loaded: {verified:?}");
     if release::lacks("for the numbers, instruction counts of the verifier", TELLS) {
         return Ok(());
     }
-    let verified = datapath.programs.verified();
-    ensure!(verified.len() == PROGRAMS, "not of every program: {verified:?}");
     for (program, count) in verified {
+        let count = count.with_context(|| format!("no number of {program}"))?;
         println!("VERIFIED {program} {count}");
     }
     Ok(())

@@ -26,7 +26,7 @@ pub const NO_MATCH: u32 = 0;
 
 /// Instructions that are run in one [`turn`].
 const IN_A_TURN: usize = 16;
-/// Turns after which every program has ended.
+/// Turns after which no program has anything left to run.
 pub const TURNS: usize = MOST_INSTRUCTIONS / IN_A_TURN;
 
 /// Whether the packet in the machine's window matches: [`NO_MATCH`], or what the program returns.
@@ -47,7 +47,8 @@ pub fn begin(machine: &mut Machine) {
     set(&mut machine.verdict, NO_MATCH);
 }
 
-/// Goes on with a run that has [begun](begin); whether it has come to its end, which it does in at most [`TURNS`] turns.
+/// Goes on with a run that has [begun](begin); whether it has come to its end. One that has not in [`TURNS`] turns has run all
+/// of its program, and matches nothing.
 ///
 /// In turns, because the verifier follows every instruction that a loop may run: in the programs a turn is a function that it
 /// follows by itself, once, whatever the length of a program.
@@ -70,7 +71,7 @@ pub fn turn(program: &Program, machine: &mut Machine) -> bool {
     false
 }
 
-/// What a run has come to that is at its end.
+/// What a run has come to so far, which is no match until its end.
 #[inline(always)]
 pub fn verdict(machine: &Machine) -> u32 {
     get(&machine.verdict)

@@ -8,14 +8,14 @@ pub trait Bytes {
     /// read.
     fn window<const N: usize>(&self, at: u32) -> Option<Window<'_, N>>;
 
-    /// The same offset.
+    /// The same number: an offset, mostly.
     ///
     /// The kernel's verifier follows every path by itself as long as paths differ in what it knows of a
-    /// number. A reader in the programs makes it forget what it knew of an offset, so that paths which differ
+    /// number. A reader in the programs makes it forget what it knew of one, so that paths which differ
     /// in nothing else are followed once; every read checks its offset anyway.
     #[inline(always)]
-    fn forget(&self, at: u32) -> u32 {
-        at
+    fn forget(&self, number: u32) -> u32 {
+        number
     }
 
     /// The `N` octets at `at`.

@@ -36,6 +36,7 @@ use crate::{
     },
     pu::{
         life::{Seen, State},
+        registry::Side,
         role::{self, Chosen, Decision, Kind, Said},
         vlans,
     },
@@ -70,6 +71,10 @@ pub(super) struct Interface {
     pub(super) decision: Decision,
     /// What the programs are told of it, attached or not.
     pub(super) role: Option<Role>,
+    /// On which side of it a unit is that declares it and does not say so.
+    pub(super) side: Side,
+    /// It is a tunnel whose packets are the overlay's where no unit declares it.
+    pub(super) is_overlay: bool,
     /// Names it in flow counts.
     number: u16,
 }
@@ -261,6 +266,10 @@ impl Daemon<'_> {
         let unit = self.units.of_interface(&link.name);
         let found = self.watched.ends.unit(link.index).and_then(|index| self.units.get(index));
         let decision = role::decide(link, links, Said { unit, found, chosen: self.chosen(&link.name) });
+        let undeclared =
+            role::decide(link, links, Said { unit: None, found, chosen: self.chosen(&link.name) });
+        let (side, _) = role::side_unsaid(link);
+        let is_overlay = undeclared.kind == Kind::Overlay;
         let known = self.watched.interfaces.get(&link.index).map(|interface| interface.number);
         let is_far = role::is_far(link, &decision, unit);
         let Some(number) = self.watched.numbers.give(known, is_far) else { return Ok(None) };
@@ -299,7 +308,7 @@ impl Daemon<'_> {
             }
             _ => self.watched.uplinks.forget(link.index),
         }
-        Ok(Some(Interface { name: link.name.clone(), decision, role, number }))
+        Ok(Some(Interface { name: link.name.clone(), decision, role, side, is_overlay, number }))
     }
 
     /// Tells the programs an interface's role; `true` where flows that are known have to be attributed anew.

@@ -7,10 +7,10 @@ use std::{
 
 use collector_ebpf::abi::{
     policy::{INCOMING, UnitPolicy, WHOEVER},
-    pu::{index, role},
+    pu::index,
 };
 
-use super::{Daemon, DaemonError, Options, interfaces::Interface};
+use super::{Daemon, DaemonError, Options, interfaces::Interface, matchers::Matchers};
 use crate::{
     error::with_causes,
     host::ssh,
@@ -23,7 +23,7 @@ use crate::{
     },
     pu::{
         registry::{Kind, Registry, Side, Unit},
-        workload,
+        role, workload,
     },
 };
 
@@ -287,50 +287,58 @@ impl Daemon<'_> {
                 )));
             }
         };
+        let matchers = self.users.matchers_of(&self.units);
         let connection = |session: &ssh::Session| Connection {
             local: session.local,
             remote: session.remote,
             is_certain: session.is_certain,
-            units: self.units_of(session),
+            units: self.units_of(session, &matchers),
         };
         let connections: Vec<Connection> = sessions.iter().map(connection).collect();
         lockout::check(policies, &connections).map(|()| None)
     }
 
-    /// The units whose policies a session may be subject to, as units are declared now: that of its address, that of its port,
-    /// that of its socket's user, those of uplinks that are a unit's alone, that of the server's cgroup, or else the host.
-    fn units_of(&self, session: &ssh::Session) -> Vec<Subject> {
-        let mut indexes: BTreeSet<u16> =
-            self.units.of_address(session.local.ip()).map(|unit| unit.index).into_iter().collect();
-        indexes.extend(self.watched.interfaces.values().filter_map(|it| self.unit_on(it)));
-        let matchers = self.users.matchers_of(&self.units);
-        indexes.extend(matchers.ports.get(&(IPPROTO_TCP, session.local.port())));
-        indexes.extend(session.user.and_then(|user| matchers.users.get(&user)));
-        let by_cgroup = session.cgroups.iter().filter_map(|path| {
-            let declared = self.units.of_cgroup(path).map(|(unit, _)| unit.index);
-            declared.or_else(|| {
-                let root = self.workloads.groups.of_root.get(&workload::of(path)?.root)?;
-                self.workloads.groups.alive.get(root).map(|alive| alive.unit)
-            })
+    /// The units whose policies a session may be subject to, as units are declared now: those of interfaces that are a unit's on
+    /// the host's side; that of its address, that of its port, that of the server's cgroup; that of its socket's user, where none
+    /// of these is declared; and the host where the cgroup has none.
+    fn units_of(&self, session: &ssh::Session, matchers: &Matchers) -> Vec<Subject> {
+        let of_interfaces = self.watched.interfaces.values().filter_map(|it| self.unit_on(it));
+        let by_address = self.units.of_address(session.local.ip()).map(|unit| unit.index);
+        let by_port = matchers.ports.get(&(IPPROTO_TCP, session.local.port())).copied();
+        let declared: BTreeSet<u16> =
+            session.cgroups.iter().filter_map(|path| Some(self.units.of_cgroup(path)?.0.index)).collect();
+        // As the programs ask, one after the other.
+        let by_user = session.user.filter(|_| {
+            let [are_matched, _] = self.users.are_matched();
+            are_matched && by_address.is_none() && by_port.is_none() && declared.is_empty()
         });
-        let by_cgroup: BTreeSet<u16> = by_cgroup.collect();
-        if by_cgroup.is_empty() {
-            indexes.insert(index::HOST);
-        }
-        indexes.extend(by_cgroup);
+        let by_user = by_user.and_then(|user| matchers.users.get(&user)).copied();
+        let found = session.cgroups.iter().filter_map(|path| {
+            let root = self.workloads.groups.of_root.get(&workload::of(path)?.root)?;
+            self.workloads.groups.alive.get(root).map(|alive| alive.unit)
+        });
+        let by_cgroup: BTreeSet<u16> = if declared.is_empty() { found.collect() } else { declared };
+        let host = by_cgroup.is_empty().then_some(index::HOST);
+        let indexes: BTreeSet<u16> = of_interfaces
+            .chain(by_address)
+            .chain(by_port)
+            .chain(by_user)
+            .chain(by_cgroup)
+            .chain(host)
+            .collect();
         indexes.into_iter().filter_map(|index| self.units.get(index)).map(Subject::from).collect()
     }
 
     /// The unit whose own the host's side of an interface is, or will be once what is declared holds; none where it is the
     /// host's, or of a unit behind it.
     fn unit_on(&self, interface: &Interface) -> Option<u16> {
-        let role = interface.role.as_ref()?;
-        if role.pu == index::OVERLAY {
-            return Some(role.pu);
+        if matches!(interface.decision.kind, role::Kind::NotSelected | role::Kind::Loopback) {
+            return None;
         }
-        let unit = self.units.of_interface(&interface.name)?;
-        let is_behind = unit.side.map_or(role.flags & role::FAR != 0, |side| side == Side::Behind);
-        (!is_behind).then_some(unit.index)
+        match self.units.of_interface(&interface.name) {
+            Some(unit) => (unit.side.unwrap_or(interface.side) == Side::Host).then_some(unit.index),
+            None => interface.is_overlay.then_some(index::OVERLAY),
+        }
     }
 
     /// Tells the programs what has changed for the units that there are; what the kernel refuses is tried again.
@@ -358,20 +366,29 @@ impl Daemon<'_> {
         }
     }
 
-    /// The same for units of which each has to have what is said of it. Where this fails, all is as it was.
+    /// The same before a reload is taken over: no unit may lose the policies that it had, or have none for want of room where it
+    /// would have some. What the kernel has refused before, and refuses still, is no fault of the reload. Where this fails, all
+    /// is as it was.
     pub(super) fn fit_policies(&mut self) -> Result<(), PolicyError> {
         let before = self.policies.clone();
         let orders = self.policies.follow(&self.units, crate::clock::boot());
         let is_left_out = !self.policies.without.is_subset(&before.without);
         let done = match &self.policies.are_too_many {
             Some(explosion) if is_left_out => Err(explosion.clone().into()),
-            _ if orders.is_empty() => Ok(()),
+            _ if orders.is_empty() => return Ok(()),
             _ => self.obey(orders).map_err(PolicyError::from),
         };
-        if done.is_err() {
-            self.policies = before;
+        match done {
+            Ok(()) => {
+                self.policies.is_refused = false;
+                Ok(())
+            }
+            Err(error) => {
+                let was_refused = before.is_refused && matches!(error, PolicyError::Kernel(_));
+                self.policies = before;
+                if was_refused { Ok(()) } else { Err(error) }
+            }
         }
-        done
     }
 
     /// Tells the programs: all of it, or nothing.

@@ -22,7 +22,7 @@ pub struct Session {
     pub remote: SocketAddr,
     /// Somebody is seen to be logged in by it; else nobody can tell.
     pub is_certain: bool,
-    /// The id of the user who has its socket; none where it is in another network namespace.
+    /// The id of the user who has its socket; none where that is not in this network namespace, or is gone.
     pub user: Option<u32>,
     /// The cgroups of those who hold the server's listening socket, as paths from the root of the hierarchy: the
     /// connection's socket is in that of whoever made it.

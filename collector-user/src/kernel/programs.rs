@@ -139,14 +139,14 @@ impl Programs {
     }
 
     /// How many instructions the verifier looked at before it took each of the programs that are loaded for good, by their
-    /// names. Nothing of those of which the kernel does not tell (before Linux 5.16).
-    pub fn verified(&mut self) -> Vec<(&'static str, u32)> {
+    /// names. None where the kernel does not tell (before Linux 5.16).
+    pub fn verified(&mut self) -> Vec<(&'static str, Option<u32>)> {
         let drops = self.ebpf.program(drops::DROPS).and_then(|program| program.info().ok());
         let xdp = self.xdp.map(|name| (name, self.xdp().ok().and_then(|program| program.info().ok())));
         let classifiers = [INGRESS, EGRESS]
             .map(|name| (name, self.classifier(name).ok().and_then(|program| program.info().ok())));
         let all = classifiers.into_iter().chain(xdp).chain([(drops::DROPS, drops)]);
-        all.filter_map(|(name, info)| Some((name, info?.verified_instruction_count()?))).collect()
+        all.filter_map(|(name, info)| Some((name, info?.verified_instruction_count()))).collect()
     }
 
     /// One moment on both of the kernel's clocks.

@@ -186,13 +186,17 @@ fn overlay(link: &Link, routable: bool) -> Decision {
 
 /// On which side of an interface a unit that declares it is, and why.
 fn side(link: &Link, unit: &Unit) -> (Side, &'static str) {
-    match unit.side {
-        Some(side) => (side, "as it is said"),
-        None if !link.bus.is_empty() => (Side::Host, "for it is a device of this host's"),
-        None if link.addresses.iter().any(|address| address.routable) => {
-            (Side::Host, "for it has an address of this host")
-        }
-        None => (Side::Behind, "for it has no address of this host"),
+    unit.side.map_or_else(|| side_unsaid(link), |side| (side, "as it is said"))
+}
+
+/// The same where the unit does not say it.
+pub fn side_unsaid(link: &Link) -> (Side, &'static str) {
+    if !link.bus.is_empty() {
+        (Side::Host, "for it is a device of this host's")
+    } else if link.addresses.iter().any(|address| address.routable) {
+        (Side::Host, "for it has an address of this host")
+    } else {
+        (Side::Behind, "for it has no address of this host")
     }
 }
 

@@ -176,7 +176,7 @@ impl Filter {
         let nothing = [Instruction { code: code::RET as u16, ..Instruction::default() }];
         let instructions = instructions.map_or(&nothing[..], Vec::as_slice);
         // `check` has seen that it fits.
-        Program::new(instructions).unwrap_or(Program::all(nothing[0]))
+        Program::new(instructions).unwrap_or_else(|| Program::all(nothing[0]))
     }
 }
 
