@@ -14,6 +14,7 @@ mod encryption;
 mod ends;
 pub mod inquiry;
 mod interfaces;
+mod lockout;
 mod marks;
 mod matchers;
 mod meanwhile;

@@ -10,21 +10,17 @@ use collector_ebpf::abi::{
     pu::index,
 };
 
-use super::{Daemon, DaemonError, Options, interfaces::Interface, matchers::Matchers};
+use super::{Daemon, DaemonError, Options};
 use crate::{
     error::with_causes,
-    host::ssh,
     kernel::{error::KernelError, policies::Entries},
     policy::{
         explosion::Explosion,
-        lockout::{self, Connection, Enforcement, LockOut},
+        lockout::{Enforcement, LockOut},
         rule::{Policy, Subject},
         sets::{Set, Sets},
     },
-    pu::{
-        registry::{Kind, Registry, Side, Unit},
-        role, workload,
-    },
+    pu::registry::{Kind, Registry, Unit},
 };
 
 /// Why policies do not hold.
@@ -50,9 +46,6 @@ impl From<PolicyError> for DaemonError {
         }
     }
 }
-
-/// Of what SSH goes by.
-const IPPROTO_TCP: u8 = 6;
 
 /// The policies, and what the programs were told of them. A clone is kept at each drain for the case that the kernel refuses
 /// what comes then: it shares what does not change.
@@ -266,129 +259,49 @@ impl Daemon<'_> {
         done.map(|()| unknown)
     }
 
-    /// Refuses policies that would cut off who is logged in, if that is asked for; a sentence where that cannot be known.
-    pub(super) fn check_lockout(
-        &self,
-        policies: &[Policy],
-        enforcement: Enforcement,
-    ) -> Result<Option<String>, LockOut> {
-        let is_asked = enforcement == Enforcement::On && !policies.is_empty();
-        if is_asked { self.would_cut_off(policies) } else { Ok(None) }
-    }
-
-    /// Whether policies, once enforced, would cut off who is logged in; a sentence where that cannot be known.
-    pub(super) fn would_cut_off(&self, policies: &[Policy]) -> Result<Option<String>, LockOut> {
-        let sessions = match ssh::sessions() {
-            Ok(sessions) => sessions,
-            Err(error) => {
-                return Ok(Some(format!(
-                    "whether the policies cut off somebody who is logged in by SSH: {}",
-                    with_causes(&error)
-                )));
-            }
-        };
-        let matchers = self.users.matchers_of(&self.units);
-        let connection = |session: &ssh::Session| Connection {
-            local: session.local,
-            remote: session.remote,
-            is_certain: session.is_certain,
-            units: self.units_of(session, &matchers),
-        };
-        let connections: Vec<Connection> = sessions.iter().map(connection).collect();
-        lockout::check(policies, &connections).map(|()| None)
-    }
-
-    /// The units whose policies a session may be subject to, as units are declared now: those of interfaces that are a unit's on
-    /// the host's side; that of its address, that of its port, that of the server's cgroup; that of its socket's user, where none
-    /// of these is declared; and the host where the cgroup has none.
-    fn units_of(&self, session: &ssh::Session, matchers: &Matchers) -> Vec<Subject> {
-        let of_interfaces = self.watched.interfaces.values().filter_map(|it| self.unit_on(it));
-        let by_address = self.units.of_address(session.local.ip()).map(|unit| unit.index);
-        let by_port = matchers.ports.get(&(IPPROTO_TCP, session.local.port())).copied();
-        let declared: BTreeSet<u16> =
-            session.cgroups.iter().filter_map(|path| Some(self.units.of_cgroup(path)?.0.index)).collect();
-        // As the programs ask, one after the other.
-        let by_user = session.user.filter(|_| {
-            let [are_matched, _] = self.users.are_matched();
-            are_matched && by_address.is_none() && by_port.is_none() && declared.is_empty()
-        });
-        let by_user = by_user.and_then(|user| matchers.users.get(&user)).copied();
-        let found = session.cgroups.iter().filter_map(|path| {
-            let root = self.workloads.groups.of_root.get(&workload::of(path)?.root)?;
-            self.workloads.groups.alive.get(root).map(|alive| alive.unit)
-        });
-        let by_cgroup: BTreeSet<u16> = if declared.is_empty() { found.collect() } else { declared };
-        let host = by_cgroup.is_empty().then_some(index::HOST);
-        let indexes: BTreeSet<u16> = of_interfaces
-            .chain(by_address)
-            .chain(by_port)
-            .chain(by_user)
-            .chain(by_cgroup)
-            .chain(host)
-            .collect();
-        indexes.into_iter().filter_map(|index| self.units.get(index)).map(Subject::from).collect()
-    }
-
-    /// The unit whose own the host's side of an interface is, or will be once what is declared holds; none where it is the
-    /// host's, or of a unit behind it.
-    fn unit_on(&self, interface: &Interface) -> Option<u16> {
-        if matches!(interface.decision.kind, role::Kind::NotSelected | role::Kind::Loopback) {
-            return None;
-        }
-        match self.units.of_interface(&interface.name) {
-            Some(unit) => (unit.side.unwrap_or(interface.side) == Side::Host).then_some(unit.index),
-            None => interface.is_overlay.then_some(index::OVERLAY),
-        }
-    }
-
     /// Tells the programs what has changed for the units that there are; what the kernel refuses is tried again.
     pub(super) fn follow_policies(&mut self) {
         if self.policies.are_idle() {
             return;
         }
-        let before = self.policies.clone();
-        let orders = self.policies.follow(&self.units, crate::clock::boot());
-        if orders.is_empty() {
-            return;
+        let was_refused = self.policies.is_refused;
+        let Err(error) = self.bring_policies(false) else { return };
+        if !was_refused {
+            tracing::error!(
+                "units have the policies that they had before, and new ones have none: {}",
+                with_causes(&error)
+            );
         }
-        match self.obey(orders) {
-            Ok(()) => self.policies.is_refused = false,
-            Err(error) => {
-                if !before.is_refused {
-                    tracing::error!(
-                        "units have the policies that they had before, and new ones have none: {}",
-                        with_causes(&error)
-                    );
-                }
-                self.policies = before;
-                self.policies.is_refused = true;
-            }
-        }
+        self.policies.is_refused = true;
     }
 
     /// The same before a reload is taken over: no unit may lose the policies that it had, or have none for want of room where it
-    /// would have some. What the kernel has refused before, and refuses still, is no fault of the reload. Where this fails, all
-    /// is as it was.
+    /// would have some. What the kernel has refused before, and refuses still, is no fault of the reload.
     pub(super) fn fit_policies(&mut self) -> Result<(), PolicyError> {
+        let was_refused = self.policies.is_refused;
+        match self.bring_policies(true) {
+            Err(PolicyError::Kernel(_)) if was_refused => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Brings what holds to the units that there are: to all of them or to none, where that is asked for. Where it fails, all
+    /// is as it was.
+    fn bring_policies(&mut self, to_all: bool) -> Result<(), PolicyError> {
         let before = self.policies.clone();
         let orders = self.policies.follow(&self.units, crate::clock::boot());
-        let is_left_out = !self.policies.without.is_subset(&before.without);
+        let is_left_out = to_all && !self.policies.without.is_subset(&before.without);
         let done = match &self.policies.are_too_many {
             Some(explosion) if is_left_out => Err(explosion.clone().into()),
             _ if orders.is_empty() => return Ok(()),
             _ => self.obey(orders).map_err(PolicyError::from),
         };
-        match done {
-            Ok(()) => {
-                self.policies.is_refused = false;
-                Ok(())
-            }
-            Err(error) => {
-                let was_refused = before.is_refused && matches!(error, PolicyError::Kernel(_));
-                self.policies = before;
-                if was_refused { Ok(()) } else { Err(error) }
-            }
+        if done.is_ok() {
+            self.policies.is_refused = false;
+        } else {
+            self.policies = before;
         }
+        done
     }
 
     /// Tells the programs: all of it, or nothing.
