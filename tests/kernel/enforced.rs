@@ -6,7 +6,8 @@ mod said;
 
 use std::{
     io::ErrorKind,
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    sync::Arc,
     time::Duration,
 };
 
@@ -32,8 +33,9 @@ use collector_user::{
         lockout::Enforcement,
         rule::{Observe, Policy},
     },
-    pu::trace::Directions,
+    pu::{registry::Declared, trace::Directions},
 };
+use ipnet::IpNet;
 
 /// The port that policies let through.
 pub(crate) const OPEN: u16 = 6001;
@@ -278,6 +280,85 @@ fn a_unit_for_whose_policies_there_is_no_room_is_refused() -> Result<()> {
     // Nothing is said of this one.
     declare("small")?;
     ask([COUNT, COUNT])?;
+    let finished = collector.stop()?;
+    assert_balanced(&finished);
+    assert_eq!((finished.status.ledger.reloads, finished.status.ledger.reloads_refused), (2, 1));
+    Ok(())
+}
+
+/// All units' policies together may name 262,144 ranges of addresses.
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_unit_whose_policies_are_one_too_many_is_refused() -> Result<()> {
+    let wire = Wire::new()?;
+    let [a, b] = [&wire.a, &wire.b];
+    let wide = |unit: &str| -> Result<Policy> {
+        let mut wide = policy(unit, unit, Directions::Both, (UDP, OPEN..=OPEN), ACCEPT)?;
+        let beside = (0..200_000_u32).map(|at| IpNet::from(IpAddr::from(Ipv4Addr::from(0x0a00_0000 + 2 * at))));
+        Arc::make_mut(&mut wide.rule).remote.cidr.extend(beside);
+        Ok(wide)
+    };
+    let answers = policy("answers", "net", Directions::Both, (UDP, ANSWERS..=ANSWERS), ACCEPT)?;
+    let options = enforcing(vec![wide("net")?, wide("crowd")?, answers]);
+    let unit = |id: &str, end: &End| declared(id, &[], &[format!("{}/32", end.v4)]);
+    let units = vec![unit("net", a)?];
+    let collector =
+        Running::start_beside(&a.place, Options { units: units.clone(), ..options.clone() }, Some(&a.dev))?;
+    let crowd = Declared { ranges: vec!["192.0.2.0/24".parse()?], ..unit("crowd", a)? };
+    let refused = collector.reload(Options { units: vec![units[0].clone(), crowd], ..options.clone() });
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.starts_with("the policies stay as they were: the policies make"), "{refused}");
+    let [sink, _] = sinks(a, CLOSED)?;
+    send(b, SocketAddr::new(a.address(4), CLOSED), 10)?;
+    settle(b, &Host::new(a, &[])?)?;
+    assert_eq!(arrived(&sink)?, 0, "those of before hold");
+    collector.reload(Options { units: vec![], ..options })?;
+    send(b, SocketAddr::new(a.address(4), CLOSED), 10)?;
+    settle(b, &Host::new(a, &[])?)?;
+    assert_eq!(arrived(&sink)?, 10);
+    assert_balanced(&collector.stop()?);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn policies_of_before_hold_where_what_comes_with_others_has_no_room() -> Result<()> {
+    const COUNT: u64 = 20;
+    /// More than there is room for.
+    const RANGES: u32 = 17_000;
+    let wire = Wire::new()?;
+    let [a, b] = [&wire.a, &wire.b];
+    let mut options = enforcing(strict("host")?);
+    // For those of before and the others; not for those of before once more.
+    options.settings.verdicts = 10;
+    let sinks = [(OPEN, COUNT, sinks(a, OPEN)?), (CLOSED, 0, sinks(a, CLOSED)?)];
+    let begins = Options { policies: Vec::new(), ..options.clone() };
+    let collector = Running::start_beside(&a.place, begins, Some(&a.dev))?;
+    collector.reload(options.clone())?;
+    let ask = || -> Result<()> {
+        for (port, want, sinks) in &sinks {
+            send(b, SocketAddr::new(a.address(4), *port), COUNT)?;
+            settle(b, &Host::new(a, &[])?)?;
+            assert_eq!(arrived(&sinks[0])?, *want, "at {port}");
+        }
+        Ok(())
+    };
+    ask()?;
+    let ranges: Vec<_> = (0..RANGES).map(|at| format!("{}/32", Ipv4Addr::from(0x0a00_0000 + at))).collect();
+    let others = vec![
+        policy("other", "host", Directions::Both, (UDP, CLOSED..=CLOSED), ACCEPT)?,
+        policy("answers", "host", Directions::Both, (UDP, ANSWERS..=ANSWERS), ACCEPT)?,
+    ];
+    let units = vec![declared("crowd", &[], &ranges)?];
+    let refused = collector.reload(Options { units, policies: others.clone(), ..options.clone() });
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("CIDRS"), "{refused}");
+    ask()?;
+    // What was written for the others has left room for them.
+    collector.reload(Options { policies: others, ..options })?;
+    send(b, SocketAddr::new(a.address(4), CLOSED), COUNT)?;
+    settle(b, &Host::new(a, &[])?)?;
+    assert_eq!(arrived(&sinks[1].2[0])?, COUNT);
     let finished = collector.stop()?;
     assert_balanced(&finished);
     assert_eq!((finished.status.ledger.reloads, finished.status.ledger.reloads_refused), (2, 1));

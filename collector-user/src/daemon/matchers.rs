@@ -1,7 +1,7 @@
 //! What the programs find declared units by, beside interfaces: ranges of addresses, users, and ports of this host. Written as
 //! it is to be, or left as it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
@@ -33,18 +33,23 @@ impl Matchers {
         }
         Self { ranges: units.ranges().collect(), users, ports: port::owners(units) }
     }
+
+    /// Units that have users no more that they had by `before`: flows stay with them that are theirs by their sockets.
+    fn losers<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = u16> + 'a {
+        before.users.iter().filter(|(id, unit)| self.users.get(id) != Some(unit)).map(|(_, unit)| *unit)
+    }
 }
 
 impl Daemon<'_> {
-    /// Tells the programs whose the matchers are now, where that is not as they were told before; whether that is news. Flows
-    /// that are known have to be attributed anew then.
+    /// Tells the programs whose the matchers are now, where that is not as they were told before. Where that is news, the units
+    /// that may have lost sockets by it; flows that are known have to be attributed anew then.
     ///
     /// # Errors
     ///
     /// [`KernelError::Map`]; all is as it was.
-    pub(super) fn match_by(&mut self, wanted: Matchers) -> Result<bool, KernelError> {
+    pub(super) fn match_by(&mut self, wanted: Matchers) -> Result<Option<BTreeSet<u16>>, KernelError> {
         if self.users.matchers == wanted {
-            return Ok(false);
+            return Ok(None);
         }
         let before = self.users.matchers.clone();
         if let Err(error) = self.rewrite(&before, &wanted) {
@@ -52,8 +57,9 @@ impl Daemon<'_> {
             self.rewrite(&wanted, &before)?;
             return Err(error);
         }
+        let losers = wanted.losers(&before).collect();
         self.users.matchers = wanted;
-        Ok(true)
+        Ok(Some(losers))
     }
 
     /// Whichever of them are written already.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use collector_ebpf::abi::control::Anchor;
 
-use super::{Daemon, DaemonError};
+use super::Daemon;
 use crate::{
     clock::{self, Moment},
     kernel::{control::LEASE_SECONDS, error::KernelError, programs::Programs},
@@ -18,7 +18,7 @@ const CLOSE_NS: u64 = 200_000;
 
 impl Daemon<'_> {
     /// Looks at the clocks, and lets the programs count on.
-    pub(super) fn renew(&mut self) -> Result<(), DaemonError> {
+    pub(super) fn renew(&mut self) -> Result<(), KernelError> {
         self.moment = moment(&self.programs, self.hz, Some(&self.moment))?;
         if self.controller.lease_has_run_out(self.moment.jiffies) {
             self.gaps += 1;

@@ -148,6 +148,20 @@ impl Policies {
         Orders { new: take(&mut self.new), entries, whoever, old: take(&mut self.old) }
     }
 
+    /// Makes it as it was `before`, and says what the programs are to be told for that. What was told since then has not been
+    /// followed by a drain, so that the sets of before are still there.
+    pub(super) fn put_back(&mut self, before: Self, now: u64) -> Orders {
+        let since = std::mem::replace(self, before);
+        let sets = std::mem::replace(&mut self.sets, since.sets);
+        let old = Arc::make_mut(&mut self.sets).put_back(Arc::unwrap_or_clone(sets), now);
+        let gone = since.told.keys().filter(|index| !self.told.contains_key(index));
+        let gone = gone.map(|index| (*index, UnitPolicy::default()));
+        let others = self.told.iter().filter(|(index, policy)| since.told.get(index) != Some(policy));
+        let entries = others.map(|(index, policy)| (*index, *policy)).chain(gone).collect();
+        let whoever = (self.whoever != since.whoever).then_some(self.whoever);
+        Orders { new: Vec::new(), entries, whoever, old }
+    }
+
     /// What holds for packets that come for this host and show no ports: what the host has, or where that lets all of them pass,
     /// the first unit that may have sockets here and does not.
     fn of_whoever(&self, units: &Registry) -> UnitPolicy {
@@ -283,6 +297,12 @@ impl Daemon<'_> {
             Err(PolicyError::Kernel(_)) if was_refused => Ok(()),
             done => done,
         }
+    }
+
+    /// Has those hold again that held `before` a reload that came to nothing.
+    pub(super) fn restore_policies(&mut self, before: Policies) -> Result<(), KernelError> {
+        let orders = self.policies.put_back(before, crate::clock::boot());
+        if orders.is_empty() { Ok(()) } else { self.obey(orders) }
     }
 
     /// Brings what holds to the units that there are: to all of them or to none, where that is asked for. Where it fails, all

@@ -112,7 +112,7 @@ impl Daemon<'_> {
                     drain.reset();
                     self.answer(asked).await?;
                 }
-                () = self.users.changed() => self.follow_users(),
+                () = self.users.changed() => self.follow_users()?,
                 asked = reloads.next() => {
                     self.reload(asked).await?;
                     drain = ticks(self.options.drain_interval);

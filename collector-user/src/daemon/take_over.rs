@@ -7,7 +7,7 @@ use collector_ebpf::abi::pu::index;
 use super::{
     Daemon, DaemonError, Options,
     moment::nanos,
-    policies::PolicyError,
+    policies::{Policies, PolicyError},
     regroup::Regrouped,
     reload::{Asked, Reload, ReloadError},
     workloads::Groups,
@@ -17,7 +17,7 @@ use crate::{
     error::root_cause,
     host::{cgroups::tree::Tree, pcap::Filter},
     kernel::error::KernelError,
-    policy::{lockout::Enforcement, networks::Networks as ExternalNetworks},
+    policy::networks::Networks as ExternalNetworks,
     pu::{
         overlaps,
         registry::{Declared, Redeclared, Registry, is_named},
@@ -72,40 +72,39 @@ impl Daemon<'_> {
         let (units, changed) = self.units.redeclared(&wanted.units, clock::boot())?;
         self.check_cgroups(wanted, &changed)?;
         let mut other = Other { units, ignore: wanted.ignore.clone(), groups: Groups::default() };
+        let policies = self.policies.clone();
         // As if it held already.
         self.exchange(&mut other);
         let looked_at = self.look_at(wanted, &other);
-        let written = match &looked_at {
-            Ok(regrouped) => self.write(regrouped),
-            Err(_) => Ok(()),
-        };
+        let written = looked_at.as_ref().ok().map(|regrouped| self.write(regrouped));
         self.exchange(&mut other);
         let regrouped = looked_at?;
-        let losers = Prepared::losers(&self.units, &other.units, &changed, &regrouped);
-        let written = written.and_then(|()| self.disown(&losers));
-        let written = written.and_then(|()| self.change_filter(wanted.filter.as_ref()));
-        if let Err(error) = written {
-            self.restore_matchers(&regrouped);
-            return Err(error.into());
-        }
+        let losers = match written.unwrap_or_else(|| Ok(BTreeSet::new())).and_then(|losers| {
+            self.disown(&losers)?;
+            self.change_filter(wanted.filter.as_ref())?;
+            Ok(losers)
+        }) {
+            Ok(losers) => losers,
+            Err(error) => {
+                self.restore_matchers(&regrouped, *policies);
+                return Err(error.into());
+            }
+        };
         Ok(Prepared { other, changed, regrouped, losers })
     }
 
     /// Tells the programs what they were told before. One step that fails keeps none of the others from being done.
-    fn restore_matchers(&mut self, regrouped: &Regrouped) {
-        let Options { policies, enforcement, .. } = self.options.clone();
-        // Who is logged in was asked for when they were taken over.
-        let enforcement = if enforcement == Enforcement::Off { enforcement } else { Enforcement::Anyway };
+    fn restore_matchers(&mut self, regrouped: &Regrouped, policies: Policies) {
         let moved = self.tell_moved(regrouped, true).map_err(|error| root_cause(&error));
         let matched = self.match_by(self.users.matchers_of(&self.units)).map_err(|error| root_cause(&error));
-        let loaded = self.load_policies(&policies, enforcement).map_err(|error| root_cause(&error));
+        let judged = self.restore_policies(policies).map_err(|error| root_cause(&error));
         let barred = self.controller.barrier(&self.flow_maps).map_err(|error| root_cause(&error));
         // What was attributed meanwhile is attributed anew.
         self.controller.next_generation();
         for (what, done) in [
             ("control groups", moved),
             ("addresses, users and ports", matched.map(|_| ())),
-            ("policies", loaded.map(|_| ())),
+            ("policies", judged),
             ("the programs", barred),
         ] {
             if let Err(cause) = done {
@@ -116,17 +115,22 @@ impl Daemon<'_> {
         }
     }
 
-    /// Tells the programs what they find units by.
-    fn write(&mut self, regrouped: &Regrouped) -> Result<(), KernelError> {
-        self.match_by(self.users.matchers_of(&self.units))?;
-        self.tell_moved(regrouped, false)
+    /// Tells the programs what they find units by; the units that may have lost sockets.
+    fn write(&mut self, regrouped: &Regrouped) -> Result<BTreeSet<u16>, KernelError> {
+        let mut losers = self.match_by(self.users.matchers_of(&self.units))?.unwrap_or_default();
+        self.tell_moved(regrouped, false)?;
+        losers.extend(regrouped.losers());
+        losers.retain(|unit| is_named(*unit));
+        Ok(losers)
     }
 
     /// Has it asked anew whose the flows are that these units have by their sockets.
-    fn disown(&mut self, losers: &BTreeSet<u16>) -> Result<(), KernelError> {
+    pub(super) fn disown(&mut self, losers: &BTreeSet<u16>) -> Result<(), KernelError> {
         if losers.is_empty() {
             return Ok(());
         }
+        // Of a million flows it takes a second or two to look at all.
+        self.renew()?;
         // No program runs any more that has read of them what stood there before.
         self.controller.barrier(&self.flow_maps)?;
         let of = |index| self.units.get(index).is_some_and(|unit| losers.contains(&unit.index));
@@ -272,6 +276,7 @@ impl Daemon<'_> {
     ) -> Result<(), DaemonError> {
         let of =
             |indexes: &[u16]| indexes.iter().filter_map(|index| self.units.get(*index)).cloned().collect();
+        let replaced = changed.replaced.clone();
         let [removed, changed, added]: [Vec<_>; 3] =
             [of(&changed.removed), of(&changed.changed), of(&changed.added)];
         let ended: Vec<u16> = regrouped.ended.iter().copied().collect();
@@ -286,7 +291,8 @@ impl Daemon<'_> {
         for unit in &added {
             self.trace_again(unit.index)?;
         }
-        let ended = ended.into_iter().chain(removed.iter().map(|unit| unit.index)).collect();
+        let ended: BTreeSet<u16> =
+            ended.into_iter().chain(removed.iter().map(|unit| unit.index)).collect();
         self.reopen_ends(&ended).await;
         for address in self.watched.locals.clone() {
             let pu = self.units.of_address(address).map_or(index::HOST, |unit| unit.index);
@@ -296,6 +302,10 @@ impl Daemon<'_> {
         self.look_again().await;
         self.controller.barrier(&self.flow_maps)?;
         self.controller.next_generation();
+        // What was wished of them by their ids is wished of those that have the ids now.
+        for index in ended.into_iter().chain(replaced) {
+            self.trace_no_more(index)?;
+        }
         Ok(())
     }
 
@@ -327,20 +337,5 @@ impl Daemon<'_> {
         }
         self.options.traces = wanted;
         Ok(())
-    }
-}
-
-impl Prepared {
-    /// Units of `before` that may have lost sockets.
-    fn losers(
-        before: &Registry,
-        after: &Registry,
-        changed: &Redeclared,
-        regrouped: &Regrouped,
-    ) -> BTreeSet<u16> {
-        let users = |units: &Registry, index| units.get(index).map(|unit| unit.users.clone());
-        let declared = changed.removed.iter().chain(&changed.changed).copied();
-        let declared = declared.filter(|index| users(before, *index) != users(after, *index));
-        declared.chain(regrouped.losers()).filter(|unit| is_named(*unit)).collect()
     }
 }

@@ -213,12 +213,7 @@ impl Daemon<'_> {
         let Ok(entry) = wish.entry(&self.units) else { return Ok(()) };
         let entries = self.entries_of(entry);
         for entry in entries {
-            if self.tracing.traces.forget(entry) {
-                self.controller.end_trace(entry)?;
-            }
-        }
-        if self.tracing.traces.is_empty() {
-            self.controller.capture(0);
+            self.forget_trace(entry)?;
         }
         u16::try_from(entry).map_or(Ok(()), |unit| self.trace_again(unit))
     }
@@ -247,11 +242,23 @@ impl Daemon<'_> {
     }
 
     /// Nobody is traced by an index any more: it will be another's.
-    pub(super) fn trace_no_more(&mut self, index: u16) -> Result<(), DaemonError> {
-        if self.tracing.traces.forget(index.into()) {
-            self.controller.end_trace(index.into())?;
+    pub(super) fn trace_no_more(&mut self, index: u16) -> Result<(), KernelError> {
+        self.forget_trace(index.into())
+    }
+
+    /// Ends what is traced by an entry. After the last of them a packet costs what it cost before.
+    fn forget_trace(&mut self, entry: u32) -> Result<(), KernelError> {
+        if self.tracing.traces.forget(entry) {
+            self.controller.end_trace(entry)?;
+            self.end_capture();
         }
         Ok(())
+    }
+
+    fn end_capture(&self) {
+        if self.tracing.traces.is_empty() {
+            self.controller.capture(0);
+        }
     }
 
     /// Makes the buffers for packets that are traced, where they are missing.
@@ -260,13 +267,11 @@ impl Daemon<'_> {
         self.tracing.packets.open(&cpus)
     }
 
-    /// Forgets what is over; after the last of them a packet costs what it cost before.
+    /// Forgets what is over.
     pub(super) fn end_traces(&mut self) -> Result<(), DaemonError> {
         for entry in self.tracing.traces.end(self.moment.boot_ns) {
             self.controller.end_trace(entry)?;
-            if self.tracing.traces.is_empty() {
-                self.controller.capture(0);
-            }
+            self.end_capture();
         }
         Ok(())
     }

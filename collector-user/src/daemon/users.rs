@@ -9,7 +9,7 @@ use crate::{
     error::with_causes,
     event::FlowRecord,
     host::users::Users as Names,
-    kernel::{ports::Ports, settings::Ends, users::Users as Programs},
+    kernel::{error::KernelError, ports::Ports, settings::Ends, users::Users as Programs},
     pu::{
         overlaps,
         registry::{Registry, Unit},
@@ -120,15 +120,25 @@ impl Daemon<'_> {
     }
 
     /// The user database has changed: names may be others', and have ids that they had not.
-    pub(super) fn follow_users(&mut self) {
-        match self.match_by(self.users.matchers_of(&self.units)) {
-            Ok(true) => self.controller.next_generation(),
-            Ok(false) => {}
-            Err(error) => tracing::warn!(
+    pub(super) fn follow_users(&mut self) -> Result<(), DaemonError> {
+        let warn = |error: KernelError| {
+            tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "some users that units declare are not those of their names"
-            ),
+            );
+        };
+        match self.match_by(self.users.matchers_of(&self.units)) {
+            Ok(Some(losers)) => {
+                self.disown(&losers).unwrap_or_else(warn);
+                self.controller.barrier(&self.flow_maps)?;
+                self.controller.next_generation();
+                self.drain()?;
+                self.let_go(&losers);
+            }
+            Ok(None) => {}
+            Err(error) => warn(error),
         }
+        Ok(())
     }
 
     /// Says where a declared unit has what would be found by itself.

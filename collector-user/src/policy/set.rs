@@ -52,6 +52,11 @@ impl Set {
         })
     }
 
+    /// The numbers of its verdicts.
+    pub(super) fn verdicts_by_number(&self) -> impl Iterator<Item = u16> {
+        self.words.iter().map(|word| (word & verdict::NUMBER) as u16)
+    }
+
     /// What is done where there is no entry.
     pub fn otherwise(&self) -> u32 {
         self.word(self.compiled.otherwise)

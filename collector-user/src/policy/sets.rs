@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use collector_ebpf::abi::policy::{UnitPolicy, verdict};
+use collector_ebpf::abi::policy::UnitPolicy;
 
 pub use super::set::Set;
 use super::{
@@ -92,6 +92,28 @@ impl Sets {
         if let Some(set) = self.leaving.remove(&number) {
             self.size.take_off(&set);
         }
+    }
+
+    /// Makes it as it was `before`: all of it was told, and so was what came since then; none of the sets of before is removed.
+    /// Those that came since are [old](Change::old), and are returned. It takes no room, and cannot fail.
+    pub fn put_back(&mut self, before: Self, now: u64) -> Vec<Arc<Set>> {
+        let since = std::mem::replace(self, before);
+        // Whatever was judged meanwhile is still to be told of, and no number comes again.
+        (self.verdicts, self.last) = (since.verdicts, since.last);
+        for set in self.by_number.keys().filter(|number| !since.by_number.contains_key(*number)) {
+            let Some(used) = self.by_number.get(set).and_then(|list| self.used.get(list)) else { continue };
+            used.set.verdicts_by_number().for_each(|number| self.verdicts.take_again(number));
+        }
+        let mut old = Vec::new();
+        for Used { set, .. } in since.used.into_values() {
+            if !self.by_number.contains_key(&set.number) {
+                set.verdicts_by_number().for_each(|number| self.verdicts.give_back(number, now));
+                self.size.add(&set);
+                self.leaving.insert(set.number, Arc::clone(&set));
+                old.push(set);
+            }
+        }
+        old
     }
 
     /// What a unit has.
@@ -212,9 +234,7 @@ impl Sets {
         }
         before.sort_unstable_by_key(|set| set.number);
         for set in before {
-            for word in &set.words {
-                self.verdicts.give_back((word & verdict::NUMBER) as u16, now);
-            }
+            set.verdicts_by_number().for_each(|number| self.verdicts.give_back(number, now));
             self.leaving.insert(set.number, Arc::clone(&set));
             change.old.push(set);
         }

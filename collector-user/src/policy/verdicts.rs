@@ -85,6 +85,13 @@ impl Verdicts {
         Some(number)
     }
 
+    /// A set that had it, and gave it back a moment ago, has it again.
+    pub(super) fn take_again(&mut self, number: u16) {
+        if let Some(known) = self.known.get_mut(&number) {
+            known.sets += 1;
+        }
+    }
+
     /// A set that had it is not used any more, from `now` on, on the boot clock in nanoseconds.
     pub(super) fn give_back(&mut self, number: u16, now: u64) {
         if let Some(known) = self.known.get_mut(&number) {

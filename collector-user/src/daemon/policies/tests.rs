@@ -95,6 +95,30 @@ fn a_reload_reaches_every_index_and_what_was_never_told_is_not_taken_back() {
 }
 
 #[test]
+fn what_came_to_nothing_is_taken_back_as_a_whole() {
+    let mut units = registry();
+    let mut policies = Policies::default();
+    policies.load(&[policy("a", "host")], true, &units, 0).unwrap();
+    policies.follow(&units, 0);
+    let (before, had) = (policies.clone(), units.clone());
+    units.add(&Found { id: "c1".into(), kind: Kind::Container, tags: vec![] }, 1).unwrap();
+    policies.load(&[policy("b", "*")], true, &units, 1).unwrap();
+    let told = policies.follow(&units, 1);
+    assert_eq!((numbers(&told.new), numbers(&told.old)), (vec![2], vec![1]));
+    let back = policies.put_back(before, 2);
+    assert_eq!((numbers(&back.new), numbers(&back.old)), (vec![], vec![2]));
+    let before: Vec<_> = told.entries.iter().map(|(index, _)| (*index, u32::from(*index == index::HOST))).collect();
+    let sorted = |mut entries: Vec<(u16, u32)>| {
+        entries.sort_unstable();
+        entries
+    };
+    assert_eq!(sorted(having(&back)), sorted(before));
+    assert!(policies.follow(&had, 3).is_empty(), "as if nothing had been");
+    policies.load(&[policy("b", "host")], true, &had, 4).unwrap();
+    assert_eq!(numbers(&policies.follow(&had, 4).new), [3], "no number is given twice");
+}
+
+#[test]
 fn who_has_no_room_has_no_policy_and_that_is_said_until_the_next_load() {
     let mut units = registry();
     let mut policies = Policies::default();

@@ -65,13 +65,21 @@ struct Maps {
 
 impl Maps {
     fn told(&mut self, change: &Change, sets: &mut Sets) {
+        self.written(change);
+        self.removed(&change.old, sets);
+    }
+
+    fn written(&mut self, change: &Change) {
         for set in &change.new {
             self.remotes.extend(set.remotes().map(|(length, key, class)| ((length, key), class)));
             self.services.extend(set.services().map(|(length, key, class)| ((length, key), class)));
             self.verdicts.extend(set.verdicts());
         }
         self.units.extend(change.units.iter().copied());
-        for set in &change.old {
+    }
+
+    fn removed(&mut self, old: &[Arc<Set>], sets: &mut Sets) {
+        for set in old {
             assert!(
                 self.units.values().all(|unit| !unit.sets.contains(&set.number)),
                 "a set that is removed is nobody's"
@@ -235,14 +243,18 @@ fn some_policy() -> impl Strategy<Value = Policy> {
 #[derive(Clone, Debug)]
 enum Step {
     Load(Vec<Policy>, bool),
+    /// They are loaded, and then it turns out that they cannot be had.
+    Refuse(Vec<Policy>, bool),
     Put(u16),
     Remove(u16),
 }
 
 fn steps() -> impl Strategy<Value = Step> {
+    let loads = (prop::collection::vec(some_policy(), 0..5), any::<bool>(), any::<bool>());
     prop_oneof![
-        2 => (prop::collection::vec(some_policy(), 0..5), any::<bool>())
-            .prop_map(|(policies, is_enforced)| Step::Load(policies, is_enforced)),
+        4 => loads.prop_map(|(policies, is_enforced, holds)| {
+            if holds { Step::Load(policies, is_enforced) } else { Step::Refuse(policies, is_enforced) }
+        }),
         3 => (0..5_u16).prop_map(Step::Put),
         1 => (0..5_u16).prop_map(Step::Remove),
     ]
@@ -261,6 +273,15 @@ proptest! {
                 Step::Load(loaded, enforced) => {
                     (policies, is_enforced) = (loaded, enforced);
                     sets.load(&policies, is_enforced, now).unwrap()
+                }
+                Step::Refuse(loaded, enforced) => {
+                    let before = sets.clone();
+                    let refused = sets.load(&loaded, enforced, now).unwrap();
+                    maps.written(&refused);
+                    let old = sets.put_back(before, now);
+                    let units = refused.units.iter().map(|(unit, _)| (*unit, sets.of(*unit)));
+                    maps.written(&Change { units: units.collect(), ..Change::default() });
+                    Change { old, ..Change::default() }
                 }
                 Step::Put(at) => {
                     there.insert(at);
