@@ -2,6 +2,7 @@
 
 pub(crate) mod cause;
 mod full;
+mod once;
 mod rules;
 mod taken;
 mod uncounted;

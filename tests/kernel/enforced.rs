@@ -292,14 +292,15 @@ fn a_unit_for_whose_policies_there_is_no_room_is_refused() -> Result<()> {
 fn a_unit_whose_policies_are_one_too_many_is_refused() -> Result<()> {
     let wire = Wire::new()?;
     let [a, b] = [&wire.a, &wire.b];
-    let wide = |unit: &str| -> Result<Policy> {
-        let mut wide = policy(unit, unit, Directions::Both, (UDP, OPEN..=OPEN), ACCEPT)?;
-        let beside = (0..200_000_u32).map(|at| IpNet::from(IpAddr::from(Ipv4Addr::from(0x0a00_0000 + 2 * at))));
-        Arc::make_mut(&mut wide.rule).remote.cidr.extend(beside);
-        Ok(wide)
+    let vast = |unit: &str| -> Result<Policy> {
+        let mut vast = policy(unit, unit, Directions::Both, (UDP, OPEN..=OPEN), ACCEPT)?;
+        let beside =
+            (0..200_000_u32).map(|at| IpNet::from(IpAddr::from(Ipv4Addr::from(0x0a00_0000 + 2 * at))));
+        Arc::make_mut(&mut vast.rule).remote.cidr.extend(beside);
+        Ok(vast)
     };
     let answers = policy("answers", "net", Directions::Both, (UDP, ANSWERS..=ANSWERS), ACCEPT)?;
-    let options = enforcing(vec![wide("net")?, wide("crowd")?, answers]);
+    let options = enforcing(vec![vast("net")?, vast("crowd")?, answers]);
     let unit = |id: &str, end: &End| declared(id, &[], &[format!("{}/32", end.v4)]);
     let units = vec![unit("net", a)?];
     let collector =

@@ -20,6 +20,8 @@ mod socket_cgroup;
 mod both_ends;
 // How many packets and octets of the wire a super-packet stands for.
 mod segments;
+// The same over wires, as the kernel cuts them.
+mod superpackets;
 // What policies say of a flow, on bytes: looked up, remembered, dropped, counted.
 mod policy;
 // What could go round them: packets that are not understood, answers that nobody asked for.

@@ -20,13 +20,18 @@ use collector_user::{
 use crate::assert_balanced;
 
 /// Ethernet, IPv4, UDP and VXLAN (RFC 7348 section 5) around a frame.
-const AROUND: u64 = 14 + 20 + 8 + 8;
-const VXLAN: u16 = 4789;
+pub(crate) const AROUND: u64 = 14 + 20 + 8 + 8;
+pub(crate) const VXLAN: u16 = 4789;
 /// The only port that tunnels send from here; the kernel's own choice depends on what is inside.
 const FROM: u16 = 50_000;
 
 /// The end of a tunnel on one end of a wire.
 fn tunnel(own: &End, other: &End, last: u8) -> Result<End> {
+    tunnel_by(own, other, last, VXLAN)
+}
+
+/// The same, to another port.
+pub(crate) fn tunnel_by(own: &End, other: &End, last: u8, port: u16) -> Result<End> {
     let mut end = End {
         dev: "vx0".to_owned(),
         mac: [0x02, 0x66, 0, 0, 0, last],
@@ -35,7 +40,7 @@ fn tunnel(own: &End, other: &End, last: u8) -> Result<End> {
         ..own.clone()
     };
     end.place.ip(&format!(
-        "link add vx0 address 02:66:00:00:00:0{last} type vxlan id 7 local {} remote {} dstport {VXLAN} srcport \
+        "link add vx0 address 02:66:00:00:00:0{last} type vxlan id 7 local {} remote {} dstport {port} srcport \
          {FROM} {} dev {} nolearning",
         own.v4,
         other.v4,

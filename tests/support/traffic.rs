@@ -3,7 +3,7 @@
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsRawFd, FromRawFd as _, OwnedFd},
     panic,
     sync::mpsc,
     thread,
@@ -346,18 +346,16 @@ impl PacketSocket {
     /// The same, and it hands its frames to the driver past the queue, where no program sees them.
     pub fn past_the_queue(end: &End) -> Result<Self> {
         let socket = Self::new(end)?;
-        let on: libc::c_int = 1;
-        // SAFETY: the value is as long as is said.
-        let set = unsafe {
-            libc::setsockopt(
-                socket.socket.as_raw_fd(),
-                libc::SOL_PACKET,
-                libc::PACKET_QDISC_BYPASS,
-                (&raw const on).cast(),
-                size_of::<libc::c_int>() as libc::socklen_t,
-            )
-        };
-        ensure!(set == 0, "PACKET_QDISC_BYPASS: {}", std::io::Error::last_os_error());
+        set_option(&socket.socket, (libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS), &1_i32.to_ne_bytes())?;
+        Ok(socket)
+    }
+
+    /// The same, and each frame is sent behind a `virtio_net_hdr` (`include/uapi/linux/virtio_net.h`): as a super-packet, if that
+    /// says so, as a virtual machine hands it to its host.
+    pub fn of_super_packets(end: &End) -> Result<Self> {
+        const PACKET_VNET_HDR: libc::c_int = 15;
+        let socket = Self::new(end)?;
+        set_option(&socket.socket, (libc::SOL_PACKET, PACKET_VNET_HDR), &1_i32.to_ne_bytes())?;
         Ok(socket)
     }
 
@@ -381,6 +379,26 @@ impl PacketSocket {
         ensure!(sent == frame.len() as isize, "a frame was not sent: {}", std::io::Error::last_os_error());
         Ok(())
     }
+}
+
+/// Sets an option of a socket, by its level and name.
+pub fn set_option(
+    socket: &impl AsRawFd,
+    (level, name): (libc::c_int, libc::c_int),
+    value: &[u8],
+) -> Result<()> {
+    // SAFETY: the value is as long as is said.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            value.as_ptr().cast(),
+            value.len() as libc::socklen_t,
+        )
+    };
+    ensure!(done == 0, "option {name} of level {level}: {}", std::io::Error::last_os_error());
+    Ok(())
 }
 
 /// Octets of Ethernet and IP headers.

@@ -127,6 +127,16 @@ pub fn header(bytes: &impl Bytes, start: u32, frame: Frame) -> Result<Header, Un
     Ok(Header { source, destination, protocol: chain.protocol, segment, is_later, jumbo, piece })
 }
 
+/// Whether the packet at `start` begins as [`Ipv6::jumbo`] says, whatever comes behind that.
+#[inline(always)]
+pub fn is_jumbo(bytes: &impl Bytes, start: u32) -> bool {
+    bytes.window::<{ Ipv6Hdr::LEN }>(start).is_some_and(|header| {
+        header.number::<4>() == 0
+            && header.byte::<6>() == HOP_BY_HOP
+            && jumbo_payload(bytes, start + HEADER).is_some()
+    })
+}
+
 /// The protocol behind the extension headers of a packet that is quoted, and where it begins; `None` where the chain does
 /// not get there, or only in another fragment.
 #[inline(always)]

@@ -107,6 +107,7 @@ impl<'a> Daemon<'a> {
             packets,
             dropped,
             faults,
+            super_packets,
             drops,
             xdp,
             cgroups,
@@ -162,6 +163,7 @@ impl<'a> Daemon<'a> {
             sequences: Sequences::new(cpus),
             gaps: 0,
             taken_off: 0,
+            super_packets,
             drops,
             dropping: None,
             xdp: AtXdp::new(xdp),
@@ -175,6 +177,12 @@ impl<'a> Daemon<'a> {
         self.tell_lives(&created);
         self.remove_leftovers().await?;
         let mut missing: Vec<_> = self.cpus.missing.take().into_iter().collect();
+        missing.extend(self.super_packets.take().map(|error| {
+            format!(
+                "how the kernel cuts super-packets, whose octets are counted by what they look like: {}",
+                with_causes(&*error)
+            )
+        }));
         missing.extend(self.begin_matchers()?);
         // Before the interfaces, so that each is known by what lies behind it.
         missing.extend(cgroups.missing);

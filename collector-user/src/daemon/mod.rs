@@ -50,6 +50,7 @@ use crate::{
     host::watch::{self, Netlink},
     kernel::{
         attach::Attachments,
+        btf::BtfError,
         cgroups::Cgroups as KernelCgroups,
         control::Controller,
         drops::Drops,
@@ -184,6 +185,8 @@ struct Daemon<'a> {
     taken_off: u64,
     /// Configurations that were taken over, or not.
     reloads: Arc<reload::Tally>,
+    /// Why the programs do not know how the kernel cuts super-packets, until that is told.
+    super_packets: Option<Arc<BtfError>>,
     /// What was loaded for drops, until it is started.
     drops: Option<Result<Drops, KernelError>>,
     dropping: Option<Dropping>,

@@ -291,8 +291,7 @@ impl Daemon<'_> {
         for unit in &added {
             self.trace_again(unit.index)?;
         }
-        let ended: BTreeSet<u16> =
-            ended.into_iter().chain(removed.iter().map(|unit| unit.index)).collect();
+        let ended: BTreeSet<u16> = ended.into_iter().chain(removed.iter().map(|unit| unit.index)).collect();
         self.reopen_ends(&ended).await;
         for address in self.watched.locals.clone() {
             let pu = self.units.of_address(address).map_or(index::HOST, |unit| unit.index);

@@ -44,6 +44,9 @@ pub enum BtfError {
     },
 }
 
+/// A field that programs read: the name of the global that says where it lies, the structure, the way to it, its octets.
+pub type Wanted = (&'static str, &'static str, &'static [&'static str], u32);
+
 /// Type information, of the kernel or of one of its modules.
 #[derive(Debug)]
 pub struct Btf {
@@ -187,6 +190,16 @@ impl Btf {
             return Err(BtfError::Size { what, found: field.size, expected: size });
         }
         Ok(field.offset)
+    }
+
+    /// The same of several, each for the name that it is wanted by.
+    ///
+    /// # Errors
+    ///
+    /// As above: the first that is not where it could be read.
+    pub fn places(&self, wanted: &[Wanted]) -> Result<Vec<(&'static str, u32)>, BtfError> {
+        let place = |(name, structure, path, size): &Wanted| Ok((*name, self.place(structure, path, *size)?));
+        wanted.iter().map(place).collect()
     }
 
     /// The names of the types of a tracepoint's arguments; empty for one that has no name.

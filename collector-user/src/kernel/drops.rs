@@ -14,7 +14,7 @@ use collector_ebpf::abi::drop::{DropBudget, DropCounts, DropKey, DropLedger, Fol
 use collector_ebpf::abi::packet::MOST_CAPTURED;
 
 use super::{
-    btf::{Btf, BtfError},
+    btf::{Btf, BtfError, Wanted},
     error::KernelError,
     folding::Folding,
     maps::typed,
@@ -39,10 +39,7 @@ pub struct Shape {
     pub has_reasons: bool,
 }
 
-/// A field that the program reads: the name of the global that says where it lies, the structure, the way to it, its octets.
-type Wanted = (&'static str, &'static str, &'static [&'static str], u32);
-
-const FIELDS: [Wanted; 20] = [
+const FIELDS: [Wanted; 23] = [
     ("SKB_DEV", "sk_buff", &["dev"], 8),
     ("SKB_SK", "sk_buff", &["sk"], 8),
     ("SKB_HEAD", "sk_buff", &["head"], 8),
@@ -57,7 +54,10 @@ const FIELDS: [Wanted; 20] = [
     ("SKB_MARK", "sk_buff", &["mark"], 4),
     ("SKB_VLAN_TCI", "sk_buff", &["vlan_tci"], 2),
     ("SKB_VLAN_PROTO", "sk_buff", &["vlan_proto"], 2),
-    ("SHARED_SEGMENTS", "skb_shared_info", &["gso_segs"], 2),
+    ("SKB_TRANSPORT", "sk_buff", &["transport_header"], 2),
+    ("SKB_INNER_TRANSPORT", "sk_buff", &["inner_transport_header"], 2),
+    ("SHARED_TYPE", "skb_shared_info", &["gso_type"], 4),
+    ("SHARED_SIZES", "skb_shared_info", &["gso_size"], 2),
     ("DEV_INDEX", "net_device", &["ifindex"], 4),
     ("DEV_TYPE", "net_device", &["type"], 2),
     ("DEV_NET", "net_device", &["nd_net", "net"], 8),
@@ -72,10 +72,11 @@ impl Shape {
     ///
     /// [`BtfError`]: the first field that is not where it could be read.
     pub fn find(btf: &Btf) -> Result<Self, BtfError> {
-        let mut places = FIELDS
-            .iter()
-            .map(|(global, structure, path, size)| Ok((*global, btf.place(structure, path, *size)?)))
-            .collect::<Result<Vec<_>, BtfError>>()?;
+        let mut places = btf.places(&FIELDS)?;
+        let [size, segments] = ["gso_size", "gso_segs"].map(|name| btf.place("skb_shared_info", &[name], 2));
+        if segments? != size? + 2 {
+            return Err(BtfError::Missing { what: "skb_shared_info.gso_segs behind gso_size".to_owned() });
+        }
         let kind = btf.field("sk_buff", &["pkt_type"])?;
         places.extend([("SKB_PKT_TYPE", kind.offset), ("SKB_PKT_TYPE_BIT", kind.bit)]);
         // Linux 6.2 took it out: a tag that is absent has no protocol then.
@@ -111,6 +112,7 @@ pub struct Told {
     burst_parts: u64,
     rows: u32,
     trial: (u64, u64),
+    release: (u64, u64),
     folded: [u64; 4],
     places: Vec<FoldedPlace>,
     place_count: u32,
@@ -126,7 +128,7 @@ impl Told {
     fn new(
         shape: Shape,
         limits: &DropLimits,
-        trial: (u64, u64),
+        [trial, release]: [(u64, u64); 2],
         folded: [u64; 4],
         places: Vec<FoldedPlace>,
     ) -> Result<Self, KernelError> {
@@ -144,6 +146,7 @@ impl Told {
             burst_parts: interval.saturating_mul(u64::from(burst.max(1))),
             rows: rows.max(1),
             trial,
+            release,
             folded,
             place_count: places.len() as u32,
             places,
@@ -164,6 +167,8 @@ impl Told {
             .override_global("DROP_BURST", &self.burst_parts, true)
             .override_global("TRIAL", &self.trial.0, true)
             .override_global("TRIAL_LENGTH", &self.trial.1, true)
+            .override_global("RELEASE", &self.release.0, true)
+            .override_global("RELEASE_LENGTH", &self.release.1, true)
             .override_global("PLACES", &self.place_count, true)
             .override_global("DROP_SNAP", &self.snap, true)
             .map_max_entries("FOLDED_PLACES", self.place_count.max(1))
@@ -209,20 +214,24 @@ pub struct Prepared {
 
 /// The function in which the kernel frees what a program was tried on: by others, for ours is tried on nothing.
 const TRIAL: &str = "bpf_prog_test_run_skb";
+/// The function in which the kernel frees the fragments of a datagram that was put together, and what a receive offload has
+/// chained: since Linux 6.0 it says so by the same tracepoint as of a drop. Before it does so in one that frees others, too.
+const RELEASE: &str = "skb_release_data";
 
 impl Prepared {
-    /// Looks at the kernel.
+    /// Looks at the kernel with this type information.
     ///
     /// # Errors
     ///
     /// [`KernelError::Shape`], [`KernelError::Host`].
-    pub fn new(limits: &DropLimits) -> Result<Self, KernelError> {
-        let btf = Btf::of_kernel()?;
+    pub fn new(limits: &DropLimits, btf: &Btf) -> Result<Self, KernelError> {
         // What is loaded from here on is found to be new later.
         let modules = Modules::read();
-        let (shape, reasons) = (Shape::find(&btf)?, Reasons::find(&btf)?);
+        let (shape, reasons) = (Shape::find(btf)?, Reasons::find(btf)?);
         let symbols = Symbols::read(&modules);
-        let trial = symbols.as_ref().ok().and_then(|symbols| symbols.extent(TRIAL)).unwrap_or_default();
+        let extent =
+            |name| symbols.as_ref().ok().and_then(|symbols| symbols.extent(name)).unwrap_or_default();
+        let functions = [extent(TRIAL), extent(RELEASE)];
         let (folded, places) = match &limits.folding {
             None => Default::default(),
             Some(folding) => (
@@ -230,7 +239,7 @@ impl Prepared {
                 symbols.as_ref().map_or_else(|_| Vec::new(), |symbols| folding.places(&reasons, symbols)),
             ),
         };
-        Ok(Self { told: Told::new(shape, limits, trial, folded, places)?, reasons, symbols, modules })
+        Ok(Self { told: Told::new(shape, limits, functions, folded, places)?, reasons, symbols, modules })
     }
 
     /// Loads the program, once everything else is.

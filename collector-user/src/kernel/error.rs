@@ -59,7 +59,7 @@ pub enum KernelError {
     Faults(#[from] aya_log::Error),
     /// What the kernel is like cannot be told.
     #[error("drops are not seen: what the kernel's structures are like is not known")]
-    Shape(#[from] super::btf::BtfError),
+    Shape(#[from] std::sync::Arc<super::btf::BtfError>),
     /// The kernel keeps no control group for a socket.
     #[error(
         "flows do not belong to the control groups of their sockets: this kernel was built without those \
@@ -146,4 +146,10 @@ pub enum KernelError {
         /// Its answer.
         source: io::Error,
     },
+}
+
+impl From<super::btf::BtfError> for KernelError {
+    fn from(error: super::btf::BtfError) -> Self {
+        Self::Shape(std::sync::Arc::new(error))
+    }
 }

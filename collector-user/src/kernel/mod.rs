@@ -15,6 +15,7 @@
 //! - [`counters`]: reads the cumulative counters of processing units, and the ledger.
 //! - [`drops`]: the program that counts what the kernel drops; [`btf`] and [`reasons`] say what that kernel is like,
 //!   [`folding`] which of its drops are no news.
+//! - `superpackets`: where the programs find how the kernel will cut one.
 //! - [`cpus`]: which CPUs there are, and whose slots are where.
 //! - [`requirements`]: what must hold before anything is loaded, and what the kernel is like.
 //! - `maps`: takes the maps out of what was loaded; `packet_filter`: fills that of the packet filter.
@@ -45,6 +46,7 @@ pub mod programs;
 pub mod reasons;
 pub mod requirements;
 pub mod settings;
+mod superpackets;
 pub mod transport;
 pub mod users;
 pub mod xdp;

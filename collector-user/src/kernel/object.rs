@@ -1,5 +1,7 @@
 //! Loads the embedded programs and maps, sized for this host.
 
+use std::sync::Arc;
+
 use aya::{
     Ebpf, EbpfError, EbpfLoader, include_bytes_aligned,
     maps::{
@@ -19,6 +21,7 @@ use collector_ebpf::abi::{
 };
 
 use crate::kernel::{
+    btf::{Btf, BtfError},
     cgroups::{self, Cgroups},
     cpus::{self, give_slots, slots_of_one},
     drops::{Drops, Prepared},
@@ -36,6 +39,7 @@ use crate::kernel::{
         ticks_per_second,
     },
     settings::Settings,
+    superpackets,
     transport::{ReadCounts, Sizes, Source},
     users::Users,
     xdp,
@@ -77,6 +81,8 @@ pub struct Loaded {
     pub dropped: Source,
     /// Rare faults that the programs tell in words.
     pub faults: EbpfLogger<&'static dyn log::Log>,
+    /// Why the programs do not know how the kernel cuts super-packets, where they do not.
+    pub super_packets: Option<Arc<BtfError>>,
     /// What counts what the kernel drops, or why there is nothing that does; `None` where it was not asked for.
     pub drops: Option<Result<Drops, KernelError>>,
     /// Whether there is a program at XDP, or why not; `None` where it was not asked for.
@@ -186,7 +192,10 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let signature = random()? | 1;
     let (high_water_4, high_water_6) = (high_water(settings.table_4), high_water(settings.table_6));
 
-    let prepared = settings.drops.as_ref().map(Prepared::new);
+    let btf = Btf::of_kernel().map_err(Arc::new);
+    let btf = || btf.as_ref().map_err(Arc::clone);
+    let super_packets = superpackets::Told::new(btf());
+    let prepared = settings.drops.as_ref().map(|limits| Prepared::new(limits, btf()?));
     let filtered = u32::from(settings.filter.is_some());
     let xdp_told = xdp::Told::new(settings)?;
     let cgroups_told = cgroups::Told::new(settings, possible);
@@ -194,6 +203,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let sizes = Sizes::new(settings, possible, online.len() as u32, may_lock());
 
     let mut loader = EbpfLoader::new();
+    super_packets.tell(&mut loader);
     if let Some(Ok(prepared)) = &prepared {
         prepared.told.tell(&mut loader);
     }
@@ -214,14 +224,10 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         .override_global("SIGNATURE", &signature, true)
         .override_global("HIGH_WATER_4", &high_water_4, true)
         .override_global("HIGH_WATER_6", &high_water_6, true)
-        .map_max_entries("CONTROL", possible)
-        .map_max_entries("VERDICTS", settings.verdicts.max(1));
+        .map_max_entries("CONTROL", possible);
     give_room(&mut loader, settings, [entries_4, entries_6]);
     for (name, factor) in HASH_FACTORS.into_iter().zip(&factors) {
         loader.override_global(name, factor, true);
-    }
-    if settings.reference_programs {
-        loader.map_max_entries("STEPS", bench::STEPS).map_max_entries("FLOOR_FLOWS", FLOOR_FLOWS);
     }
     let mut ebpf = loader.load(OBJECT).map_err(explain)?;
     // Before any map is taken out: a program refers to its maps by descriptor until the kernel has it.
@@ -264,13 +270,14 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         packets,
         dropped,
         faults,
+        super_packets: super_packets.missing,
         drops,
         xdp,
         reference,
     })
 }
 
-/// Says how many entries the maps of flows have.
+/// Says how many entries the maps have whose size is not what the programs say.
 fn give_room(loader: &mut EbpfLoader<'_>, settings: &Settings, [entries_4, entries_6]: [u32; 2]) {
     loader
         .map_max_entries("CACHE4", entries_4)
@@ -278,7 +285,11 @@ fn give_room(loader: &mut EbpfLoader<'_>, settings: &Settings, [entries_4, entri
         .map_max_entries("NEW4", settings.identities_4 / 2)
         .map_max_entries("NEW6", settings.identities_6 / 2)
         .map_max_entries("LIVE4", settings.identities_4)
-        .map_max_entries("LIVE6", settings.identities_6);
+        .map_max_entries("LIVE6", settings.identities_6)
+        .map_max_entries("VERDICTS", settings.verdicts.max(1));
+    if settings.reference_programs {
+        loader.map_max_entries("STEPS", bench::STEPS).map_max_entries("FLOOR_FLOWS", FLOOR_FLOWS);
+    }
 }
 
 /// Flows that `floor` can tell apart.

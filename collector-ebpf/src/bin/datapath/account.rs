@@ -11,7 +11,7 @@ use collector_ebpf::{
         flow::{RX, TX},
         pu::{Role, role},
     },
-    wire::{transport::Transport, tunnel},
+    wire::transport::Transport,
 };
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     maps::CONTROL,
     packet::wire,
     read::{read4, read6, role_of_index, unit_sent},
-    reject, slot, trace,
+    reject, slot, superpacket, trace,
 };
 
 /// `PACKET_LOOPBACK` (`include/uapi/linux/if_packet.h`): a copy of own multicast or broadcast.
@@ -212,8 +212,7 @@ fn hit<K: Key>(run: &Run, role: &Role, key: &K, transport: &Transport, sent: boo
     // SAFETY: the slot is live, and this CPU's alone while softirqs are off.
     unsafe {
         let wire = wire(run.skb, transport.headers, false);
-        if wire.packets != 1 && tunnel::is_tunnel(transport) {
-            // Its segments repeat headers that lie deeper than was read.
+        if wire.packets != 1 && superpacket::may_be_deeper(transport) {
             return Hot::Missed;
         }
         add(slot.counts(), direction, wire, run.now, role.interface, transport.tcp_flags);

@@ -26,7 +26,8 @@ use crate::{
     packet::opaque,
     read::role_of_index,
     settings::{
-        DROP_BURST, DROP_INTERVAL, DROP_REASONS, DROP_SNAP, NAMESPACE, PACKETS_BY_RING, TRIAL, TRIAL_LENGTH,
+        DROP_BURST, DROP_INTERVAL, DROP_REASONS, DROP_SNAP, NAMESPACE, PACKETS_BY_RING, RELEASE,
+        RELEASE_LENGTH, TRIAL, TRIAL_LENGTH,
     },
     transport,
 };
@@ -65,8 +66,11 @@ pub(crate) fn run(ctx: &BtfTracePointContext) {
         return;
     }
     ledger(|ledger| &raw mut ledger.seen);
-    let is_trial = place(ctx).wrapping_sub(TRIAL.load()) < TRIAL_LENGTH.load();
-    let Some(dropped) = (if is_trial { None } else { Dropped::of(skb) }) else {
+    let is_in = |function: u64, length: u64| place(ctx).wrapping_sub(function) < length;
+    let is_trial = is_in(TRIAL.load(), TRIAL_LENGTH.load());
+    // The pieces of a packet that is freed as a whole: that one is told of by itself.
+    let is_piece = is_in(RELEASE.load(), RELEASE_LENGTH.load());
+    let Some(dropped) = (if is_trial || is_piece { None } else { Dropped::of(skb) }) else {
         ledger(|ledger| &raw mut ledger.no_packet);
         return;
     };
@@ -115,12 +119,12 @@ fn reason(ctx: &BtfTracePointContext) -> u32 {
 fn unit(dropped: &Dropped) -> u32 {
     let is_here = dropped.namespace == NAMESPACE.load();
     // Where a buffer waits in a queue, its device's place is taken for other things: then only addresses tell.
-    let may_be_here = is_here || dropped.namespace == 0;
+    let is_anywhere = dropped.namespace == 0;
     let role = if is_here { role_of_index(dropped.interface) } else { None };
     let ends = dropped.ends();
     if ends.known
         && dropped.came_in
-        && may_be_here
+        && (is_here || is_anywhere && !is_everywhere(ends.destination))
         && let Some(pu) = classify::own(ends.destination)
     {
         return whose(pu.get(), end::DESTINATION);
@@ -147,7 +151,9 @@ fn unit(dropped: &Dropped) -> u32 {
     }
     let (from, to) = ((ends.source, end::SOURCE), (ends.destination, end::DESTINATION));
     for (address, end) in if dropped.came_in { [to, from] } else { [from, to] } {
-        if may_be_here && let Some(pu) = classify::own(address) {
+        if (is_here || is_anywhere && !is_everywhere(address))
+            && let Some(pu) = classify::own(address)
+        {
             return whose(pu.get(), end);
         }
         if let Some(pu) = classify::declared(address) {
@@ -163,6 +169,13 @@ fn unit(dropped: &Dropped) -> u32 {
     } else {
         whose(index::FORWARDED, end::NEITHER)
     }
+}
+
+/// Whether each network namespace has an address: `127.0.0.0/8` or `::1`.
+#[inline(always)]
+fn is_everywhere(address: [u8; 16]) -> bool {
+    let number = u128::from_be_bytes(address);
+    number == 1 || number >> 24 == 0xFFFF << 8 | 127
 }
 
 /// The unit of an interface, and the end of a packet that comes in by it, or leaves.

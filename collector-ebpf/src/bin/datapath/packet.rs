@@ -258,7 +258,7 @@ const TAG: u32 = 4;
 /// The hop-by-hop header of a super-packet beyond 65,535 octets (BIG TCP, Linux 5.19).
 const JUMBO_HEADER: u32 = 8;
 /// SCTP's mark in `gso_size` (include/linux/skbuff.h): not a size.
-const GSO_BY_FRAGS: u32 = 0xFFFF;
+pub(crate) const GSO_BY_FRAGS: u32 = 0xFFFF;
 
 /// The same number, about which LLVM knows nothing: keeps a bounds check and the access behind it on one
 /// register, as the verifier wants it.

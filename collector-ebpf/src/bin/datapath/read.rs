@@ -25,7 +25,7 @@ use crate::{
     fragments,
     maps::{ROLES, ROLES_MORE},
     packet::{self, Copied, Linear, forget, metadata_vlan},
-    quote, unread, xdp,
+    quote, superpacket, unread, xdp,
 };
 
 pub(crate) use run::Packet;
@@ -98,7 +98,12 @@ pub(crate) extern "C" fn read_packet(skb: Skb) -> u32 {
     } else if common4(skb, packet) != 0 || common6(skb, packet) != 0 {
         return 0;
     }
-    general(skb, packet)
+    let failed = general(skb, packet);
+    if failed != 0 && frame(skb).gso {
+        // What was read before it failed is no length to go by.
+        packet.headers = superpacket::segment_headers(skb) as u16;
+    }
+    failed
 }
 
 #[inline(never)]
@@ -107,7 +112,7 @@ fn common4(skb: Skb, packet: &mut Packet) -> u32 {
         return 0;
     }
     let Some((key, transport)) = read4(skb, &packet.role) else { return 0 };
-    if frame(skb).gso && tunnel::is_tunnel(&transport) {
+    if frame(skb).gso && superpacket::may_be_deeper(&transport) {
         return 0;
     }
     packet.set(key, &transport, false);
@@ -120,7 +125,7 @@ fn common6(skb: Skb, packet: &mut Packet) -> u32 {
         return 0;
     }
     let Some((key, transport)) = read6(skb, &packet.role) else { return 0 };
-    if frame(skb).gso && tunnel::is_tunnel(&transport) {
+    if frame(skb).gso && superpacket::may_be_deeper(&transport) {
         return 0;
     }
     packet.set(key, &transport, false);
@@ -183,13 +188,17 @@ fn behind_ethernet(skb: Skb) -> Layer2 {
     Layer2 { ethertype: u16::from_be(unsafe { (*skb).protocol } as u16), vlan: UNTAGGED, next: 0 }
 }
 
-/// Moves the end of the headers of a tunnel's super-packet to where its segments' headers end. 0.
+/// Moves the end of a super-packet's headers to where its segments' headers end: as the kernel says, or else by what a tunnel's
+/// packet carries. 0.
 #[inline(never)]
 fn inner<K: Key>(skb: Skb, packet: &mut Packet) -> u32 {
     if !frame(skb).gso || packet.family != K::FAMILY {
         return 0;
     }
-    if let Some(bytes) = Copied::again(skb) {
+    let told = superpacket::segment_headers(skb);
+    if told != 0 {
+        packet.headers = told as u16;
+    } else if let Some(bytes) = Copied::again(skb) {
         let rest = packet.key::<K>().rest();
         // The key is as the sender has it: the remote port is the destination's.
         let port = u16::from_be(rest.remote_port);

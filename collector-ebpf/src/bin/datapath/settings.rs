@@ -120,6 +120,13 @@ pub(crate) static TRIAL: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static TRIAL_LENGTH: Global<u64> = Global::new(0);
 
+/// Where the kernel's function begins that frees the pieces of a packet; as long as [`RELEASE_LENGTH`].
+#[unsafe(no_mangle)]
+pub(crate) static RELEASE: Global<u64> = Global::new(0);
+/// See [`RELEASE`].
+#[unsafe(no_mangle)]
+pub(crate) static RELEASE_LENGTH: Global<u64> = Global::new(0);
+
 /// Reasons of which no report is wanted: a bit for each of the first 256, which are all that the kernel's core has.
 #[unsafe(no_mangle)]
 pub(crate) static FOLDED_0: Global<u64> = Global::new(0);
@@ -166,3 +173,7 @@ pub(crate) static FILTERED: Global<u32> = Global::new(0);
 /// What this load's programs at TC sign a packet with that they drop: random, so that nobody else's looks like it.
 #[unsafe(no_mangle)]
 pub(crate) static SIGNATURE: Global<u64> = Global::new(0);
+
+/// 1 where the places of fields are known that say how the kernel cuts a super-packet.
+#[unsafe(no_mangle)]
+pub(crate) static KNOWS_SUPER_PACKETS: Global<u32> = Global::new(0);

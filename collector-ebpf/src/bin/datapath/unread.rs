@@ -35,13 +35,16 @@ pub(crate) extern "C" fn keep_unread_4(skb: Skb, next: u32, boundary: u32) -> u3
     0
 }
 
-/// The same for IPv6.
+/// The same for IPv6; and whether the packet begins with what is taken off before the wire.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn keep_unread_6(skb: Skb, next: u32, boundary: u32) -> u32 {
-    if let Some(packet) = Packet::of_run()
-        && packet.policies_from != 0
-        && let Some(bytes) = Copied::again(skb)
+    let Some(packet) = Packet::of_run() else { return 0 };
+    let Some(bytes) = Copied::again(skb) else { return 0 };
+    if read::frame(skb).gso {
+        packet.is_jumbo(ipv6::is_jumbo(&bytes, next));
+    }
+    if packet.policies_from != 0
         && let Some((local, remote, protocol)) = ipv6::ends(&bytes, next)
     {
         let (local_port, remote_port, boundary, ports) = (0, 0, boundary as u16, ports::UNREAD);

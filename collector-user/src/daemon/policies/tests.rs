@@ -107,7 +107,8 @@ fn what_came_to_nothing_is_taken_back_as_a_whole() {
     assert_eq!((numbers(&told.new), numbers(&told.old)), (vec![2], vec![1]));
     let back = policies.put_back(before, 2);
     assert_eq!((numbers(&back.new), numbers(&back.old)), (vec![], vec![2]));
-    let before: Vec<_> = told.entries.iter().map(|(index, _)| (*index, u32::from(*index == index::HOST))).collect();
+    let before: Vec<_> =
+        told.entries.iter().map(|(index, _)| (*index, u32::from(*index == index::HOST))).collect();
     let sorted = |mut entries: Vec<(u16, u32)>| {
         entries.sort_unstable();
         entries

@@ -1,8 +1,7 @@
 //! What a socket buffer is, read in the kernel's own structures.
 //!
-//! rustc makes no relocations against the kernel's types, so user space looks the places of fields up in the running
-//! kernel's type information and hands them over as constants, which the verifier checks against that same information: a
-//! field of another size or kind is refused at load. A pointer that leads nowhere reads as 0.
+//! The verifier checks the [places](crate::places) of fields against the kernel's type information: a field of another size or
+//! kind is refused at load. A pointer that leads nowhere reads as 0.
 
 use core::{ffi::c_void, ptr};
 
@@ -12,69 +11,17 @@ use collector_ebpf::{
     wire::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
 
-use crate::settings::{LOADS_ANYWHERE, SIGNATURE};
-
-/// Declares where fields lie, in octets from the beginning of their structure.
-macro_rules! places {
-    ($($(#[doc = $doc:literal])+ $name:ident),+ $(,)?) => {$(
-        $(#[doc = $doc])+
-        #[unsafe(no_mangle)]
-        pub(crate) static $name: Global<u32> = Global::new(0);
-    )+};
-}
-
-places! {
-    /// `sk_buff.dev`.
-    SKB_DEV,
-    /// `sk_buff.sk`.
-    SKB_SK,
-    /// `sk_buff.head`.
-    SKB_HEAD,
-    /// `sk_buff.data`.
-    SKB_DATA,
-    /// `sk_buff.end`.
-    SKB_END,
-    /// `sk_buff.len`.
-    SKB_LEN,
-    /// `sk_buff.data_len`.
-    SKB_DATA_LEN,
-    /// `sk_buff.protocol`.
-    SKB_PROTOCOL,
-    /// `sk_buff.network_header`.
-    SKB_NETWORK,
-    /// `sk_buff.mac_header`.
-    SKB_MAC,
-    /// `sk_buff.skb_iif`.
-    SKB_IIF,
-    /// `sk_buff.mark`.
-    SKB_MARK,
-    /// The octet that holds `sk_buff.pkt_type`.
-    SKB_PKT_TYPE,
-    /// Its first bit in that octet.
-    SKB_PKT_TYPE_BIT,
-    /// `sk_buff.cb`, and in it `qdisc_skb_cb.data`: what programs at TC know as the control block.
-    SKB_CB,
-    /// `sk_buff.vlan_tci`.
-    SKB_VLAN_TCI,
-    /// `sk_buff.vlan_proto`.
-    SKB_VLAN_PROTO,
-    /// The octet that holds `sk_buff.vlan_present`, which there is before Linux 6.2.
-    SKB_VLAN_PRESENT,
-    /// The bit in that octet; 0 where there is none, and a tag that is absent has the protocol 0.
-    SKB_VLAN_PRESENT_BIT,
-    /// `skb_shared_info.gso_segs`.
-    SHARED_SEGMENTS,
-    /// `net_device.ifindex`.
-    DEV_INDEX,
-    /// `net_device.type`.
-    DEV_TYPE,
-    /// `net_device.nd_net`.
-    DEV_NET,
-    /// `sock.__sk_common.skc_net`.
-    SOCK_NET,
-    /// `net.ns.inum`.
-    NET_INODE,
-}
+use crate::{
+    packet::forget_by,
+    places::{
+        DEV_INDEX, DEV_NET, DEV_TYPE, NET_INODE, SHARED_SIZES, SHARED_TYPE, SKB_CB, SKB_DATA, SKB_DATA_LEN,
+        SKB_DEV, SKB_END, SKB_HEAD, SKB_IIF, SKB_INNER_TRANSPORT, SKB_LEN, SKB_MAC, SKB_MARK, SKB_NETWORK,
+        SKB_PKT_TYPE, SKB_PKT_TYPE_BIT, SKB_PROTOCOL, SKB_SK, SKB_TRANSPORT, SKB_VLAN_PRESENT,
+        SKB_VLAN_PRESENT_BIT, SKB_VLAN_PROTO, SKB_VLAN_TCI, SOCK_NET,
+    },
+    settings::{LOADS_ANYWHERE, SIGNATURE},
+    superpacket,
+};
 
 /// `ARPHRD_ETHER` and `ARPHRD_LOOPBACK` (`include/uapi/linux/if_arp.h`): frames with an Ethernet header.
 const ETHER: u16 = 1;
@@ -161,15 +108,22 @@ impl Dropped {
             let moved = (if is_before { start - data } else { data - start }).min(0xFFFF) as u32;
             let (before, ahead) = if is_before { (0, moved) } else { (moved, 0) };
             let end: u32 = field(skb, &SKB_END);
-            let shared = head + u64::from(end) + u64::from(SHARED_SEGMENTS.load());
-            let mut segments = [0_u16];
-            load(shared, &mut segments);
+            let shared = head + u64::from(end) + u64::from(SHARED_SIZES.load());
+            let mut sizes = [0_u16; 2];
+            load(shared, &mut sizes);
+            let length = (length + before).saturating_sub(ahead);
+            let [size, mut segments] = sizes.map(u32::from);
+            if segments == 0 && size != 0 {
+                let at = if is_framed { mac } else { network };
+                // What the verifier knows of it is nothing, whichever way it came about.
+                segments = forget_by(length, uncounted(skb, at.into(), length, size));
+            }
             Some(Self {
                 start,
-                length: (length + before).saturating_sub(ahead),
-                linear: (length.saturating_sub(in_fragments) + before).saturating_sub(ahead),
+                length,
+                linear: length.saturating_sub(in_fragments),
                 before: if is_before { u32::MAX } else { before },
-                packets: u32::from(segments[0]).max(1),
+                packets: segments.max(1),
                 interface: if came_in_by == 0 { index } else { came_in_by },
                 at: index,
                 namespace,
@@ -217,6 +171,29 @@ impl Dropped {
         // SAFETY: within the packet, as the kernel says.
         let loaded = unsafe { load(self.network + at, &mut words) };
         (loaded, words)
+    }
+}
+
+/// Of how many packets a super-packet is made that its sender has not counted, whose octets begin `at` so many behind its
+/// memory's beginning, and are `length`; `size` as the kernel says it. A function of its own, whose stack is free again.
+#[inline(never)]
+fn uncounted(skb: *const u8, at: u32, length: u32, size: u32) -> u32 {
+    let (mut kind, mut data_offset) = ([0_u32], [0_u8]);
+    // SAFETY: the kernel's buffer, whose fields lie there.
+    unsafe {
+        let head: u64 = field(skb, &SKB_HEAD);
+        let end: u32 = field(skb, &SKB_END);
+        load(head + u64::from(end) + u64::from(SHARED_TYPE.load()), &mut kind);
+        let [kind] = kind;
+        let transport: u16 = if superpacket::is_inside(kind) {
+            field(skb, &SKB_INNER_TRANSPORT)
+        } else {
+            field(skb, &SKB_TRANSPORT)
+        };
+        load(head + u64::from(transport) + superpacket::DATA_OFFSET, &mut data_offset);
+        let [data_offset] = data_offset;
+        let before = u32::from(transport).wrapping_sub(at);
+        superpacket::segments(kind, size, before, data_offset.into(), length)
     }
 }
 

@@ -186,6 +186,12 @@ impl Packet {
         }
     }
 
+    /// The kernel's header of a jumbogram is to be taken off, or there is none.
+    #[inline(always)]
+    pub(crate) fn is_jumbo(&mut self, jumbo: bool) {
+        self.jumbo = u8::from(jumbo);
+    }
+
     /// What was read, as if the local end had sent it.
     #[inline(always)]
     pub(crate) fn set<K: Key>(&mut self, key: K, transport: &Transport, jumbo: bool) {
