@@ -179,4 +179,16 @@ fn a_missing_privilege_is_named() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("CAP_BPF") && said.lines().count() == 1, "{said}");
+    // A file that is there stays as it is.
+    let file = TempFile::new("kept\n");
+    let output = Command::new("nsenter")
+        .arg(format!("--net=/run/netns/{}", wire.near))
+        .args(["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", COLLECTOR, "capture", "-w"])
+        .arg(file.path())
+        .output()
+        .expect("nsenter and setpriv run");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("CAP_NET_ADMIN") && said.lines().count() == 1, "{said}");
+    assert_eq!(std::fs::read_to_string(file.path()).expect("it is there"), "kept\n");
 }

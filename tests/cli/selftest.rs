@@ -1,7 +1,11 @@
 //! `collector selftest`: known traffic, sent and counted on this kernel.
 
-use std::process::Command;
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::process::COLLECTOR;
@@ -53,6 +57,47 @@ fn every_row_that_this_kernel_allows_is_exact() {
     assert!(ran >= 12, "{ran} of {} rows: {rows:#?}", rows.len());
     let left = left_behind(&mark);
     assert!(left.is_empty(), "left behind: {left:?}");
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn interrupted_it_leaves_nothing_behind_and_no_row_in_part() {
+    for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
+        let mark = format!("SELFTEST_OF={}.{}", std::process::id(), signal.as_raw());
+        let (name, value) = mark.split_once('=').expect("a name and a value");
+        let mut child = Command::new(COLLECTOR)
+            .args(["selftest", "--output", "json"])
+            .env(name, value)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the collector runs");
+        let mut rows = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        // In the midst of others.
+        let first = rows.next().expect("a row").expect("text");
+        kill_process(Pid::from_child(&child), signal).expect("it runs");
+        let rest: Vec<String> = rows.map(|row| row.expect("text")).collect();
+        let status = child.wait().expect("it ends");
+        assert!(!status.success(), "{signal:?}: {status}");
+        for row in rest.iter().chain([&first]) {
+            let row: Value = serde_json::from_str(row).expect("a JSON object a row");
+            assert!(row.get("sent").or(row.get("not_possible")).is_some(), "{row}");
+        }
+        let left = left_behind(&mark);
+        assert!(left.is_empty(), "{signal:?} left behind: {left:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn with_one_privilege_of_several_it_names_the_next() {
+    let output = Command::new("setpriv")
+        .args(["--bounding-set=-all,+sys_admin", "--inh-caps=-all,+sys_admin", COLLECTOR, "selftest"])
+        .output()
+        .expect("setpriv runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(said.contains("CAP_NET_ADMIN") && said.lines().count() == 1, "{said}");
+    assert!(output.stdout.is_empty(), "{output:?}");
 }
 
 #[test]

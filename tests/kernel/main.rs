@@ -51,6 +51,8 @@ mod connections;
 mod exact;
 // Swaps of the epoch every few milliseconds under load on both CPUs.
 mod swap;
+// Records that nobody understands.
+mod undecodable;
 // Processing units at their boundaries, and their sums.
 mod units;
 // Translated addresses: masquerade, published ports, hairpins.

@@ -58,6 +58,7 @@ use crate::{
         networks::Networks,
         object::{CounterMaps, FlowMaps, Ledgers},
         programs::Programs,
+        requirements,
     },
     pu::{life::Lives as UnitLives, registry::Registry},
 };
@@ -75,8 +76,8 @@ use xdp::AtXdp;
 /// Between two looks for identities that nobody ages.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Whether what was asked for can be had on this host, as far as that is seen without a privilege: for who would rather
-/// know before something else is begun.
+/// Whether what was asked for can be had on this host, as far as that is seen before it is tried: for who would rather know
+/// before something else is begun.
 ///
 /// # Errors
 ///
@@ -87,7 +88,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 /// As [`run`].
 pub async fn check(options: &Options) -> Result<(), DaemonError> {
     let (netlink, _changes) = watch::open()?;
-    prepare(options, &netlink).await.map(drop)
+    prepare(options, &netlink).await.map(drop)?;
+    Ok(requirements::check()?)
 }
 
 /// Runs until `shutdown` is ready. `started` is called once, when every packet is counted from then on.

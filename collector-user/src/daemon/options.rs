@@ -124,7 +124,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Units(#[from] TooMany),
     /// A unit whose packets were asked for does not exist.
-    #[error("trace: {0}")]
+    #[error("trace")]
     Trace(#[from] NoSuchUnit),
     /// An interface that was named does not exist.
     #[error(

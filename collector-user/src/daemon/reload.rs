@@ -119,7 +119,7 @@ pub enum ReloadError {
     )]
     Filter,
     /// Packets are wished for of a unit that is not there.
-    #[error("trace: {0}")]
+    #[error("trace")]
     Trace(#[from] NoSuchUnit),
     /// The policies are too many.
     #[error("the policies stay as they were: {0}")]

@@ -1,6 +1,6 @@
 //! What a reload does, one step after the other: all that may be refused first, and then what holds from there on.
 
-use std::{collections::BTreeSet, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{collections::BTreeSet, sync::atomic::Ordering::Relaxed};
 
 use collector_ebpf::abi::pu::index;
 
@@ -310,27 +310,13 @@ impl Daemon<'_> {
 
     /// Has packets reported as the configuration says now. What it says as before goes on, and does not begin anew.
     fn retrace(&mut self, wanted: Vec<Wish>) -> Result<(), DaemonError> {
-        let now = clock::boot();
         let before = std::mem::take(&mut self.tracing.configured);
-        let (stay, gone): (Vec<_>, Vec<_>) = before.into_iter().partition(|(wish, _)| wanted.contains(wish));
-        for (wish, _) in &gone {
+        let (stay, gone): (Vec<_>, Vec<_>) = before.into_iter().partition(|wish| wanted.contains(wish));
+        let new: Vec<_> = wanted.iter().filter(|wish| !stay.contains(wish)).cloned().collect();
+        self.tracing.configured = stay;
+        for wish in &gone {
             self.end_wish(wish)?;
         }
-        // An entry is that of all wishes for its unit.
-        for (wish, since) in &stay {
-            let spent = Duration::from_nanos(now.saturating_sub(*since));
-            let left = wish.duration.map(|duration| duration.saturating_sub(spent));
-            if gone.iter().any(|(other, _)| other.whose == wish.whose) && left != Some(Duration::ZERO) {
-                match self.trace(&Wish { duration: left, ..wish.clone() }) {
-                    // A unit that was found and has ended: it is traced when it comes again.
-                    Err(DaemonError::Trace(_)) => {}
-                    done => done?,
-                }
-            }
-        }
-        let new: Vec<_> =
-            wanted.iter().filter(|wish| !stay.iter().any(|(other, _)| other == *wish)).cloned().collect();
-        self.tracing.configured = stay;
         for wish in &new {
             self.trace_configured(wish)?;
         }

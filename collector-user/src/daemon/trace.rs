@@ -1,8 +1,8 @@
 //! Reports of single packets: who asked for them, the buffers that they come by, and the way to the collector.
 
-use std::{future::pending, time::Duration};
+use std::future::pending;
 
-use collector_ebpf::abi::{counter, packet::event, trace};
+use collector_ebpf::abi::{counter, packet::event};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Daemon, DaemonError, complete::Incomplete};
@@ -15,7 +15,7 @@ use crate::{
     error::root_cause,
     event::{PacketEvent, Text},
     kernel::{error::KernelError, transport::Source},
-    pu::trace::{NoSuchUnit, Traces, Whose, Wish},
+    pu::trace::{NoSuchUnit, Traces, Whose, Wish, Wishes},
 };
 
 /// Wishes that may wait for the daemon's task.
@@ -89,11 +89,11 @@ impl Asked {
 }
 
 /// The wishes, as they come to the daemon.
-pub(super) struct Wishes {
+pub(super) struct Asks {
     asked: mpsc::Receiver<Asked>,
 }
 
-impl Wishes {
+impl Asks {
     /// The next one; waits for ever where nobody can have any.
     pub(super) async fn next(&mut self) -> Asked {
         match self.asked.recv().await {
@@ -103,9 +103,9 @@ impl Wishes {
     }
 }
 
-pub(super) fn channel() -> (Tracer, Wishes) {
+pub(super) fn channel() -> (Tracer, Asks) {
     let (wishes, asked) = mpsc::channel(WAITING);
-    (Tracer { wishes }, Wishes { asked })
+    (Tracer { wishes }, Asks { asked })
 }
 
 /// What is traced, and the buffers once anything is.
@@ -118,10 +118,10 @@ pub(super) struct Tracing {
     pub(super) incomplete: Incomplete,
     traces: Traces,
     tally: Tally,
-    /// What the configuration wishes, and since when, on the boot clock.
-    pub(super) configured: Vec<(Wish, u64)>,
-    /// What was wished of units by their ids, and until when: a container that is started anew is another unit of the same id.
-    kept: Vec<(Wish, u64)>,
+    /// What the configuration wishes.
+    pub(super) configured: Vec<Wish>,
+    /// What was wished, for as long as it holds.
+    wishes: Wishes,
 }
 
 /// What became of the packets that the programs wrote.
@@ -146,29 +146,8 @@ impl Tracing {
             traces: Traces::default(),
             tally: Tally::default(),
             configured: Vec::new(),
-            kept: Vec::new(),
+            wishes: Wishes::default(),
         })
-    }
-
-    /// Remembers a wish for when its unit comes again.
-    fn keep(&mut self, wish: &Wish, now: u64) {
-        let until =
-            wish.duration.map_or(u64::MAX, |duration| now.saturating_add(super::moment::nanos(duration)));
-        let is_other = |other: &Wish| (&other.whose, other.directions) != (&wish.whose, wish.directions);
-        self.kept.retain(|(other, until)| *until > now && is_other(other));
-        if matches!(wish.whose, Whose::Unit(_)) && self.kept.len() < trace::MOST as usize {
-            self.kept.push((wish.clone(), until));
-        }
-    }
-
-    /// What is still wished of a unit with this id.
-    fn kept(&self, id: &Text, now: u64) -> Vec<Wish> {
-        let of_unit = |(wish, until): &&(Wish, u64)| *until > now && wish.whose == Whose::Unit(id.clone());
-        let left = |(wish, until): &(Wish, u64)| Wish {
-            duration: wish.duration.map(|_| Duration::from_nanos(until - now)),
-            ..wish.clone()
-        };
-        self.kept.iter().filter(of_unit).map(left).collect()
     }
 
     /// What became of the packets that the ledger of the programs knows of.
@@ -188,6 +167,21 @@ impl Tracing {
 impl Daemon<'_> {
     /// Has packets reported from now on.
     pub(super) fn trace(&mut self, wish: &Wish) -> Result<(), DaemonError> {
+        let now = self.begin_trace(wish)?;
+        self.tracing.wishes.keep(wish, now, false);
+        Ok(())
+    }
+
+    /// Has packets reported, as the configuration says.
+    pub(super) fn trace_configured(&mut self, wish: &Wish) -> Result<(), DaemonError> {
+        self.tracing.configured.push(wish.clone());
+        let now = self.begin_trace(wish)?;
+        self.tracing.wishes.keep(wish, now, true);
+        Ok(())
+    }
+
+    /// Tells the programs of a wish; since when it holds, on the boot clock.
+    fn begin_trace(&mut self, wish: &Wish) -> Result<u64, DaemonError> {
         let entry = wish.entry(&self.units)?;
         self.open_tracing()?;
         let now = self.programs.anchor()?.boot_ns;
@@ -195,27 +189,20 @@ impl Daemon<'_> {
             let trace = self.tracing.traces.add(entry, wish, now);
             self.controller.trace(entry, trace)?;
         }
-        self.tracing.keep(wish, now);
         self.controller.capture(u32::from(self.options.snaplen) + HEADERS);
-        Ok(())
-    }
-
-    /// Has packets reported, as the configuration says.
-    pub(super) fn trace_configured(&mut self, wish: &Wish) -> Result<(), DaemonError> {
-        self.tracing.configured.push((wish.clone(), crate::clock::boot()));
-        self.trace(wish)
+        Ok(now)
     }
 
     /// Reports what was asked for by a wish no more; what else was asked for of the same unit goes on.
     pub(super) fn end_wish(&mut self, wish: &Wish) -> Result<(), DaemonError> {
-        self.tracing.kept.retain(|(kept, _)| kept != wish);
+        self.tracing.wishes.forget_configured(wish);
         // There is none of a unit that has gone.
         let Ok(entry) = wish.entry(&self.units) else { return Ok(()) };
         let entries = self.entries_of(entry);
         for entry in entries {
             self.forget_trace(entry)?;
         }
-        u16::try_from(entry).map_or(Ok(()), |unit| self.trace_again(unit))
+        self.go_on(&wish.whose)
     }
 
     /// An entry, and those of other indexes that the same unit is counted by.
@@ -234,9 +221,14 @@ impl Daemon<'_> {
 
     /// Fulfils what was wished of a unit before it was there again.
     pub(super) fn trace_again(&mut self, unit: u16) -> Result<(), DaemonError> {
-        let Some(id) = self.units.get(unit).map(|unit| unit.id.clone()) else { return Ok(()) };
-        for wish in self.tracing.kept(&id, crate::clock::boot()) {
-            self.trace(&wish)?;
+        let id = self.units.get(unit).map(|unit| unit.id.clone());
+        id.map_or(Ok(()), |id| self.go_on(&Whose::Unit(id)))
+    }
+
+    /// Tells the programs of all that is still wished of somebody.
+    fn go_on(&mut self, whose: &Whose) -> Result<(), DaemonError> {
+        for wish in self.tracing.wishes.of(whose, crate::clock::boot()) {
+            self.begin_trace(&wish)?;
         }
         Ok(())
     }

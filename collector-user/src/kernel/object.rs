@@ -34,10 +34,7 @@ use crate::kernel::{
     policies::Policies,
     ports::Ports,
     programs::{EGRESS, INGRESS, Programs, classifier, load_anchor, load_classifiers},
-    requirements::{
-        check_kernel, check_object, check_privileges, is_preempt_rt, kernel_version, may_lock,
-        ticks_per_second,
-    },
+    requirements::{self, check_object, is_preempt_rt, kernel_version, may_lock, ticks_per_second},
     settings::Settings,
     superpackets,
     transport::{ReadCounts, Sizes, Source},
@@ -168,8 +165,7 @@ pub struct Ledgers {
 /// kernel refuses.
 pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     check_object(OBJECT)?;
-    check_kernel()?;
-    check_privileges()?;
+    requirements::check()?;
     let possible = cpus::possible()?;
     let online = cpus::online()?;
     // A slot could see two packets at once where softirqs are preempted.

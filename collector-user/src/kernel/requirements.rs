@@ -33,7 +33,7 @@ pub(super) fn check_object(bytes: &[u8]) -> Result<(), KernelError> {
 }
 
 /// The kernel must be one of those that are supported.
-pub(super) fn check_kernel() -> Result<(), KernelError> {
+fn check_kernel() -> Result<(), KernelError> {
     let release = || rustix::system::uname().release().to_string_lossy().into_owned();
     if kernel_version() < OLDEST { Err(KernelError::KernelTooOld { release: release() }) } else { Ok(()) }
 }
@@ -46,8 +46,19 @@ pub fn kernel_version() -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
+/// Whether programs can be loaded and attached here, as far as that is seen before it is tried: this kernel is not too old, and
+/// this process may.
+///
+/// # Errors
+///
+/// [`KernelError::KernelTooOld`], [`KernelError::Privilege`].
+pub fn check() -> Result<(), KernelError> {
+    check_kernel()?;
+    check_privileges()
+}
+
 /// All that loading and attaching take must be allowed.
-pub(super) fn check_privileges() -> Result<(), KernelError> {
+fn check_privileges() -> Result<(), KernelError> {
     let held = rustix::thread::capabilities(None)
         .map_err(|error| KernelError::Host { what: "this process's capabilities", source: error.into() })?
         .effective;

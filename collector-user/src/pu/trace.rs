@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use collector_ebpf::abi::{
     flow::{RX, TX},
-    trace::{ALL, FOR_EVER, Trace},
+    trace::{ALL, FOR_EVER, MOST, Trace},
 };
 
 use crate::{
@@ -100,6 +100,14 @@ impl Wish {
     }
 }
 
+impl Wish {
+    /// Until when it holds that is wished at the boot time `now`, in nanoseconds.
+    fn until(&self, now: u64) -> u64 {
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(FOR_EVER);
+        self.duration.map_or(FOR_EVER, |duration| now.saturating_add(nanos(duration)))
+    }
+}
+
 /// What is traced now, by entry.
 #[derive(Debug, Default)]
 pub struct Traces {
@@ -110,8 +118,7 @@ impl Traces {
     /// Adds a wish at the boot time `now`; the entry as it is then. Each direction lasts as long as the wish that lasts
     /// longest; of how many packets one is reported, the last wish says.
     pub fn add(&mut self, entry: u32, wish: &Wish, now: u64) -> Trace {
-        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(FOR_EVER);
-        let until = wish.duration.map_or(FOR_EVER, |duration| now.saturating_add(nanos(duration)));
+        let until = wish.until(now);
         let trace = self.entries.entry(entry).or_default();
         for (direction, other) in [(RX, Directions::Out), (TX, Directions::In)] {
             if wish.directions != other
@@ -153,13 +160,61 @@ impl Traces {
     }
 }
 
+/// What was wished, for as long as it holds: a container that is started anew is another unit of the same id, and where one wish
+/// ends others go on.
+#[derive(Debug, Default)]
+pub struct Wishes {
+    kept: Vec<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    wish: Wish,
+    /// Until when, on the boot clock in nanoseconds.
+    until: u64,
+    /// The configuration says it.
+    is_configured: bool,
+}
+
+impl Wishes {
+    /// Remembers a wish from the boot time `now` on. One that ends sooner and asks for the same adds nothing to it, unless the
+    /// configuration says it. Beyond [`MOST`] the newest are not remembered.
+    pub fn keep(&mut self, wish: &Wish, now: u64, is_configured: bool) {
+        let until = wish.until(now);
+        let is_for_the_same =
+            |other: &Wish| (&other.whose, other.directions) == (&wish.whose, wish.directions);
+        self.kept.retain(|other| {
+            let is_within = !other.is_configured && other.until <= until && is_for_the_same(&other.wish);
+            other.until > now && !is_within
+        });
+        if self.kept.len() < MOST as usize {
+            self.kept.push(Kept { wish: wish.clone(), until, is_configured });
+        }
+    }
+
+    /// The configuration does not say it any more.
+    pub fn forget_configured(&mut self, wish: &Wish) {
+        self.kept.retain(|kept| !kept.is_configured || kept.wish != *wish);
+    }
+
+    /// What is still wished of somebody at the boot time `now`, for as long as is left of it.
+    pub fn of(&self, whose: &Whose, now: u64) -> Vec<Wish> {
+        let is_wanted = |kept: &&Kept| kept.until > now && kept.wish.whose == *whose;
+        let left = |Kept { wish, until, .. }: &Kept| Wish {
+            duration: wish.duration.map(|_| Duration::from_nanos(until - now)),
+            ..wish.clone()
+        };
+        self.kept.iter().filter(is_wanted).map(left).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{num::NonZeroU32, time::Duration};
 
     use collector_ebpf::abi::trace::{ALL, FOR_EVER, Trace};
 
-    use super::{Directions, NoSuchUnit, Traces, Whose, Wish};
+    use super::{Directions, NoSuchUnit, Traces, Whose, Wish, Wishes};
     use crate::pu::registry::{Declared, Registry};
 
     const SECOND: u64 = 1_000_000_000;
@@ -191,6 +246,28 @@ mod tests {
         );
         assert_eq!(traces.add(7, &wish(Directions::Both, None, 1), 5), trace([FOR_EVER; 2], 1));
         assert_eq!(traces.add(7, &wish(Directions::Both, Some(1), 1), 5), trace([FOR_EVER; 2], 1));
+    }
+
+    #[test]
+    fn what_is_wished_of_who_comes_again_is_what_lasts_longest() {
+        let whose = Whose::Unit("web".into());
+        let of_web = |seconds| Wish { whose: whose.clone(), ..wish(Directions::Both, seconds, 1) };
+        let mut wishes = Wishes::default();
+        wishes.keep(&of_web(None), 0, true);
+        wishes.keep(&of_web(Some(2)), 0, false);
+        wishes.keep(&wish(Directions::Both, None, 1), 0, false);
+        assert_eq!(wishes.of(&whose, SECOND), [of_web(None), of_web(Some(1))]);
+        // A later one of the same is as good as what it goes beyond.
+        wishes.keep(&of_web(Some(9)), SECOND, false);
+        assert_eq!(wishes.of(&whose, SECOND), [of_web(None), of_web(Some(9))]);
+        assert_eq!(wishes.of(&whose, 10 * SECOND), [of_web(None)]);
+        // What the configuration no longer says others may have asked for.
+        wishes.keep(&of_web(None), SECOND, false);
+        wishes.forget_configured(&of_web(None));
+        assert_eq!(wishes.of(&whose, SECOND), [of_web(None)]);
+        assert_eq!(wishes.of(&Whose::All, SECOND), [wish(Directions::Both, None, 1)]);
+        wishes.forget_configured(&wish(Directions::Both, None, 1));
+        assert_eq!(wishes.of(&Whose::All, SECOND).len(), 1, "it was not the configuration's");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::{
     daemon::{self, DaemonError, Options},
     error::with_causes,
     event::{EndPoint, FlowRecord, Ledger, Status},
-    kernel::settings::Settings,
+    kernel::{requirements, settings::Settings},
     pu::registry::{Declared, Side},
 };
 pub use place::PlaceError;
@@ -107,7 +107,7 @@ enum CaseError {
     World(#[from] WorldError),
     #[error(transparent)]
     Place(#[from] PlaceError),
-    #[error("the collector does not run: {0}")]
+    #[error("the collector does not run")]
     Daemon(#[source] Box<DaemonError>),
     #[error("the collector ended before it counted")]
     Ended,
@@ -127,6 +127,8 @@ pub fn run(mut tell: impl FnMut(Row)) -> Result<(), SelftestError> {
                 return Err(error.into());
             }
             Err(error) => {
+                // Of what is not allowed the kernel does not say by what.
+                requirements::check().map_err(DaemonError::from)?;
                 let outcome = match error {
                     CaseError::World(WorldError::NotPossible { what }) => {
                         Outcome::NotPossible { not_possible: what }

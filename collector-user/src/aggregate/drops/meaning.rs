@@ -261,7 +261,19 @@ const PLACES: &[Row] = &[
         "the program reads too slowly: make it faster, or net.core.rmem_max and its SO_RCVBUF larger",
     ),
     (
-        &["ip_rcv_finish_core*", "ip_rcv_core*", "ip6_rcv_core*", "ipv6_rcv*", "ip_rcv*"],
+        &["ipv6_rthdr_rcv*", "ipv6_destopt_rcv*", "ip6_parse_tlv*", "ipv6_frag_rcv*"],
+        DropClass::Malformed,
+        reason::INVALID_HEADER,
+        "an extension header that is broken, or that this host does not take: net.ipv6.conf.*.accept_source_route",
+    ),
+    (
+        &["ip_rcv_finish_core*"],
+        DropClass::Route,
+        reason::PACKET_DROP,
+        "no way in for it: a group that nobody here has joined, or an address that may not be here",
+    ),
+    (
+        &["ip_rcv_core*", "ip6_rcv_core*", "ipv6_rcv*", "ip_rcv", "ip_rcv.*"],
         DropClass::Malformed,
         reason::INVALID_HEADER,
         "its header is broken, or there is no way back to its source",
@@ -281,6 +293,7 @@ const PLACES: &[Row] = &[
             "ip_mc_output*",
             "ip_finish_output*",
             "ip_fragment*",
+            "dst_discard*",
         ],
         DropClass::Route,
         reason::PACKET_DROP,
@@ -321,7 +334,7 @@ const PLACES: &[Row] = &[
         "a CPU has too many packets waiting: net.core.netdev_max_backlog, or spread the load (RPS)",
     ),
     (
-        &["ip6_mc_input*", "ip_mc_*", "br_*"],
+        &["ip6_mc_input*", "ip_mc_*", "br_*", "stp_pdu_rcv*"],
         DropClass::NotForUs,
         reason::PACKET_DROP,
         "for a group that nobody here has joined",
@@ -338,6 +351,7 @@ const PLACES: &[Row] = &[
             "skb_queue_purge*",
             "__skb_queue_purge*",
             "inet_sock_destruct*",
+            "udp_destruct_common*",
             "tcp_rcv_state_process*",
             "tcp_v4_do_rcv*",
             "tcp_v6_do_rcv*",
@@ -422,6 +436,11 @@ mod tests {
         assert_eq!(of("NO_SOCKET", "ping_rcv").class, DropClass::EndOfLife);
         assert_eq!(of("", "__udp4_lib_rcv").class, DropClass::NoSocket);
         assert_eq!(of("", "pfifo_enqueue").class, DropClass::Resource);
+        assert_eq!(of("NOT_SPECIFIED", "ip_rcv_finish_core.constprop.0").class, DropClass::Route);
+        assert_eq!(of("NOT_SPECIFIED", "ip_rcv_core.isra.0").class, DropClass::Malformed);
+        assert_eq!(of("NOT_SPECIFIED", "ipv6_rthdr_rcv").class, DropClass::Malformed);
+        assert_eq!(of("NOT_SPECIFIED", "dst_discard_out").class, DropClass::Route);
+        assert_eq!(of("NOT_SPECIFIED", "stp_pdu_rcv").class, DropClass::NotForUs);
         assert_eq!(of("TCP_OLD_DATA", "").class, DropClass::EndOfLife);
         assert_eq!(of("TCP_FLAGS", "").word, "state");
         assert_eq!(of("reason 0x20001", "anything"), NOTHING_SAID);
@@ -438,6 +457,8 @@ mod tests {
             ("NO_SOCKET", "tcp_v4_rcv", false),
             ("", "tcp_v4_rcv", false),
             ("", "unix_release_sock", true),
+            ("NOT_SPECIFIED", "udp_destruct_common", true),
+            ("NOT_SPECIFIED", "ip_rcv_finish_core", false),
             ("", "anything", false),
         ] {
             assert!(BY_PLACE.contains(&reason));
