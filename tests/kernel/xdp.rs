@@ -12,7 +12,9 @@ use collector_tests::{
     collector::{Finished, Running, declared, options},
     command,
     events::{self, Totals},
-    frames::{ACK, C_TAG, ENDS_4, ENDS_6, IPV4, SYN, TCP, UDP, arp, ethernet_between, ipv4, udp},
+    frames::{
+        ACK, C_TAG, ENDS_4, ENDS_6, IPV4, SYN, TCP, UDP, arp, ethernet_between, ipv4, mpls, pppoe, snap, udp,
+    },
     generated,
     lab::{End, Wire},
     program::{Dropping, Hook as Others},
@@ -167,10 +169,11 @@ fn send_all(wire: &Wire, host: &Host) -> Result<()> {
     let mut too_long = ethernet_between(wire.a.mac, wire.b.mac, &[], IPV4, &packet);
     too_long[16..18].copy_from_slice(&1000_u16.to_be_bytes());
     let cut = ethernet_between(wire.a.mac, wire.b.mac, &[], IPV4, &packet[..12]);
+    let [label, session, snap] = wrapped(wire);
     let socket = PacketSocket::new(&wire.a)?;
     for _ in 0..MALFORMED / PART {
         for _ in 0..PART {
-            for frame in [&tagged, &too_long, &cut] {
+            for frame in [&tagged, &too_long, &cut, &label, &session, &snap] {
                 socket.send(frame)?;
             }
         }
@@ -179,8 +182,17 @@ fn send_all(wire: &Wire, host: &Host) -> Result<()> {
     Ok(())
 }
 
+/// A datagram to the next port behind a label, in a session and behind LLC.
+fn wrapped(wire: &Wire) -> [Vec<u8>; 3] {
+    let [high, low] = (PORT + 1).to_be_bytes();
+    let packet = ipv4((wire.a.v4, wire.b.v4), &[], 0x4000, UDP, &udp([0x9C, 0x42, high, low], 60));
+    let snap = snap(IPV4, &packet);
+    [(0x8847, mpls(1, &packet)), (0x8864, pppoe(0x21, &packet)), (snap.len() as u16, snap)]
+        .map(|(ethertype, packet)| ethernet_between(wire.a.mac, wire.b.mac, &[], ethertype, &packet))
+}
+
 const MALFORMED: u64 = 100;
-const PART: u64 = 50;
+const PART: u64 = 25;
 
 /// What the collector has to say of [`send_all`].
 fn assert_all(wire: &Wire, finished: &Finished) {
@@ -194,6 +206,10 @@ fn assert_all(wire: &Wire, finished: &Finished) {
         let bytes = COUNT * (108 + headers(wire.a.address(version)));
         assert_eq!(total, Totals { packets: COUNT, bytes, count: 1, ..Totals::default() }, "IPv{version}");
     }
+    let behind = events::total(&finished.events, |flow| events::is_to(flow, UDP, PORT + 1));
+    let octets: usize = wrapped(wire).iter().map(Vec::len).sum();
+    let want = (3 * MALFORMED, MALFORMED * octets as u64);
+    assert_eq!((behind.packets, behind.bytes), want, "{:?}", finished.status.ledger);
     let tagged = events::total(&finished.events, |flow| flow.vlan == 29);
     let want = Totals { packets: MALFORMED, bytes: MALFORMED * 106, count: 1, ..Totals::default() };
     assert_eq!(tagged, want);

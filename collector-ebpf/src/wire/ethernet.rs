@@ -17,7 +17,8 @@ const ETHERTYPE_OLD_TAG: u16 = 0x9100;
 /// Below this the field is a length (IEEE 802.3-2022 clause 3.2.6).
 pub const FIRST_ETHERTYPE: u16 = 0x0600;
 
-const ETHERTYPE_AT: u32 = 12;
+/// Where the Ethertype stands in the header.
+pub const ETHERTYPE_AT: u32 = 12;
 const TAG: u32 = 4;
 /// Tags that are followed: two are what the standard has, a third one is met where providers nest.
 const TAGS: u32 = 4;

@@ -11,7 +11,8 @@ use collector_ebpf::{
     flow::key::{key4, key6},
     wire::{
         Frame, Link,
-        ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Layer2, VLAN_ID},
+        bytes::Bytes as _,
+        ethernet::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, VLAN_ID},
         ipv4, ipv6, short,
         transport::Transport,
         tunnel,
@@ -138,8 +139,8 @@ fn common6(skb: Skb, packet: &mut Packet) -> u32 {
 #[inline(always)]
 fn general(skb: Skb, packet: &mut Packet) -> u32 {
     let result = Copied::of(skb).ok_or(Unparsed::Truncated).and_then(|bytes| match link(&packet.role) {
-        Link::Ethernet if packet.lost != 0 => Ok(behind_ethernet(skb)),
-        Link::Ethernet => ethernet::parse(&bytes, Link::Ethernet),
+        Link::Ethernet => begin(skb, packet, &bytes)
+            .and_then(|(ethertype, next)| ethernet::behind(&bytes, ethertype, forget(skb, next))),
         Link::RawIp => {
             if !packet.is_leaving() {
                 packet.before = packet::carrier(skb) as u16;
@@ -181,11 +182,16 @@ fn general(skb: Skb, packet: &mut Packet) -> u32 {
 /// Octets of an Ethernet header.
 const ETHERNET_HEADER: u8 = 14;
 
-/// What the kernel has read of an Ethernet header that the buffer is without. One whose frame had a tag is not without it.
+/// What the Ethernet header says that follows it, and where that lies; as the kernel has read it where the buffer is without that
+/// header. One whose frame had a tag is not without it.
 #[inline(always)]
-fn behind_ethernet(skb: Skb) -> Layer2 {
-    // SAFETY: the kernel hands the program a live context.
-    Layer2 { ethertype: u16::from_be(unsafe { (*skb).protocol } as u16), vlan: UNTAGGED, next: 0 }
+fn begin(skb: Skb, packet: &Packet, bytes: &Copied) -> Result<(u16, u32), Unparsed> {
+    if packet.lost != 0 {
+        // SAFETY: the kernel hands the program a live context.
+        return Ok((u16::from_be(unsafe { (*skb).protocol } as u16), 0));
+    }
+    let ethertype = bytes.number(ethernet::ETHERTYPE_AT).ok_or(Unparsed::Truncated)?;
+    Ok((ethertype, u32::from(ETHERNET_HEADER)))
 }
 
 /// Moves the end of a super-packet's headers to where its segments' headers end: as the kernel says, or else by what a tunnel's
