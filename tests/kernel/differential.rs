@@ -17,7 +17,7 @@ use proptest::{
 };
 
 /// Frames of a run, unless the environment says another number (`FRAMES`).
-const FRAMES: usize = 20_000;
+const FRAMES: usize = 200_000;
 /// Frames between two drains.
 const BATCH: usize = 1_000;
 /// The kernel runs no program on a frame of less than an Ethernet header, or on one of IP without an IP header.
