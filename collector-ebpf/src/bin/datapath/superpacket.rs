@@ -24,6 +24,8 @@ const TCP: u32 = 1 | 1 << 4;
 const UDP: u32 = 1 << 17;
 /// `SKB_GSO_SCTP`.
 const SCTP: u32 = 1 << 14;
+/// `SKB_GSO_ESP`.
+const ESP: u32 = 1 << 15;
 /// `SKB_GSO_GRE`, `SKB_GSO_GRE_CSUM`, `SKB_GSO_IPXIP4`, `SKB_GSO_IPXIP6`, `SKB_GSO_UDP_TUNNEL` and `SKB_GSO_UDP_TUNNEL_CSUM`:
 /// the segments are inside of a tunnel's packets.
 const TUNNEL: u32 = 0b11_1111 << 6;
@@ -78,7 +80,8 @@ pub(crate) const DATA_OFFSET: u64 = 12;
 /// Octets up to the end of a transport header that has so many before it; 0 where that cannot be.
 #[inline(always)]
 fn headers(kind: u32, before: u64, data_offset: u32) -> u32 {
-    if before > MOST {
+    // Of what a card is to encrypt the kernel speaks as of two headers at once.
+    if before > MOST || kind & ESP != 0 {
         return 0;
     }
     let own = if kind & TCP != 0 {
