@@ -267,6 +267,17 @@ const PLACES: &[Row] = &[
         "an extension header that is broken, or that this host does not take: net.ipv6.conf.*.accept_source_route",
     ),
     (
+        &[
+            "__netif_receive_skb_core*",
+            "ip_local_deliver_finish*",
+            "ip_protocol_deliver_rcu*",
+            "ip6_protocol_deliver_rcu*",
+        ],
+        DropClass::Malformed,
+        reason::INVALID_FORMAT,
+        "nobody here speaks this protocol: is a module or a tunnel missing, or the sender mistaken?",
+    ),
+    (
         &["ip_rcv_finish_core*"],
         DropClass::Route,
         reason::PACKET_DROP,
@@ -352,6 +363,7 @@ const PLACES: &[Row] = &[
             "__skb_queue_purge*",
             "inet_sock_destruct*",
             "udp_destruct_common*",
+            "__rtnl_unlock",
             "tcp_rcv_state_process*",
             "tcp_v4_do_rcv*",
             "tcp_v6_do_rcv*",
@@ -436,6 +448,7 @@ mod tests {
         assert_eq!(of("NO_SOCKET", "ping_rcv").class, DropClass::EndOfLife);
         assert_eq!(of("", "__udp4_lib_rcv").class, DropClass::NoSocket);
         assert_eq!(of("", "pfifo_enqueue").class, DropClass::Resource);
+        assert_eq!(of("", "__netif_receive_skb_core").class, DropClass::Malformed);
         assert_eq!(of("NOT_SPECIFIED", "ip_rcv_finish_core.constprop.0").class, DropClass::Route);
         assert_eq!(of("NOT_SPECIFIED", "ip_rcv_core.isra.0").class, DropClass::Malformed);
         assert_eq!(of("NOT_SPECIFIED", "ipv6_rthdr_rcv").class, DropClass::Malformed);
