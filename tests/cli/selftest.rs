@@ -89,6 +89,23 @@ fn interrupted_it_leaves_nothing_behind_and_no_row_in_part() {
 
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn it_ends_when_its_reader_has_gone() {
+    let mut child = Command::new(COLLECTOR)
+        .args(["selftest", "--output", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the collector runs");
+    let mut rows = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    rows.next().expect("a row").expect("text");
+    drop(rows);
+    let output = child.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), &*said), (Some(0), ""));
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn with_one_privilege_of_several_it_names_the_next() {
     let output = Command::new("setpriv")
         .args(["--bounding-set=-all,+sys_admin", "--inh-caps=-all,+sys_admin", COLLECTOR, "selftest"])

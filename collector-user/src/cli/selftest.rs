@@ -1,6 +1,6 @@
 //! `collector selftest`: sends known traffic through hosts of its own and prints what was sent, counted and lost.
 
-use std::{io, process::ExitCode};
+use std::{io, ops::ControlFlow, process::ExitCode};
 
 use super::{args::SelftestArgs, say::Voice, stdout};
 use crate::{
@@ -22,22 +22,23 @@ enum Failure {
 pub(super) fn run(args: &SelftestArgs) -> ExitCode {
     let voice = Voice::new(LogFormat::Text);
     let mut tally = Tally::default();
-    let mut written = Ok(());
+    let mut written = Ok(true);
     let ran = selftest::run(|row| {
         if args.output == Output::Text && tally == Tally::default() {
-            written = stdout::print(&heading());
+            written = stdout::offer(&heading());
         }
         tally.add(&row);
-        if written.is_ok() {
-            written = stdout::print(&match args.output {
+        if matches!(written, Ok(true)) {
+            written = stdout::offer(&match args.output {
                 Output::Json => json(&row),
                 Output::Text => text(&row),
             });
         }
+        if matches!(written, Ok(true)) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     let told = ran.map_err(Failure::from).and_then(|()| {
         let last = if args.output == Output::Text { tally.to_string() } else { String::new() };
-        written.and_then(|()| stdout::print(&last)).map_err(Failure::Stdout)
+        written.and_then(|_| stdout::print(&last)).map_err(Failure::Stdout)
     });
     match told {
         Ok(()) if tally.holds() => ExitCode::SUCCESS,

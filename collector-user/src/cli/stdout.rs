@@ -28,10 +28,16 @@ pub(super) fn check() -> io::Result<()> {
 
 /// Prints a text on standard output. A reader that has gone has had enough.
 pub(super) fn print(text: &str) -> io::Result<()> {
+    offer(text).map(drop)
+}
+
+/// The same; whether there is a reader still.
+pub(super) fn offer(text: &str) -> io::Result<bool> {
     check()?;
     let mut out = Waiting(io::stdout());
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error),
     }
 }

@@ -10,7 +10,7 @@ mod place;
 mod traffic;
 mod world;
 
-use std::{sync::mpsc, thread, time::Duration};
+use std::{ops::ControlFlow, sync::mpsc, thread, time::Duration};
 
 pub use case::{Case, Path, Setting, Traffic};
 use serde::Serialize;
@@ -113,15 +113,15 @@ enum CaseError {
     Ended,
 }
 
-/// Tries every case, one after another, and tells each row as it is known.
+/// Tries every case, one after another, and tells each row as it is known, until nobody wants to be told any more.
 ///
 /// # Errors
 ///
 /// [`SelftestError`]: no row would say more.
-pub fn run(mut tell: impl FnMut(Row)) -> Result<(), SelftestError> {
+pub fn run(mut tell: impl FnMut(Row) -> ControlFlow<()>) -> Result<(), SelftestError> {
     for setting in Setting::all() {
-        match try_setting(setting) {
-            Ok(rows) => rows.into_iter().for_each(&mut tell),
+        let told = match try_setting(setting) {
+            Ok(rows) => rows.into_iter().try_for_each(&mut tell),
             Err(CaseError::Daemon(error)) => return Err((*error).into()),
             Err(CaseError::Place(error) | CaseError::World(WorldError::Place(error))) => {
                 return Err(error.into());
@@ -135,8 +135,11 @@ pub fn run(mut tell: impl FnMut(Row)) -> Result<(), SelftestError> {
                     }
                     error => Outcome::Failed { failed: with_causes(&error) },
                 };
-                setting.cases().for_each(|case| tell(Row { case, outcome: outcome.clone() }));
+                setting.cases().try_for_each(|case| tell(Row { case, outcome: outcome.clone() }))
             }
+        };
+        if told.is_break() {
+            break;
         }
     }
     Ok(())

@@ -19,6 +19,21 @@ pub struct Meaning {
 /// Names of reasons, of which `*` at the end stands for any rest, with what they mean; the first that fits.
 type Row = (&'static [&'static str], DropClass, &'static str, &'static str);
 
+// What reasons and places have in common.
+const A_RULE: &str =
+    "a rule of nftables or iptables: `nft list ruleset` shows it, `meta nftrace set 1` names it";
+const A_TC_PROGRAM: &str =
+    "a traffic control filter or program: `tc filter show dev DEV ingress` (egress), `bpftool net`";
+const AN_XDP_PROGRAM: &str = "an XDP program: `bpftool net` names it";
+const A_SLOW_READER: &str =
+    "the program reads too slowly: make it faster, or net.core.rmem_max and its SO_RCVBUF larger";
+const A_FULL_QUEUE: &str = "the queue of an interface is full or shapes: `tc -s qdisc show dev DEV`";
+const A_BUSY_CPU: &str =
+    "a CPU has too many packets waiting: net.core.netdev_max_backlog, or spread the load (RPS)";
+const A_SILENT_HOP: &str = "the next hop does not answer: `ip neigh`, the cable, the address";
+const NO_PROTOCOL: &str =
+    "nobody here speaks this protocol: is a module or a tunnel missing, or the sender mistaken?";
+
 const REASONS: &[Row] = &[
     (
         &["NO_SOCKET"],
@@ -26,12 +41,7 @@ const REASONS: &[Row] = &[
         reason::INVALID_CONNECTION,
         "nothing listens on this port: start the service, or look where the sender got the port from",
     ),
-    (
-        &["NETFILTER_DROP"],
-        DropClass::Policy,
-        reason::POLICY_DROP,
-        "a rule of nftables or iptables: `nft list ruleset` shows it, `meta nftrace set 1` names it",
-    ),
+    (&["NETFILTER_DROP"], DropClass::Policy, reason::POLICY_DROP, A_RULE),
     (
         &["SOCKET_FILTER", "BPF_CGROUP_EGRESS", "SECURITY_HOOK"],
         DropClass::Policy,
@@ -42,9 +52,9 @@ const REASONS: &[Row] = &[
         &["TC_INGRESS", "TC_EGRESS", "TC_COOKIE_ERROR", "TC_CHAIN_NOTFOUND", "TC_RECLASSIFY_LOOP"],
         DropClass::Policy,
         reason::POLICY_DROP,
-        "a traffic control filter or program: `tc filter show dev DEV ingress` (egress), `bpftool net`",
+        A_TC_PROGRAM,
     ),
-    (&["XDP"], DropClass::Policy, reason::POLICY_DROP, "an XDP program: `bpftool net` names it"),
+    (&["XDP"], DropClass::Policy, reason::POLICY_DROP, AN_XDP_PROGRAM),
     (
         &["XFRM_POLICY", "PSP_*"],
         DropClass::Policy,
@@ -61,7 +71,7 @@ const REASONS: &[Row] = &[
         &["SOCKET_RCVBUFF", "SOCKET_BACKLOG", "PROTO_MEM"],
         DropClass::Resource,
         reason::PACKET_DROP,
-        "the program reads too slowly: make it faster, or net.core.rmem_max and its SO_RCVBUF larger",
+        A_SLOW_READER,
     ),
     (
         &["TCP_LISTEN_OVERFLOW"],
@@ -69,30 +79,15 @@ const REASONS: &[Row] = &[
         reason::PACKET_DROP,
         "the service accepts too slowly: a larger backlog of listen(2), net.core.somaxconn",
     ),
-    (
-        &["QDISC_*", "FQ_*", "CAKE_FLOOD", "DUALPI2_*"],
-        DropClass::Resource,
-        reason::PACKET_DROP,
-        "the queue of an interface is full or shapes: `tc -s qdisc show dev DEV`",
-    ),
-    (
-        &["CPU_BACKLOG"],
-        DropClass::Resource,
-        reason::PACKET_DROP,
-        "a CPU has too many packets waiting: net.core.netdev_max_backlog, or spread the load (RPS)",
-    ),
+    (&["QDISC_*", "FQ_*", "CAKE_FLOOD", "DUALPI2_*"], DropClass::Resource, reason::PACKET_DROP, A_FULL_QUEUE),
+    (&["CPU_BACKLOG"], DropClass::Resource, reason::PACKET_DROP, A_BUSY_CPU),
     (
         &["FULL_RING", "NOMEM", "PFMEMALLOC", "TCP_OFO_QUEUE_PRUNE", "SKB_UCOPY_FAULT"],
         DropClass::Resource,
         reason::PACKET_DROP,
         "no room or no memory for it: look at the memory of the host, and at who reads the device",
     ),
-    (
-        &["NEIGH_*", "NO_TX_TARGET"],
-        DropClass::Route,
-        reason::PACKET_DROP,
-        "the next hop does not answer: `ip neigh`, the cable, the address",
-    ),
+    (&["NEIGH_*", "NO_TX_TARGET"], DropClass::Route, reason::PACKET_DROP, A_SILENT_HOP),
     (
         &["IP_OUTNOROUTES", "IP_INNOROUTES"],
         DropClass::Route,
@@ -142,7 +137,7 @@ const REASONS: &[Row] = &[
         ],
         DropClass::Malformed,
         reason::INVALID_FORMAT,
-        "nobody here speaks this protocol: is a module or a tunnel missing, or the sender mistaken?",
+        NO_PROTOCOL,
     ),
     (
         &["DUP_FRAG", "FRAG_*"],
@@ -237,12 +232,7 @@ const ANSWERS: [&str; 3] = ["ping_rcv", "icmp_rcv*", "icmpv6_rcv*"];
 
 /// Functions, of which `*` at the end stands for any rest, for drops whose reason says nothing.
 const PLACES: &[Row] = &[
-    (
-        &["nf_hook_slow*", "nft_*", "ipt_do_table*", "nf_*"],
-        DropClass::Policy,
-        reason::POLICY_DROP,
-        "a rule of nftables or iptables: `nft list ruleset` shows it, `meta nftrace set 1` names it",
-    ),
+    (&["nf_hook_slow*", "nft_*", "ipt_do_table*", "nf_*"], DropClass::Policy, reason::POLICY_DROP, A_RULE),
     (
         &["__udp4_lib_rcv*", "__udp6_lib_rcv*", "tcp_v4_rcv*", "tcp_v6_rcv*", "__udp*_lib_err*"],
         DropClass::NoSocket,
@@ -258,7 +248,7 @@ const PLACES: &[Row] = &[
         ],
         DropClass::Resource,
         reason::PACKET_DROP,
-        "the program reads too slowly: make it faster, or net.core.rmem_max and its SO_RCVBUF larger",
+        A_SLOW_READER,
     ),
     (
         &["ipv6_rthdr_rcv*", "ipv6_destopt_rcv*", "ip6_parse_tlv*", "ipv6_frag_rcv*"],
@@ -275,7 +265,7 @@ const PLACES: &[Row] = &[
         ],
         DropClass::Malformed,
         reason::INVALID_FORMAT,
-        "nobody here speaks this protocol: is a module or a tunnel missing, or the sender mistaken?",
+        NO_PROTOCOL,
     ),
     (
         &["ip_rcv_finish_core*"],
@@ -293,7 +283,7 @@ const PLACES: &[Row] = &[
         &["neigh_*", "__neigh_*", "arp_error_report*", "ndisc_error_report*"],
         DropClass::Route,
         reason::PACKET_DROP,
-        "the next hop does not answer: `ip neigh`, the cable, the address",
+        A_SILENT_HOP,
     ),
     (
         &[
@@ -324,26 +314,21 @@ const PLACES: &[Row] = &[
         ],
         DropClass::Resource,
         reason::PACKET_DROP,
-        "the queue of an interface is full or shapes: `tc -s qdisc show dev DEV`",
+        A_FULL_QUEUE,
     ),
     (
         &["sch_handle_ingress*", "sch_handle_egress*", "tcx_*"],
         DropClass::Policy,
         reason::POLICY_DROP,
-        "a traffic control filter or program: `tc filter show dev DEV ingress` (egress), `bpftool net`",
+        A_TC_PROGRAM,
     ),
     (
         &["netif_receive_generic_xdp*", "do_xdp_generic*", "veth_xdp_*"],
         DropClass::Policy,
         reason::POLICY_DROP,
-        "an XDP program: `bpftool net` names it",
+        AN_XDP_PROGRAM,
     ),
-    (
-        &["enqueue_to_backlog*"],
-        DropClass::Resource,
-        reason::PACKET_DROP,
-        "a CPU has too many packets waiting: net.core.netdev_max_backlog, or spread the load (RPS)",
-    ),
+    (&["enqueue_to_backlog*"], DropClass::Resource, reason::PACKET_DROP, A_BUSY_CPU),
     (
         &["ip6_mc_input*", "ip_mc_*", "br_*", "stp_pdu_rcv*"],
         DropClass::NotForUs,
