@@ -71,7 +71,8 @@ impl Moment {
 
     /// The wall time of a boot time.
     pub fn wall_of_boot(&self, boot_ns: u64) -> Time {
-        Time::from_unix_nanos(self.wall_ns + (boot_ns as i64 - self.boot_ns as i64))
+        // Captures may have times that no clock has.
+        Time::from_unix_nanos(self.wall_ns.saturating_add(boot_ns.wrapping_sub(self.boot_ns).cast_signed()))
     }
 }
 

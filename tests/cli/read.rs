@@ -3,10 +3,12 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write as _,
+    io::{BufRead as _, BufReader, Write as _},
     process::{Command, Stdio},
+    thread,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::process::{COLLECTOR, TempFile, Wire, json, output};
@@ -97,6 +99,58 @@ fn a_pipe_is_a_file() {
         assert_eq!(output.status.code(), Some(0));
         assert!(String::from_utf8_lossy(&output.stdout).contains("192.0.2.1"));
     }
+}
+
+#[test]
+fn a_quiet_pipe_is_read_until_a_signal_and_what_came_before_is_told() {
+    let mut child = Command::new(COLLECTOR)
+        .args(["read", "--output", "json", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the collector starts");
+    let mut input = child.stdin.take().expect("it is piped");
+    input.write_all(&pcap(&[1, 1000, 2000])).expect("it is read");
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    // A record that fell due between two of them.
+    let first = lines.next().expect("a line").expect("text");
+    kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+    let rest: Vec<String> = lines.map(|line| line.expect("text")).collect();
+    let output = child.wait_with_output().expect("it ends");
+    drop(input);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "error: interrupted: what was read so far is told\n");
+    let last = json(rest.last().unwrap_or(&first));
+    assert_eq!(
+        (&last["type"], &last["record"]["ledger"]["seen"]),
+        (&"status".into(), &3.into()),
+        "{first} {rest:?}"
+    );
+}
+
+#[test]
+fn when_its_reader_has_gone_nothing_more_is_read() {
+    let mut child = Command::new(COLLECTOR)
+        .args(["read", "--output", "json", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the collector starts");
+    let mut input = child.stdin.take().expect("it is piped");
+    // Without an end: more is written for as long as it is read.
+    let writing = thread::spawn(move || {
+        let (mut file, mut second) = (pcap(&[1]), 1);
+        while input.write_all(&file).is_ok() {
+            second += 100;
+            file = pcap(&[second])[24..].to_vec();
+        }
+    });
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    lines.next().expect("a line").expect("text");
+    drop(lines);
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    writing.join().expect("it ends with the reading");
 }
 
 #[test]

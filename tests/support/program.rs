@@ -113,12 +113,11 @@ impl Drop for Firewall {
 }
 
 const PROG_TEST_RUN: i64 = 10;
-const MAP_GET_NEXT_ID: i64 = 12;
 const MAP_GET_FD_BY_ID: i64 = 14;
 const OBJ_GET_INFO_BY_FD: i64 = 15;
 
-/// Writes records of somebody else's into a ring buffer, that of the newest map of this name (of 15 letters at most): so many
-/// octets, all alike.
+/// Writes records of somebody else's into a ring buffer, the newest of this name (of 15 letters at most) that this process has: so
+/// many octets, all alike.
 pub fn write_into_ring(name: &str, octets: u16, octet: u8) -> Result<()> {
     const RINGBUF_OUTPUT: u64 = 130;
     let map = newest_map(name)?;
@@ -151,27 +150,28 @@ pub fn write_into_ring(name: &str, octets: u16, octet: u8) -> Result<()> {
     Ok(())
 }
 
+/// The newest map of this name that this process has.
 fn newest_map(name: &str) -> Result<OwnedFd> {
-    /// Where in what the kernel says of a map its name begins, and its octets.
+    /// Where in what the kernel says of a map its number stands, and where its name.
+    const ID: std::ops::Range<usize> = 4..8;
     const NAME: std::ops::Range<usize> = 24..40;
-    let (mut id, mut found) = (0_u64, None);
-    loop {
-        let mut next = [id, 0];
-        if bpf(MAP_GET_NEXT_ID, &mut next).is_err() {
-            break;
-        }
-        id = next[0] >> 32;
-        // It may have gone meanwhile.
-        let Ok(map) = call(MAP_GET_FD_BY_ID, &[id, 0]) else { continue };
+    let mut found: Option<(u32, OwnedFd)> = None;
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let path = entry?.path();
+        // The one that the folder itself is read by has gone by then.
+        let is_map = std::fs::read_link(&path).is_ok_and(|to| to.as_os_str() == "anon_inode:bpf-map");
+        let number = path.file_name().and_then(|name| name.to_str()?.parse::<i32>().ok());
+        let Some(number) = number.filter(|_| is_map) else { continue };
         let mut info = [0_u8; 88];
-        let mut asked = [map.as_raw_fd() as u64 | (info.len() as u64) << 32, info.as_mut_ptr() as u64];
+        let mut asked = [number as u64 | (info.len() as u64) << 32, info.as_mut_ptr() as u64];
         bpf(OBJ_GET_INFO_BY_FD, &mut asked)?;
         let said = info[NAME].split(|octet| *octet == 0).next().unwrap_or_default();
-        if said == name.as_bytes() {
-            found = Some(map);
+        let id = u32::from_ne_bytes(info[ID].try_into()?);
+        if said == name.as_bytes() && found.as_ref().is_none_or(|(newest, _)| *newest < id) {
+            found = Some((id, call(MAP_GET_FD_BY_ID, &[u64::from(id), 0])?));
         }
     }
-    found.with_context(|| format!("no map named {name}"))
+    found.map(|(_, map)| map).with_context(|| format!("this process has no map named {name}"))
 }
 
 /// A program that answers every packet with the same verdict.

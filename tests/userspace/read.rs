@@ -322,6 +322,29 @@ fn time_that_runs_backwards_is_said_and_counted_and_nothing_falls_due_by_it() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_or_was_once_far_ahead_is_gone_by_from_there_on() {
+    let frame = ENDS_4.udp(4);
+    for ahead in [3600 * SECOND, i64::MAX - BEGIN] {
+        let recorder = Recorder::new();
+        let mut replay = Replay::new(&options(), &recorder).unwrap();
+        replay.take(&record(ahead, &frame));
+        let odd = (1..=3000).filter(|second| replay.take(&record(second * SECOND, &frame)).is_some()).count();
+        assert_eq!(odd, 1000, "those until it is believed");
+        let told = recorder.events().into_iter().filter(|event| matches!(event, Event::Flow(_))).count();
+        assert!(told > 300, "{told} records before the end: one falls due every 5 s");
+        let ledger = replay.finish().ledger;
+        assert_eq!((ledger.seen, ledger.explained(), ledger.backwards), (3001, 3001, 1000));
+    }
+    // Times that no clock has.
+    let recorder = Recorder::new();
+    let mut replay = Replay::new(&options(), &recorder).unwrap();
+    for time in [i64::MIN, i64::MAX, i64::MAX, i64::MIN, 0, i64::MAX] {
+        replay.take(&Record { time: Some(time), ..record(0, &frame) });
+    }
+    assert_eq!(replay.finish().ledger.explained(), 6);
+}
+
+#[test]
 fn a_capture_of_before_is_another_run_in_the_same_ledger() {
     let frame = ENDS_4.tcp(ACK, 4);
     let recorder = Recorder::new();

@@ -6,11 +6,16 @@
 use std::{
     future::{Future, pending},
     io,
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::Duration,
 };
 
+use rustix::{
+    event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
+    io::Errno,
+};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
@@ -47,6 +52,8 @@ pub(super) enum Hangup {
 #[derive(Clone)]
 pub(super) struct Ending {
     stage: watch::Sender<Stage>,
+    /// Readable once the end has begun: for who waits for a file.
+    begun: Arc<OwnedFd>,
     /// Of the outputs.
     queues: Arc<Mutex<Vec<Box<dyn Room>>>>,
 }
@@ -63,7 +70,7 @@ impl Ending {
             let _context = runtime.enter();
             Signals::new(hangup)?
         };
-        let ending = Self::new();
+        let ending = Self::new()?;
         let heard = ending.clone();
         thread::Builder::new()
             .name("signals".to_owned())
@@ -71,13 +78,19 @@ impl Ending {
         Ok(ending)
     }
 
-    fn new() -> Self {
-        Self { stage: watch::Sender::new(Stage::Running), queues: Arc::default() }
+    fn new() -> io::Result<Self> {
+        let begun = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
+        Ok(Self { stage: watch::Sender::new(Stage::Running), begun, queues: Arc::default() })
     }
 
     /// The queues of the outputs: when the end begins, they wait for room, and no longer than the grace.
     pub(super) fn watch_over(&self, queues: Vec<Box<dyn Room>>) {
         *self.queues.lock().unwrap_or_else(PoisonError::into_inner) = queues;
+    }
+
+    /// Has what is handed to outputs wait for room from now on, however long that takes, until the end begins.
+    pub(super) fn wait_for_outputs(&self) {
+        self.each_queue(|queue| queue.wait_for_good());
     }
 
     /// Begins the end, unless it has begun.
@@ -87,6 +100,8 @@ impl Ending {
             if is_first {
                 self.each_queue(|queue| queue.wait_for_room());
                 *stage = Stage::Ending;
+                // It is written once; an event descriptor has room for that.
+                let _ = rustix::io::write(&*self.begun, &1_u64.to_ne_bytes());
             }
             is_first
         });
@@ -97,9 +112,24 @@ impl Ending {
         self.reached(Stage::Ending).await;
     }
 
-    /// Whether nobody should wait for anything any more.
-    pub(super) fn is_hurried(&self) -> bool {
-        *self.stage.borrow() >= Stage::Hurried
+    /// Whether the end has begun.
+    pub(super) fn has_begun(&self) -> bool {
+        *self.stage.borrow() >= Stage::Ending
+    }
+
+    /// Returns once there is something to read, or a file's end; or with an error once the end has begun.
+    pub(super) fn wait_to_read(&self, file: impl AsFd) -> io::Result<()> {
+        let mut waiting = [PollFd::new(&file, PollFlags::IN), PollFd::new(&*self.begun, PollFlags::IN)];
+        loop {
+            match poll(&mut waiting, None) {
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) if !waiting[1].revents().is_empty() => {
+                    return Err(io::Error::other("told to end"));
+                }
+                Ok(_) => return Ok(()),
+            }
+        }
     }
 
     /// Returns once nobody should wait for anything any more.
@@ -238,7 +268,7 @@ mod tests {
         queue.collect_flow_event(&FlowRecord::default());
         reached.recv().unwrap();
 
-        let ending = Ending::new();
+        let ending = Ending::new().unwrap();
         ending.watch_over(vec![Box::new(queue.clone())]);
         let (signals, heard) = tokio::sync::mpsc::unbounded_channel();
         let attending = ending.clone();
@@ -263,8 +293,32 @@ mod tests {
     }
 
     #[test]
+    fn who_may_wait_waits_for_an_outputs_room_before_any_end() {
+        let (is_reached, reached) = channel();
+        let (go_on, may_go_on) = channel();
+        let (queue, writer) =
+            queue::start("held", 1, clock::wall, Json, Held { is_reached, may_go_on }).unwrap();
+        let ending = Ending::new().unwrap();
+        ending.watch_over(vec![Box::new(queue.clone())]);
+        ending.wait_for_outputs();
+        let handing_over = thread::spawn({
+            let queue = queue.clone();
+            move || (0..20).for_each(|_| queue.collect_flow_event(&FlowRecord::default()))
+        });
+        reached.recv().unwrap();
+        // From here on it takes whatever comes.
+        drop(go_on);
+        handing_over.join().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(writer.close(std::future::pending())).unwrap();
+        let counts = queue.counts();
+        assert_eq!((counts.delivered, counts.queue_full, counts.failed), (20, 0, 0));
+        assert!(!ending.has_begun());
+    }
+
+    #[test]
     fn an_end_without_a_signal_is_an_end() {
-        let ending = Ending::new();
+        let ending = Ending::new().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         ending.begin();
         ending.begin();

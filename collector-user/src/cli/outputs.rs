@@ -131,6 +131,11 @@ impl Outputs {
         self.sinks.iter().map(|sink| Box::new(sink.queue.clone()) as _).collect()
     }
 
+    /// Whether any of them still writes.
+    pub(super) fn are_open(&self) -> bool {
+        self.sinks.iter().any(|sink| !sink.queue.has_ended())
+    }
+
     /// Returns once the last of them has ended by itself. Of those before, it is said when it happens, once.
     pub(super) async fn all_ended(&self) {
         let ends = self.sinks.iter().map(async |sink| (&sink.name, sink.writer.ended().await));

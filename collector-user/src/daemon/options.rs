@@ -124,8 +124,8 @@ pub enum DaemonError {
     #[error(transparent)]
     Units(#[from] TooMany),
     /// A unit whose packets were asked for does not exist.
-    #[error("trace")]
-    Trace(#[from] NoSuchUnit),
+    #[error("trace: {0}")]
+    Trace(NoSuchUnit),
     /// An interface that was named does not exist.
     #[error(
         "there is no interface {name}: `ip link` lists those there are; a pattern with * may match later"
@@ -154,6 +154,13 @@ pub enum DaemonError {
     /// Events cannot be waited for.
     #[error("cannot wait for events of the datapath")]
     Events(#[from] io::Error),
+}
+
+// Said as part of the sentence: as its source it would be said twice.
+impl From<NoSuchUnit> for DaemonError {
+    fn from(error: NoSuchUnit) -> Self {
+        Self::Trace(error)
+    }
 }
 
 impl DaemonError {

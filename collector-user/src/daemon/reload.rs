@@ -119,8 +119,8 @@ pub enum ReloadError {
     )]
     Filter,
     /// Packets are wished for of a unit that is not there.
-    #[error("trace")]
-    Trace(#[from] NoSuchUnit),
+    #[error("trace: {0}")]
+    Trace(NoSuchUnit),
     /// The policies are too many.
     #[error("the policies stay as they were: {0}")]
     TooMany(Explosion),
@@ -133,6 +133,13 @@ pub enum ReloadError {
     /// The kernel refuses something else.
     #[error(transparent)]
     Kernel(Arc<KernelError>),
+}
+
+// Said as part of the sentence: as its source it would be said twice.
+impl From<NoSuchUnit> for ReloadError {
+    fn from(error: NoSuchUnit) -> Self {
+        Self::Trace(error)
+    }
 }
 
 impl From<KernelError> for ReloadError {

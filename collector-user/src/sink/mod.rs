@@ -48,6 +48,9 @@ pub trait Room: Send {
     /// longer, so that it costs the others no more than that; one that is slow is, until [`hurry`](Self::hurry).
     fn wait_for_room(&self);
 
+    /// The same, for however long an output takes nothing.
+    fn wait_for_good(&self);
+
     /// What finds the queue full is lost at once again, what waits now among it. From any thread.
     fn hurry(&self);
 }

@@ -192,6 +192,11 @@ impl Queue {
         self.shared.counts()
     }
 
+    /// Whether the output has ended by itself: nothing is written any more.
+    pub fn has_ended(&self) -> bool {
+        self.shared.ended.borrow().is_some()
+    }
+
     /// Hands an event over; it counts as emitted now.
     pub fn push(&self, event: impl FnOnce() -> Event) {
         self.count(self.shared.queue.push(|| ((self.clock)(), event())));
@@ -210,6 +215,10 @@ impl Queue {
 impl Room for Queue {
     fn wait_for_room(&self) {
         self.shared.queue.be_patient(PATIENCE);
+    }
+
+    fn wait_for_good(&self) {
+        self.shared.queue.be_patient(Duration::MAX);
     }
 
     fn hurry(&self) {

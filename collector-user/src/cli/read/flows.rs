@@ -67,14 +67,15 @@ fn read(args: &ReadArgs, config: &Config, voice: &Voice) -> Result<bool, ReadErr
     let ending = Ending::on_signals(Hangup::Ends).map_err(ReadError::Runtime)?;
     let outputs = Outputs::open(config, clock::replayed)?;
     ending.watch_over(outputs.queues());
-    // Files can wait: from the first event on an output that is slow is waited for. One signal is enough to end that.
-    ending.begin();
+    // Files can wait: an output that is slow is waited for, for however long, until a signal ends that.
+    ending.wait_for_outputs();
+    let while_heard = While { ending: &ending, outputs: &outputs };
     let (is_whole, status) = match config.aggregate {
-        None => files(args, config, voice, &ending, outputs.collector(), |_| {})?,
+        None => files(args, config, voice, &while_heard, outputs.collector(), |_| {})?,
         Some(aggregate) => {
             let stash = Stash::new(outputs.collector(), aggregate, stash_limits(&config.outputs));
             let (is_whole, mut status) =
-                files(args, config, voice, &ending, &stash, |passed| stash.flush(passed))?;
+                files(args, config, voice, &while_heard, &stash, |passed| stash.flush(passed))?;
             stash.close();
             status
                 .ledger
@@ -83,8 +84,18 @@ fn read(args: &ReadArgs, config: &Config, voice: &Voice) -> Result<bool, ReadErr
             (is_whole, status)
         }
     };
-    runtime.block_on(outputs.close(voice, Some(status), || ending.give_up()))?;
+    let give_up = || async {
+        ending.begun().await;
+        ending.give_up().await;
+    };
+    runtime.block_on(outputs.close(voice, Some(status), give_up))?;
     Ok(is_whole)
+}
+
+/// For how long files are read.
+struct While<'a> {
+    ending: &'a Ending,
+    outputs: &'a Outputs,
 }
 
 /// Reads the files; `flush` is called each second of the packets' time, with what of that has passed.
@@ -92,7 +103,7 @@ fn files(
     args: &ReadArgs,
     config: &Config,
     voice: &Voice,
-    ending: &Ending,
+    while_heard: &While<'_>,
     collector: &dyn EventCollector,
     flush: impl Fn(Duration),
 ) -> Result<(bool, Status), ReadError> {
@@ -112,8 +123,9 @@ fn files(
     for path in &args.files {
         let mut odd = Odd::default();
         replay.begin_capture();
-        let read = input::each(path, &done, |_, record| {
-            if progress.step() && ending.is_hurried() {
+        let While { ending, outputs } = while_heard;
+        let read = input::each(path, &done, Some(ending), |_, record| {
+            if progress.step() && (ending.has_begun() || !outputs.are_open()) {
                 return Err(ReadError::Interrupted);
             }
             if !link::is_read(record.link) {
@@ -133,12 +145,19 @@ fn files(
             }
             Ok(())
         });
-        let is_interrupted = matches!(read, Err(ReadError::Interrupted));
-        for error in read.err().into_iter().chain(odd.errors(path)) {
+        // Whatever a file was read for may have gone: a signal ends it, or the outputs have ended, which say so themselves.
+        let is_told = ending.has_begun();
+        let is_over = read.is_err() && (is_told || !outputs.are_open());
+        let wrong = match read {
+            Err(_) if is_told => Some(ReadError::Interrupted),
+            Err(ReadError::Interrupted) => None,
+            read => read.err(),
+        };
+        for error in wrong.into_iter().chain(odd.errors(path)) {
             voice.error(&error);
             is_whole = false;
         }
-        if is_interrupted {
+        if is_over {
             break;
         }
     }

@@ -31,7 +31,7 @@ pub(super) fn print(args: &ReadArgs, voice: &Voice) -> Result<bool, ReadError> {
     let mut is_whole = true;
     for path in &args.files {
         let mut strange = None;
-        let read = input::each(path, &done, |number, record| {
+        let read = input::each(path, &done, None, |number, record| {
             progress.step();
             if !link::is_read(record.link) {
                 strange.get_or_insert((record.offset, record.link));

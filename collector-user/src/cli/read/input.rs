@@ -4,12 +4,16 @@ use std::{
     cell::Cell,
     fs::{self, File},
     io::{self, Read},
+    os::fd::AsFd as _,
     path::{Display, Path, PathBuf},
     rc::Rc,
 };
 
 use super::ReadError;
-use crate::read::container::{Capture, Record};
+use crate::{
+    cli::ending::Ending,
+    read::container::{Capture, Record},
+};
 
 /// Whether standard input is meant.
 pub(super) fn is_standard(path: &Path) -> bool {
@@ -29,7 +33,7 @@ pub(super) fn size(paths: &[PathBuf]) -> Option<u64> {
         .sum()
 }
 
-/// Hands every frame of a file on, with its number and the capture that it is in.
+/// Hands every frame of a file on, with its number and the capture that it is in, until `ending` begins.
 ///
 /// # Errors
 ///
@@ -37,19 +41,22 @@ pub(super) fn size(paths: &[PathBuf]) -> Option<u64> {
 pub(super) fn each<E: From<ReadError>>(
     path: &Path,
     done: &Rc<Cell<u64>>,
+    ending: Option<&Ending>,
     mut take: impl FnMut(u64, &Record<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let wrong = |source| ReadError::Container { path: path.to_owned(), source };
-    let input: Box<dyn Read> = if is_standard(path) {
-        Box::new(io::stdin())
+    let opened = if is_standard(path) {
+        // The standard library's would gather what is read.
+        io::stdin().as_fd().try_clone_to_owned().map(File::from)
     } else {
-        let file = File::open(path).and_then(|file| match file.metadata() {
+        File::open(path).and_then(|file| match file.metadata() {
             Ok(about) if about.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
             _ => Ok(file),
-        });
-        Box::new(file.map_err(|source| ReadError::Open { path: path.to_owned(), source })?)
+        })
     };
-    let mut capture = Capture::open(Counted { input, done: done.clone() }).map_err(wrong)?;
+    let file = opened.map_err(|source| ReadError::Open { path: path.to_owned(), source })?;
+    let input = Counted { file, done: done.clone(), ending: ending.cloned() };
+    let mut capture = Capture::open(input).map_err(wrong)?;
     let mut number = 0;
     while let Some(record) = capture.next_record().map_err(wrong)? {
         number += 1;
@@ -58,15 +65,19 @@ pub(super) fn each<E: From<ReadError>>(
     Ok(())
 }
 
-/// Counts what is read.
+/// Counts what is read, and waits no longer than until the end begins.
 struct Counted {
-    input: Box<dyn Read>,
+    file: File,
     done: Rc<Cell<u64>>,
+    ending: Option<Ending>,
 }
 
 impl Read for Counted {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let read = self.input.read(into)?;
+        if let Some(ending) = &self.ending {
+            ending.wait_to_read(&self.file)?;
+        }
+        let read = self.file.read(into)?;
         self.done.set(self.done.get() + read as u64);
         Ok(read)
     }

@@ -112,6 +112,8 @@ pub struct Replay<'a> {
     drops: Drops,
     others: u64,
     backwards: u64,
+    /// Packets since the newest that are much older.
+    behind: u32,
     /// Of the latest packet, on both clocks.
     moment: Moment,
     /// The next packet is the first of a capture.
@@ -150,6 +152,7 @@ impl<'a> Replay<'a> {
             drops: Drops::default(),
             others: 0,
             backwards: 0,
+            behind: 0,
             moment: Moment { jiffies: 0, boot_ns: 0, wall_ns: 0, hz: 1 },
             is_first: true,
         })

@@ -9,6 +9,10 @@ use crate::read::container::Record;
 const DRAIN_NS: u64 = 1_000_000_000;
 /// A packet that is so much older than one before it was not just captured by another CPU.
 const REORDERED_NS: u64 = 1_000_000_000;
+/// So many packets that are so much older, one after another: the clock was set back, or one before them has a time that cannot be.
+/// What is less comes of several buffers that are read by turns.
+const STEPPED: u32 = 1000;
+const STEPPED_NS: u64 = 60_000_000_000;
 /// Longer than any flow is remembered without a packet.
 const AGES_NS: u64 = 100_000_000_000_000;
 
@@ -22,22 +26,32 @@ impl Replay<'_> {
                 let boot = u64::try_from(wall).unwrap_or(0);
                 (self.moment.boot_ns, self.moment.wall_ns, self.now) = (boot, wall, boot);
                 (self.drain_due, self.report_due) =
-                    (boot + DRAIN_NS, boot.saturating_add(self.counter_interval));
+                    (boot.saturating_add(DRAIN_NS), boot.saturating_add(self.counter_interval));
             } else if wall < self.moment.wall_ns {
                 self.leave_off();
                 self.moment.wall_ns = wall;
             }
         }
-        let time = self.clock(wall);
+        let mut time = self.clock(wall);
         if time < self.now {
             let is_odd = self.now - time > REORDERED_NS;
             self.backwards += u64::from(is_odd);
-            return is_odd.then_some(Oddity::Backwards);
+            self.behind = if self.now - time > STEPPED_NS { self.behind + 1 } else { 0 };
+            if self.behind < STEPPED {
+                return is_odd.then_some(Oddity::Backwards);
+            }
+            // Nothing would fall due before the packets have caught up, if ever.
+            self.moment.wall_ns = wall;
+            time = self.now;
+            self.go_on(time);
+            self.behind = 0;
+            return Some(Oddity::Backwards);
         }
+        self.behind = 0;
         if time >= self.drain_due {
             // What is due between two packets is due at the second one: nothing is counted in between.
             self.drain();
-            self.drain_due = time + DRAIN_NS - (time - self.drain_due) % DRAIN_NS;
+            self.drain_due = time.saturating_add(DRAIN_NS - (time - self.drain_due) % DRAIN_NS);
             self.go_on(time);
             self.settle(time);
             if time >= self.report_due {
@@ -70,6 +84,7 @@ impl Replay<'_> {
         }
         self.fragments = Fragments::default();
         (self.moment.boot_ns, self.now) = (now, now);
-        (self.drain_due, self.report_due) = (now + DRAIN_NS, now.saturating_add(self.counter_interval));
+        (self.drain_due, self.report_due) =
+            (now.saturating_add(DRAIN_NS), now.saturating_add(self.counter_interval));
     }
 }

@@ -206,6 +206,10 @@ impl Room for Intake {
         self.shared.queue.be_patient(PATIENCE);
     }
 
+    fn wait_for_good(&self) {
+        self.shared.queue.be_patient(Duration::MAX);
+    }
+
     fn hurry(&self) {
         self.shared.queue.hurry();
     }
