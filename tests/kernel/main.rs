@@ -53,8 +53,8 @@ mod exact;
 mod swap;
 // Records that nobody understands.
 mod undecodable;
-// Frames that are nothing.
-mod nothing;
+// Frames that mean nothing.
+mod meaningless;
 // Processing units at their boundaries, and their sums.
 mod units;
 // Translated addresses: masquerade, published ports, hairpins.

@@ -230,7 +230,10 @@ mod tests {
         clock,
         collector::EventCollector as _,
         event::FlowRecord,
-        sink::{json::Json, queue},
+        sink::{
+            json::Json,
+            queue::{self, Queue, Writer},
+        },
     };
 
     impl Stop for UnboundedReceiver<()> {
@@ -259,12 +262,18 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_second_signal_frees_who_waits_for_an_outputs_room() {
+    /// An output with room for one event: what lets it go on, what says that it was reached, and both its ends.
+    fn held() -> (Sender<()>, Receiver<()>, Queue, Writer) {
         let (is_reached, reached) = channel();
-        let (_go_on, may_go_on) = channel();
+        let (go_on, may_go_on) = channel();
         let (queue, writer) =
             queue::start("held", 1, clock::wall, Json, Held { is_reached, may_go_on }).unwrap();
+        (go_on, reached, queue, writer)
+    }
+
+    #[test]
+    fn a_second_signal_frees_who_waits_for_an_outputs_room() {
+        let (_go_on, reached, queue, writer) = held();
         queue.collect_flow_event(&FlowRecord::default());
         reached.recv().unwrap();
 
@@ -294,10 +303,7 @@ mod tests {
 
     #[test]
     fn who_may_wait_waits_for_an_outputs_room_before_any_end() {
-        let (is_reached, reached) = channel();
-        let (go_on, may_go_on) = channel();
-        let (queue, writer) =
-            queue::start("held", 1, clock::wall, Json, Held { is_reached, may_go_on }).unwrap();
+        let (go_on, reached, queue, writer) = held();
         let ending = Ending::new().unwrap();
         ending.watch_over(vec![Box::new(queue.clone())]);
         ending.wait_for_outputs();

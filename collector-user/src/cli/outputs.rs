@@ -131,9 +131,9 @@ impl Outputs {
         self.sinks.iter().map(|sink| Box::new(sink.queue.clone()) as _).collect()
     }
 
-    /// Whether any of them still writes.
-    pub(super) fn are_open(&self) -> bool {
-        self.sinks.iter().any(|sink| !sink.queue.has_ended())
+    /// Whether there were some, and none of them writes any more.
+    pub(super) fn have_ended(&self) -> bool {
+        !self.sinks.is_empty() && self.sinks.iter().all(|sink| sink.queue.has_ended())
     }
 
     /// Returns once the last of them has ended by itself. Of those before, it is said when it happens, once.

@@ -7,7 +7,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::{
     Daemon, DaemonError, SWEEP_INTERVAL, alive::Whose, complete, inquiry::Inquiries, interfaces::tell,
-    reload::Reloads, reports::Teller, trace::Asks,
+    reload::Reloads, reports::Teller, trace::Requests,
 };
 use crate::{
     event::{InterfaceStatus, Status},
@@ -23,7 +23,7 @@ impl Daemon<'_> {
         &mut self,
         mut shutdown: impl Future<Output = ()> + Unpin,
         changes: impl futures_util::Stream<Item = Change> + Unpin,
-        mut wishes: Asks,
+        mut wishes: Requests,
         mut inquiries: Inquiries,
         mut reloads: Reloads,
     ) -> Result<(), DaemonError> {

@@ -75,22 +75,21 @@ impl Daemon<'_> {
         let policies = self.policies.clone();
         // As if it held already.
         self.exchange(&mut other);
-        let looked_at = self.look_at(wanted, &other);
-        let written = looked_at.as_ref().ok().map(|regrouped| self.write(regrouped));
+        let looked_at = self.look_at(wanted, &other).map(|regrouped| (self.write(&regrouped), regrouped));
         self.exchange(&mut other);
-        let regrouped = looked_at?;
-        let losers = match written.unwrap_or_else(|| Ok(BTreeSet::new())).and_then(|losers| {
+        let (written, regrouped) = looked_at?;
+        let written = written.and_then(|losers| {
             self.disown(&losers)?;
             self.change_filter(wanted.filter.as_ref())?;
             Ok(losers)
-        }) {
-            Ok(losers) => losers,
+        });
+        match written {
+            Ok(losers) => Ok(Prepared { other, changed, regrouped, losers }),
             Err(error) => {
                 self.restore_matchers(&regrouped, *policies);
-                return Err(error.into());
+                Err(error.into())
             }
-        };
-        Ok(Prepared { other, changed, regrouped, losers })
+        }
     }
 
     /// Tells the programs what they were told before. One step that fails keeps none of the others from being done.
@@ -253,7 +252,7 @@ impl Daemon<'_> {
         if !changed.is_nothing() || !regrouped.is_nothing() {
             self.attribute_anew(&changed, &regrouped).await?;
         }
-        self.retrace(traces)?;
+        self.retrace(&traces)?;
         self.follow_policies();
         // Each flow meets what is new at its next packet in another epoch.
         self.drain()?;
@@ -309,18 +308,14 @@ impl Daemon<'_> {
     }
 
     /// Has packets reported as the configuration says now. What it says as before goes on, and does not begin anew.
-    fn retrace(&mut self, wanted: Vec<Wish>) -> Result<(), DaemonError> {
-        let before = std::mem::take(&mut self.tracing.configured);
-        let (stay, gone): (Vec<_>, Vec<_>) = before.into_iter().partition(|wish| wanted.contains(wish));
-        let new: Vec<_> = wanted.iter().filter(|wish| !stay.contains(wish)).cloned().collect();
-        self.tracing.configured = stay;
-        for wish in &gone {
+    fn retrace(&mut self, wanted: &[Wish]) -> Result<(), DaemonError> {
+        let before = std::mem::replace(&mut self.options.traces, wanted.to_vec());
+        for wish in before.iter().filter(|wish| !wanted.contains(wish)) {
             self.end_wish(wish)?;
         }
-        for wish in &new {
+        for wish in wanted.iter().filter(|wish| !before.contains(wish)) {
             self.trace_configured(wish)?;
         }
-        self.options.traces = wanted;
         Ok(())
     }
 }

@@ -43,7 +43,7 @@ pub enum TraceError {
     },
 }
 
-/// Asks a running daemon for reports of packets.
+/// Requests a running daemon for reports of packets.
 #[derive(Clone, Debug)]
 pub struct Tracer {
     wishes: mpsc::Sender<Asked>,
@@ -89,11 +89,11 @@ impl Asked {
 }
 
 /// The wishes, as they come to the daemon.
-pub(super) struct Asks {
+pub(super) struct Requests {
     asked: mpsc::Receiver<Asked>,
 }
 
-impl Asks {
+impl Requests {
     /// The next one; waits for ever where nobody can have any.
     pub(super) async fn next(&mut self) -> Asked {
         match self.asked.recv().await {
@@ -103,9 +103,9 @@ impl Asks {
     }
 }
 
-pub(super) fn channel() -> (Tracer, Asks) {
+pub(super) fn channel() -> (Tracer, Requests) {
     let (wishes, asked) = mpsc::channel(WAITING);
-    (Tracer { wishes }, Asks { asked })
+    (Tracer { wishes }, Requests { asked })
 }
 
 /// What is traced, and the buffers once anything is.
@@ -118,8 +118,6 @@ pub(super) struct Tracing {
     pub(super) incomplete: Incomplete,
     traces: Traces,
     tally: Tally,
-    /// What the configuration wishes.
-    pub(super) configured: Vec<Wish>,
     /// What was wished, for as long as it holds.
     wishes: Wishes,
 }
@@ -145,7 +143,6 @@ impl Tracing {
             incomplete: Incomplete::default(),
             traces: Traces::default(),
             tally: Tally::default(),
-            configured: Vec::new(),
             wishes: Wishes::default(),
         })
     }
@@ -174,7 +171,6 @@ impl Daemon<'_> {
 
     /// Has packets reported, as the configuration says.
     pub(super) fn trace_configured(&mut self, wish: &Wish) -> Result<(), DaemonError> {
-        self.tracing.configured.push(wish.clone());
         let now = self.begin_trace(wish)?;
         self.tracing.wishes.keep(wish, now, true);
         Ok(())

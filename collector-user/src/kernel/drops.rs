@@ -20,6 +20,7 @@ use super::{
     maps::typed,
     reasons::Reasons,
     requirements::{kernel_version, ticks_per_second},
+    superpackets,
 };
 use crate::host::{
     modules::Modules,
@@ -39,12 +40,9 @@ pub struct Shape {
     pub has_reasons: bool,
 }
 
-const FIELDS: [Wanted; 23] = [
+const FIELDS: [Wanted; 17] = [
     ("SKB_DEV", "sk_buff", &["dev"], 8),
     ("SKB_SK", "sk_buff", &["sk"], 8),
-    ("SKB_HEAD", "sk_buff", &["head"], 8),
-    ("SKB_DATA", "sk_buff", &["data"], 8),
-    ("SKB_END", "sk_buff", &["end"], 4),
     ("SKB_LEN", "sk_buff", &["len"], 4),
     ("SKB_DATA_LEN", "sk_buff", &["data_len"], 4),
     ("SKB_PROTOCOL", "sk_buff", &["protocol"], 2),
@@ -54,9 +52,6 @@ const FIELDS: [Wanted; 23] = [
     ("SKB_MARK", "sk_buff", &["mark"], 4),
     ("SKB_VLAN_TCI", "sk_buff", &["vlan_tci"], 2),
     ("SKB_VLAN_PROTO", "sk_buff", &["vlan_proto"], 2),
-    ("SKB_TRANSPORT", "sk_buff", &["transport_header"], 2),
-    ("SKB_INNER_TRANSPORT", "sk_buff", &["inner_transport_header"], 2),
-    ("SHARED_TYPE", "skb_shared_info", &["gso_type"], 4),
     ("SHARED_SIZES", "skb_shared_info", &["gso_size"], 2),
     ("DEV_INDEX", "net_device", &["ifindex"], 4),
     ("DEV_TYPE", "net_device", &["type"], 2),
@@ -73,6 +68,7 @@ impl Shape {
     /// [`BtfError`]: the first field that is not where it could be read.
     pub fn find(btf: &Btf) -> Result<Self, BtfError> {
         let mut places = btf.places(&FIELDS)?;
+        places.extend(btf.places(&superpackets::FIELDS)?);
         let [size, segments] = ["gso_size", "gso_segs"].map(|name| btf.place("skb_shared_info", &[name], 2));
         if segments? != size? + 2 {
             return Err(BtfError::Missing { what: "skb_shared_info.gso_segs behind gso_size".to_owned() });

@@ -6,7 +6,8 @@ use aya::EbpfLoader;
 
 use super::btf::{Btf, BtfError, Wanted};
 
-const FIELDS: [Wanted; 6] = [
+/// Fields that say it, which the drop program reads as well.
+pub(super) const FIELDS: [Wanted; 6] = [
     ("SKB_HEAD", "sk_buff", &["head"], 8),
     ("SKB_DATA", "sk_buff", &["data"], 8),
     ("SKB_END", "sk_buff", &["end"], 4),

@@ -100,9 +100,9 @@ impl Sets {
         let since = std::mem::replace(self, before);
         // Whatever was judged meanwhile is still to be told of, and no number comes again.
         (self.verdicts, self.last) = (since.verdicts, since.last);
-        for set in self.by_number.keys().filter(|number| !since.by_number.contains_key(*number)) {
-            let Some(used) = self.by_number.get(set).and_then(|list| self.used.get(list)) else { continue };
-            used.set.verdicts_by_number().for_each(|number| self.verdicts.take_again(number));
+        let gone = self.used.values().filter(|used| !since.by_number.contains_key(&used.set.number));
+        for number in gone.flat_map(|used| used.set.verdicts_by_number()) {
+            self.verdicts.take_again(number);
         }
         let mut old = Vec::new();
         for Used { set, .. } in since.used.into_values() {

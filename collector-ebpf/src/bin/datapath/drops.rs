@@ -118,13 +118,14 @@ fn reason(ctx: &BtfTracePointContext) -> u32 {
 #[inline(never)]
 fn unit(dropped: &Dropped) -> u32 {
     let is_here = dropped.namespace == NAMESPACE.load();
-    // Where a buffer waits in a queue, its device's place is taken for other things: then only addresses tell.
-    let is_anywhere = dropped.namespace == 0;
+    // Where a buffer waits in a queue, its device's place is taken for other things: then only addresses tell, but for those that
+    // each namespace has.
+    let may_be_here = |address| is_here || dropped.namespace == 0 && !is_everywhere(address);
     let role = if is_here { role_of_index(dropped.interface) } else { None };
     let ends = dropped.ends();
     if ends.known
         && dropped.came_in
-        && (is_here || is_anywhere && !is_everywhere(ends.destination))
+        && may_be_here(ends.destination)
         && let Some(pu) = classify::own(ends.destination)
     {
         return whose(pu.get(), end::DESTINATION);
@@ -151,7 +152,7 @@ fn unit(dropped: &Dropped) -> u32 {
     }
     let (from, to) = ((ends.source, end::SOURCE), (ends.destination, end::DESTINATION));
     for (address, end) in if dropped.came_in { [to, from] } else { [from, to] } {
-        if (is_here || is_anywhere && !is_everywhere(address))
+        if may_be_here(address)
             && let Some(pu) = classify::own(address)
         {
             return whose(pu.get(), end);
@@ -174,8 +175,10 @@ fn unit(dropped: &Dropped) -> u32 {
 /// Whether each network namespace has an address: `127.0.0.0/8` or `::1`.
 #[inline(always)]
 fn is_everywhere(address: [u8; 16]) -> bool {
+    /// `::ffff:127.0.0.0/104` (RFC 4291 section 2.5.5.2).
+    const MAPPED: u128 = 0xFFFF << 8 | 127;
     let number = u128::from_be_bytes(address);
-    number == 1 || number >> 24 == 0xFFFF << 8 | 127
+    number == 1 || number >> 24 == MAPPED
 }
 
 /// The unit of an interface, and the end of a packet that comes in by it, or leaves.

@@ -113,7 +113,7 @@ fn common4(skb: Skb, packet: &mut Packet) -> u32 {
         return 0;
     }
     let Some((key, transport)) = read4(skb, &packet.role) else { return 0 };
-    if frame(skb).gso && superpacket::may_be_deeper(&transport) {
+    if frame(skb).gso && superpacket::may_be_deeper(skb, &transport) {
         return 0;
     }
     packet.set(key, &transport, false);
@@ -126,7 +126,7 @@ fn common6(skb: Skb, packet: &mut Packet) -> u32 {
         return 0;
     }
     let Some((key, transport)) = read6(skb, &packet.role) else { return 0 };
-    if frame(skb).gso && superpacket::may_be_deeper(&transport) {
+    if frame(skb).gso && superpacket::may_be_deeper(skb, &transport) {
         return 0;
     }
     packet.set(key, &transport, false);

@@ -33,10 +33,31 @@ const TUNNEL: u32 = 0b11_1111 << 6;
 /// said anything there are 65,535.
 const MOST: u64 = 1024;
 
-/// Whether the headers of a super-packet's segments may end elsewhere than where the transport header does that was read.
+/// Whether the headers of a super-packet's segments may end elsewhere than where the transport header does that was read. A
+/// tunnel's do; that of TCP, and of datagrams that the kernel cuts as such, is the last one.
 #[inline(always)]
-pub(crate) fn may_be_deeper(transport: &Transport) -> bool {
-    transport.protocol == IpProto::Udp as u8
+pub(crate) fn may_be_deeper(skb: Skb, transport: &Transport) -> bool {
+    transport.protocol == IpProto::Udp as u8 && cuts_datagrams(skb) == 0
+}
+
+/// 1 where the kernel will cut it into datagrams that are in no tunnel. A global function, as below; for who sends much by QUIC
+/// it is asked of each buffer, and so reads no more than it must.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn cuts_datagrams(skb: Skb) -> u32 {
+    if KNOWS_SUPER_PACKETS.load() == 0 {
+        return 0;
+    }
+    let (_, kind) = head_and_kind(skb as u64);
+    u32::from(kind & (UDP | TUNNEL | ESP) == UDP)
+}
+
+/// Where the buffer's memory begins, and what segments the kernel will make of it.
+#[inline(always)]
+fn head_and_kind(buffer: u64) -> (u64, u32) {
+    let head: u64 = read(buffer + u64::from(SKB_HEAD.load()));
+    let end: u32 = read(buffer + u64::from(SKB_END.load()));
+    (head, read(head + u64::from(end) + u64::from(SHARED_TYPE.load())))
 }
 
 /// Octets from the buffer's beginning to where the headers of its segments end; 0 where the kernel does not say. A global
@@ -48,9 +69,7 @@ pub(crate) extern "C" fn segment_headers(skb: Skb) -> u32 {
         return 0;
     }
     let buffer = skb as u64;
-    let head: u64 = read(buffer + u64::from(SKB_HEAD.load()));
-    let end: u32 = read(buffer + u64::from(SKB_END.load()));
-    let kind: u32 = read(head + u64::from(end) + u64::from(SHARED_TYPE.load()));
+    let (head, kind) = head_and_kind(buffer);
     let place = if is_inside(kind) { SKB_INNER_TRANSPORT.load() } else { SKB_TRANSPORT.load() };
     let transport: u16 = read(buffer + u64::from(place));
     let transport = head + u64::from(transport);
@@ -89,6 +108,7 @@ fn headers(kind: u32, before: u64, data_offset: u32) -> u32 {
     } else if kind & UDP != 0 {
         8
     } else if kind & SCTP != 0 {
+        // The common header (RFC 9260 section 3.1): each segment has chunks of its own.
         12
     } else {
         return 0;

@@ -42,7 +42,7 @@ pub(crate) extern "C" fn keep_unread_6(skb: Skb, next: u32, boundary: u32) -> u3
     let Some(packet) = Packet::of_run() else { return 0 };
     let Some(bytes) = Copied::again(skb) else { return 0 };
     if read::frame(skb).gso {
-        packet.is_jumbo(ipv6::is_jumbo(&bytes, next));
+        packet.set_jumbo(ipv6::is_jumbo(&bytes, next));
     }
     if packet.policies_from != 0
         && let Some((local, remote, protocol)) = ipv6::ends(&bytes, next)

@@ -107,6 +107,7 @@ fn files(
     collector: &dyn EventCollector,
     flush: impl Fn(Duration),
 ) -> Result<(bool, Status), ReadError> {
+    let While { ending, outputs } = while_heard;
     let options = Options {
         units: config.pu.iter().map(Declared::from).collect(),
         networks: config.network.clone(),
@@ -123,9 +124,8 @@ fn files(
     for path in &args.files {
         let mut odd = Odd::default();
         replay.begin_capture();
-        let While { ending, outputs } = while_heard;
         let read = input::each(path, &done, Some(ending), |_, record| {
-            if progress.step() && (ending.has_begun() || !outputs.are_open()) {
+            if progress.step() && (ending.has_begun() || outputs.have_ended()) {
                 return Err(ReadError::Interrupted);
             }
             if !link::is_read(record.link) {
@@ -147,7 +147,7 @@ fn files(
         });
         // Whatever a file was read for may have gone: a signal ends it, or the outputs have ended, which say so themselves.
         let is_told = ending.has_begun();
-        let is_over = read.is_err() && (is_told || !outputs.are_open());
+        let is_over = read.is_err() && (is_told || outputs.have_ended());
         let wrong = match read {
             Err(_) if is_told => Some(ReadError::Interrupted),
             Err(ReadError::Interrupted) => None,

@@ -32,20 +32,17 @@ impl Replay<'_> {
                 self.moment.wall_ns = wall;
             }
         }
-        let mut time = self.clock(wall);
+        let time = self.clock(wall);
         if time < self.now {
             let is_odd = self.now - time > REORDERED_NS;
             self.backwards += u64::from(is_odd);
             self.behind = if self.now - time > STEPPED_NS { self.behind + 1 } else { 0 };
-            if self.behind < STEPPED {
-                return is_odd.then_some(Oddity::Backwards);
+            if self.behind == STEPPED {
+                // Nothing would fall due before the packets have caught up, if ever: this is the newest one's time from here on.
+                self.moment.wall_ns = wall;
+                self.behind = 0;
             }
-            // Nothing would fall due before the packets have caught up, if ever.
-            self.moment.wall_ns = wall;
-            time = self.now;
-            self.go_on(time);
-            self.behind = 0;
-            return Some(Oddity::Backwards);
+            return is_odd.then_some(Oddity::Backwards);
         }
         self.behind = 0;
         if time >= self.drain_due {

@@ -33,7 +33,7 @@ pub(crate) struct Packet {
     pub(crate) word: u64,
     /// [`Control::policies_from`](collector_ebpf::abi::control::Control::policies_from); 0 where no policy holds for it.
     pub(crate) policies_from: u64,
-    /// Where the transport header ends: no further than [`SCRATCH`] reaches, and a header.
+    /// Where the headers end that segments repeat: as read, no further than [`SCRATCH`] reaches, and a header; or as the kernel says.
     pub(super) headers: u16,
     pub(crate) tcp_flags: u8,
     /// `LOCAL_INITIATED` and the evidence, if the flow begins with this packet.
@@ -186,9 +186,9 @@ impl Packet {
         }
     }
 
-    /// The kernel's header of a jumbogram is to be taken off, or there is none.
+    /// Says whether the kernel's header of a jumbogram is to be taken off.
     #[inline(always)]
-    pub(crate) fn is_jumbo(&mut self, jumbo: bool) {
+    pub(crate) fn set_jumbo(&mut self, jumbo: bool) {
         self.jumbo = u8::from(jumbo);
     }
 

@@ -1,4 +1,4 @@
-//! Frames that are nothing, of any length that a device takes: counted as what they are, and nothing else is.
+//! Frames that mean nothing, of any length that a device takes: counted as what they are, and nothing else is.
 
 use collector_tests::{
     Result,
