@@ -102,7 +102,14 @@ impl Books {
     ///
     /// They are.
     pub fn assert_kept(&self, finished: &Finished) {
-        assert_eq!(flows(&finished.events), self.flows, "flows: reported, expected");
+        // By whose name and in what order a flow was told says where a packet went that is missing.
+        let records: Vec<_> = finished.events.iter().filter(|it| matches!(it, Event::Flow(_))).collect();
+        assert_eq!(
+            flows(&finished.events),
+            self.flows,
+            "flows: reported, expected; records {records:#?} {:?}",
+            finished.status.ledger
+        );
         let reported = finished.events.iter().filter_map(|event| match event {
             Event::Counter(report) if !report.context_id.is_empty() => Some(report.context_id.to_string()),
             _ => None,

@@ -212,7 +212,7 @@ fn hit<K: Key>(run: &Run, role: &Role, key: &K, transport: &Transport, sent: boo
     // SAFETY: the slot is live, and this CPU's alone while softirqs are off.
     unsafe {
         let wire = wire(run.skb, transport.headers, false);
-        if wire.packets != 1 && superpacket::may_be_deeper(run.skb, transport) {
+        if wire.packets != 1 && !superpacket::is_last(run.skb, transport.protocol) {
             return Hot::Missed;
         }
         add(slot.counts(), direction, wire, run.now, role.interface, transport.tcp_flags);

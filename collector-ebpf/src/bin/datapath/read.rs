@@ -113,7 +113,7 @@ fn common4(skb: Skb, packet: &mut Packet) -> u32 {
         return 0;
     }
     let Some((key, transport)) = read4(skb, &packet.role) else { return 0 };
-    if frame(skb).gso && superpacket::may_be_deeper(skb, &transport) {
+    if frame(skb).gso && !superpacket::is_last(skb, transport.protocol) {
         return 0;
     }
     packet.set(key, &transport, false);
@@ -126,7 +126,7 @@ fn common6(skb: Skb, packet: &mut Packet) -> u32 {
         return 0;
     }
     let Some((key, transport)) = read6(skb, &packet.role) else { return 0 };
-    if frame(skb).gso && superpacket::may_be_deeper(skb, &transport) {
+    if frame(skb).gso && !superpacket::is_last(skb, transport.protocol) {
         return 0;
     }
     packet.set(key, &transport, false);
@@ -199,6 +199,9 @@ fn begin(skb: Skb, packet: &Packet, bytes: &Copied) -> Result<(u16, u32), Unpars
 #[inline(never)]
 fn inner<K: Key>(skb: Skb, packet: &mut Packet) -> u32 {
     if !frame(skb).gso || packet.family != K::FAMILY {
+        return 0;
+    }
+    if superpacket::is_last(skb, packet.key::<K>().rest().protocol) {
         return 0;
     }
     let told = superpacket::segment_headers(skb);

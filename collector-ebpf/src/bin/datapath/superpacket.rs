@@ -5,10 +5,9 @@
 //! segments it is made of, and where the header before their payload begins (`include/linux/skbuff.h`). Programs are not shown
 //! that, and read it where it lies.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, ops::RangeInclusive};
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use collector_ebpf::wire::transport::Transport;
 use network_types::ip::IpProto;
 
 use crate::{
@@ -30,14 +29,16 @@ const ESP: u32 = 1 << 15;
 /// the segments are inside of a tunnel's packets.
 const TUNNEL: u32 = 0b11_1111 << 6;
 /// Octets before a transport header that are believed: a sender may say something else than it sends, and where nobody has
-/// said anything there are 65,535.
-const MOST: u64 = 1024;
+/// said anything there are 65,535. Before it there is an IP header at least: before Linux 5.11 the header of what came with two
+/// VLAN tags is said to be where the inner one of them is ("net: `skb_vlan_untag()`: don't reset transport offset if set by GRO
+/// layer").
+const BELIEVED: RangeInclusive<u64> = 20..=1024;
 
-/// Whether the headers of a super-packet's segments may end elsewhere than where the transport header does that was read. A
-/// tunnel's do; that of TCP, and of datagrams that the kernel cuts as such, is the last one.
+/// Whether the transport header that was read is the last that each of a super-packet's segments repeats: TCP's is, and that of
+/// datagrams that the kernel cuts as such. Of any other there may be a tunnel's packet behind it.
 #[inline(always)]
-pub(crate) fn may_be_deeper(skb: Skb, transport: &Transport) -> bool {
-    transport.protocol == IpProto::Udp as u8 && cuts_datagrams(skb) == 0
+pub(crate) fn is_last(skb: Skb, protocol: u8) -> bool {
+    protocol == IpProto::Tcp as u8 || protocol == IpProto::Udp as u8 && cuts_datagrams(skb) != 0
 }
 
 /// 1 where the kernel will cut it into datagrams that are in no tunnel. A global function, as below; for who sends much by QUIC
@@ -100,7 +101,7 @@ pub(crate) const DATA_OFFSET: u64 = 12;
 #[inline(always)]
 fn headers(kind: u32, before: u64, data_offset: u32) -> u32 {
     // Of what a card is to encrypt the kernel speaks as of two headers at once.
-    if before > MOST || kind & ESP != 0 {
+    if !BELIEVED.contains(&before) || kind & ESP != 0 {
         return 0;
     }
     let own = if kind & TCP != 0 {
