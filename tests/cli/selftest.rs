@@ -62,6 +62,9 @@ fn every_row_that_this_kernel_allows_is_exact() {
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn interrupted_it_leaves_nothing_behind_and_no_row_in_part() {
+    // What a shell starts in the background ignores it, and so does all that this starts.
+    // SAFETY: no handler is lost but one that ignores.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
     for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
         let mark = format!("SELFTEST_OF={}.{}", std::process::id(), signal.as_raw());
         let (name, value) = mark.split_once('=').expect("a name and a value");
