@@ -179,6 +179,14 @@ fn what_is_wrong_is_said_with_file_and_octet_and_what_came_before_is_told() {
     assert_eq!(code, Some(1));
     assert!(errors.starts_with(&place(&backwards, "at byte 86: time runs backwards")), "{errors}");
     assert_eq!(lines.last().map(String::as_str), Some("ledger: seen 2 = flows 2; backwards 1; nothing lost"));
+    let empty = file(&[&pcap(&[1])[..], &pcap(&[1])[24..32], &[0; 8]].concat());
+    for (capture, words) in
+        [(&backwards, "at byte 86: time runs backwards"), (&empty, "at byte 86: a frame without an octet")]
+    {
+        let (code, lines, errors) = read(&["--frames", capture.path()]);
+        assert_eq!((code, lines.len()), (Some(1), 3), "{errors}");
+        assert!(errors.starts_with(&place(capture, words)), "{errors}");
+    }
     // One that fails does not keep the others from being read.
     let good = file(&whole);
     let (code, lines, errors) = read(&["--frames", "/nonexistent.pcap", good.path()]);

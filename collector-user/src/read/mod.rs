@@ -5,6 +5,7 @@
 //! - [`frames`]: a frame as a line.
 //! - [`replay`]: what the programs and the daemon make of packets that pass, of those that passed.
 //! - [`seen`]: all that the parser sees in one frame.
+pub mod backwards;
 pub mod container;
 pub mod frames;
 pub mod link;

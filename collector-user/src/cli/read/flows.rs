@@ -1,8 +1,8 @@
 //! Captures as flows: the same records, to the same outputs, as a run has.
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
-use super::{ReadError, input, progress::Progress};
+use super::{ReadError, input, odd::Odd, progress::Progress};
 use crate::{
     cli::{
         args::ReadArgs,
@@ -16,11 +16,7 @@ use crate::{
     config::{Config, OutputConfig, Tunnels},
     event::Status,
     pu::registry::Declared,
-    read::{
-        container::ContainerError,
-        link,
-        replay::{LocalNetworks, Oddity, Options, Replay},
-    },
+    read::replay::{LocalNetworks, Options, Replay},
 };
 
 /// Reads all files as one run, and says what is wrong with each.
@@ -128,14 +124,7 @@ fn files(
             if progress.step() && (ending.has_begun() || outputs.have_ended()) {
                 return Err(ReadError::Interrupted);
             }
-            if !link::is_read(record.link) {
-                odd.link.get_or_insert((record.offset, record.link));
-            }
-            match replay.take(record) {
-                None => {}
-                Some(Oddity::Backwards) => odd.backwards.add(record.offset),
-                Some(Oddity::Empty) => odd.empty.add(record.offset),
-            }
+            odd.add(record, replay.take(record));
             let (wall, now) = replay.now();
             clock::replay_at(wall);
             let began = *began.get_or_insert(now);
@@ -162,49 +151,4 @@ fn files(
         }
     }
     Ok((is_whole, replay.finish()))
-}
-
-/// What is odd about a file: the first of a kind, and how many.
-#[derive(Default)]
-struct Odd {
-    backwards: Places,
-    empty: Places,
-    link: Option<(u64, u16)>,
-}
-
-#[derive(Default)]
-struct Places {
-    first: u64,
-    count: u64,
-}
-
-impl Places {
-    fn add(&mut self, offset: u64) {
-        if self.count == 0 {
-            self.first = offset;
-        }
-        self.count += 1;
-    }
-}
-
-impl Odd {
-    fn errors(self, path: &Path) -> impl Iterator<Item = ReadError> {
-        let Self { backwards, empty, link } = self;
-        let path = || path.to_owned();
-        let backwards = (backwards.count != 0).then(|| ReadError::Backwards {
-            path: path(),
-            offset: backwards.first,
-            count: backwards.count,
-        });
-        let empty = (empty.count != 0).then(|| ReadError::Empty {
-            path: path(),
-            offset: empty.first,
-            count: empty.count,
-        });
-        let link = link.map(|(offset, link)| ReadError::Container {
-            path: path(),
-            source: ContainerError::Link { offset, link },
-        });
-        [backwards, empty, link].into_iter().flatten()
-    }
 }

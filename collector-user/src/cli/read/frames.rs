@@ -2,13 +2,13 @@
 
 use std::io;
 
-use super::{ReadError, input, progress::Progress};
+use super::{ReadError, input, odd::Odd, progress::Progress};
 use crate::{
     cli::{args::ReadArgs, say::Voice, stdout},
     read::{
-        container::ContainerError,
+        backwards::Newest,
         frames::{heading, line},
-        link,
+        replay::Oddity,
         seen::Seen,
     },
     sink::waiting::Waiting,
@@ -30,18 +30,13 @@ pub(super) fn print(args: &ReadArgs, voice: &Voice) -> Result<bool, ReadError> {
     heading(&mut out.text);
     let mut is_whole = true;
     for path in &args.files {
-        let mut strange = None;
+        let (mut odd, mut newest) = (Odd::default(), Newest::default());
         let read = input::each(path, &done, None, |number, record| {
             progress.step();
-            if !link::is_read(record.link) {
-                strange.get_or_insert((record.offset, record.link));
-            }
+            let is_empty = (record.length == 0).then_some(Oddity::Empty);
+            odd.add(record, newest.is_behind(record.time).then_some(Oddity::Backwards).or(is_empty));
             line(&mut out.text, path, number, record, &Seen::of(record));
             if out.text.len() < CHUNK { Ok(()) } else { out.write().map_err(ReadError::Output) }
-        });
-        let strange = strange.map(|(offset, link)| ReadError::Container {
-            path: path.clone(),
-            source: ContainerError::Link { offset, link },
         });
         let read = read.and_then(|()| out.write().map_err(ReadError::Output));
         match read {
@@ -56,7 +51,7 @@ pub(super) fn print(args: &ReadArgs, voice: &Voice) -> Result<bool, ReadError> {
                 is_whole = false;
             }
         }
-        if let Some(error) = strange {
+        for error in odd.errors(path) {
             voice.error(&error);
             is_whole = false;
         }

@@ -3,6 +3,7 @@
 mod flows;
 mod frames;
 mod input;
+mod odd;
 mod progress;
 
 use std::{io, path::PathBuf, process::ExitCode};
@@ -37,7 +38,7 @@ enum ReadError {
     /// Packets that are older than others before them.
     #[error(
         "{}: at byte {offset}: time runs backwards: this packet is more than a second older than one before it ({count} such in \
-         this file); all are counted",
+         this file); all are read",
         input::name(path)
     )]
     Backwards { path: PathBuf, offset: u64, count: u64 },

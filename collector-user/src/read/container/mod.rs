@@ -17,6 +17,7 @@ mod pcap;
 mod pcapng;
 mod source;
 mod unit;
+mod zstd;
 
 use std::io::{self, Read};
 

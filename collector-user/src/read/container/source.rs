@@ -1,16 +1,15 @@
 //! The octets of a file, in order, a bounded window of them at hand.
 
-use std::io::{self, BufRead as _, BufReader, Cursor, Read};
+use std::io::{self, BufReader, Cursor, Read};
 
 use flate2::read::MultiGzDecoder;
-use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
+
+use super::zstd::{self, Zstd};
 
 /// Octets that are read at once.
 const STEP: usize = 256 << 10;
 /// RFC 1952 section 2.3.1.
 const GZIP: [u8; 2] = [0x1F, 0x8B];
-/// RFC 8878 section 3.1.1.
-const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 
 /// What is read, decompressed where it is compressed.
 pub(super) struct Source<'a> {
@@ -27,13 +26,13 @@ impl<'a> Source<'a> {
     /// Looks at the first octets for how it is compressed.
     pub(super) fn new(mut input: impl Read + 'a) -> io::Result<Self> {
         let mut begin = Vec::new();
-        input.by_ref().take(ZSTD.len() as u64).read_to_end(&mut begin)?;
-        let (is_gzip, is_zstd) = (begin.starts_with(&GZIP), begin == ZSTD);
+        input.by_ref().take(zstd::MAGIC as u64).read_to_end(&mut begin)?;
+        let (is_gzip, is_zstd) = (begin.starts_with(&GZIP), zstd::is_begun(&begin));
         let whole = Cursor::new(begin).chain(input);
         let input: Box<dyn Read + 'a> = if is_gzip {
             Box::new(MultiGzDecoder::new(BufReader::with_capacity(STEP, whole)))
         } else if is_zstd {
-            Box::new(Zstd { frame: None, rest: Some(BufReader::with_capacity(STEP, whole)) })
+            Box::new(Zstd::new(BufReader::with_capacity(STEP, whole)))
         } else {
             Box::new(whole)
         };
@@ -92,30 +91,5 @@ impl<'a> Source<'a> {
             }
         }
         Ok(length - left)
-    }
-}
-
-/// Zstandard frames, one after another (RFC 8878 section 3: their contents follow one another).
-struct Zstd<R: Read> {
-    frame: Option<Box<StreamingDecoder<BufReader<R>, FrameDecoder>>>,
-    rest: Option<BufReader<R>>,
-}
-
-impl<R: Read> Read for Zstd<R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if let Some(frame) = &mut self.frame {
-                let read = frame.read(into)?;
-                if read != 0 || into.is_empty() {
-                    return Ok(read);
-                }
-                self.rest = self.frame.take().map(|frame| frame.into_inner());
-            }
-            let Some(mut rest) = self.rest.take() else { return Ok(0) };
-            if rest.fill_buf()?.is_empty() {
-                return Ok(0);
-            }
-            self.frame = Some(Box::new(StreamingDecoder::new(rest).map_err(io::Error::other)?));
-        }
     }
 }

@@ -26,6 +26,7 @@ use collector_ebpf::abi::{
 };
 
 use super::{
+    backwards::Behind,
     container::Record,
     link::{self, Begin},
 };
@@ -113,7 +114,7 @@ pub struct Replay<'a> {
     others: u64,
     backwards: u64,
     /// Packets since the newest that are much older.
-    behind: u32,
+    behind: Behind,
     /// Of the latest packet, on both clocks.
     moment: Moment,
     /// The next packet is the first of a capture.
@@ -152,7 +153,7 @@ impl<'a> Replay<'a> {
             drops: Drops::default(),
             others: 0,
             backwards: 0,
-            behind: 0,
+            behind: Behind::default(),
             moment: Moment { jiffies: 0, boot_ns: 0, wall_ns: 0, hz: 1 },
             is_first: true,
         })
@@ -233,20 +234,20 @@ impl<'a> Replay<'a> {
     fn add(&mut self, delta: &FlowDelta, first: u64, last: u64) {
         let Self { flows, scribe, units, verdicts, moment, collector, .. } = self;
         let teller = Teller { scribe, units, verdicts, moment, collector: *collector };
-        flows.add(delta, first, last, nobody, |id, flow| teller.tell(id, flow));
+        flows.add(delta, first, last, &nobody, |id, flow| teller.tell(id, flow));
     }
 
     fn learn(&mut self, news: &FlowNews) {
         let Self { flows, scribe, units, verdicts, moment, collector, .. } = self;
         let teller = Teller { scribe, units, verdicts, moment, collector: *collector };
-        flows.learn(news, nobody, |id, flow| teller.tell(id, flow));
+        flows.learn(news, &nobody, |id, flow| teller.tell(id, flow));
     }
 
     /// Tells what has fallen due, and forgets what is over.
     fn settle(&mut self, now: u64) {
         let Self { flows, scribe, units, verdicts, moment, collector, .. } = self;
         let teller = Teller { scribe, units, verdicts, moment, collector: *collector };
-        let over = flows.settle(now, now, nobody, |id, flow| teller.tell(id, flow));
+        let over = flows.settle(now, now, &nobody, |id, flow| teller.tell(id, flow));
         self.table.forget(&over);
     }
 
@@ -272,7 +273,7 @@ impl<'a> Replay<'a> {
         self.settle(self.now);
         let Self { flows, scribe, units, verdicts, moment, collector, .. } = self;
         let teller = Teller { scribe, units, verdicts, moment, collector: *collector };
-        flows.cut_off(nobody, |id, flow| teller.tell(id, flow));
+        flows.cut_off(&nobody, |id, flow| teller.tell(id, flow));
     }
 
     /// Hands over all that is left; what became of every frame.

@@ -3,16 +3,10 @@
 use std::mem;
 
 use super::{Oddity, Replay, fragments::Fragments, nobody};
-use crate::read::container::Record;
+use crate::read::{backwards::Older, container::Record};
 
 /// Between two drains of the table, in nanoseconds of the packets' time.
 const DRAIN_NS: u64 = 1_000_000_000;
-/// A packet that is so much older than one before it was not just captured by another CPU.
-const REORDERED_NS: u64 = 1_000_000_000;
-/// So many packets that are so much older, one after another: the clock was set back, or one before them has a time that cannot be.
-/// What is less comes of several buffers that are read by turns.
-const STEPPED: u32 = 1000;
-const STEPPED_NS: u64 = 60_000_000_000;
 /// Longer than any flow is remembered without a packet.
 const AGES_NS: u64 = 100_000_000_000_000;
 
@@ -34,17 +28,15 @@ impl Replay<'_> {
         }
         let time = self.clock(wall);
         if time < self.now {
-            let is_odd = self.now - time > REORDERED_NS;
+            let Older { is_odd, is_set_back } = self.behind.by(self.now - time);
             self.backwards += u64::from(is_odd);
-            self.behind = if self.now - time > STEPPED_NS { self.behind + 1 } else { 0 };
-            if self.behind == STEPPED {
-                // Nothing would fall due before the packets have caught up, if ever: this is the newest one's time from here on.
+            if is_set_back {
+                // Nothing would fall due before the packets have caught up, if ever.
                 self.moment.wall_ns = wall;
-                self.behind = 0;
             }
             return is_odd.then_some(Oddity::Backwards);
         }
-        self.behind = 0;
+        self.behind.none();
         if time >= self.drain_due {
             // What is due between two packets is due at the second one: nothing is counted in between.
             self.drain();
@@ -76,7 +68,7 @@ impl Replay<'_> {
         let now = self.now.saturating_add(AGES_NS);
         while !self.flows.is_empty() {
             // All was told.
-            let over = self.flows.settle(now, now, nobody, |_, _| {});
+            let over = self.flows.settle(now, now, &nobody, |_, _| {});
             self.table.forget(&over);
         }
         self.fragments = Fragments::default();
