@@ -1,10 +1,11 @@
 //! One flow, which holds its slot: a frame, run [`REPEAT`] times in one call; without and with control groups that are
-//! known. What loopback carries is never the steady state: each of its packets is counted for both ends.
+//! known, and with policies that accept it. What loopback carries is never the steady state: each of its packets is counted for both ends.
 
 use std::collections::BTreeMap;
 
 use collector_ebpf::abi::{
     flow::LOOPBACK_BOUNDARY,
+    policy::UnitPolicy,
     pu::{Role, index, role},
 };
 use collector_tests::{
@@ -38,17 +39,23 @@ pub(crate) fn run(rounds: usize) -> Result<()> {
     ];
     let group = Cgroup::unique()?;
     let _inside = group.enter()?;
-    let mut datapaths = [load(&settings(), None)?, load(&settings(), Some(&group))?];
+    let mut datapaths =
+        [load(&settings(), None)?, load(&settings(), Some(&group))?, load(&settings(), None)?];
+    let [_, _, ruled] = &mut datapaths;
+    let accepted = 1;
+    ruled.controller.policies().give(index::HOST, UnitPolicy { sets: [1, 1], otherwise: [accepted; 2] })?;
+    ruled.controller.hold_policies(1);
+    ruled.controller.enforce_policies(true);
     for datapath in &mut datapaths {
         for address in HERE {
             datapath.controller.add_local(address, index::HOST)?;
         }
     }
-    let cases: Vec<_> = frames.iter().flat_map(|frame| [(frame, 0), (frame, 1)]).collect();
+    let cases: Vec<_> = frames.iter().flat_map(|frame| [0, 1, 2].map(|with| (frame, with))).collect();
     let mut figures = BTreeMap::<(usize, usize), Vec<f64>>::new();
     for _ in 0..rounds {
-        for (number, ((_, role, frame), groups)) in cases.iter().enumerate() {
-            let Some(datapath) = datapaths.get_mut(*groups) else { continue };
+        for (number, ((_, role, frame), with)) in cases.iter().enumerate() {
+            let Some(datapath) = datapaths.get_mut(*with) else { continue };
             datapath.controller.set_role(*role)?;
             datapath.discard()?;
             for (column, program) in PROGRAMS.into_iter().enumerate() {
@@ -61,16 +68,17 @@ pub(crate) fn run(rounds: usize) -> Result<()> {
     }
     println!("One flow, ns over an empty program");
     println!(
-        "{:<18} {:>8} {:>8} {:>12} {:>12} {:>14}",
+        "{:<20} {:>8} {:>8} {:>12} {:>12} {:>14}",
         "frame", "empty", "floor", INGRESS, EGRESS, "of floor's"
     );
-    for (number, ((name, ..), groups)) in cases.iter().enumerate() {
-        let name = if *groups == 0 { (*name).to_owned() } else { format!("{name}, groups") };
+    for (number, ((name, ..), with)) in cases.iter().enumerate() {
+        let with = ["", ", groups", ", policies"].get(*with).copied().unwrap_or_default();
+        let name = format!("{name}{with}");
         let mut of = |column| figures.get_mut(&(number, column)).map_or(f64::NAN, |ns| median(ns));
         let empty = of(0);
         let [floor, ingress, egress] = [1, 2, 3].map(|column| of(column) - empty);
         println!(
-            "{name:<18} {empty:>8.0} {floor:>8.0} {ingress:>12.0} {egress:>12.0} {:>14.2}",
+            "{name:<20} {empty:>8.0} {floor:>8.0} {ingress:>12.0} {egress:>12.0} {:>14.2}",
             ingress / floor
         );
     }

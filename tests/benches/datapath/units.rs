@@ -1,10 +1,12 @@
-//! What a thousand units cost the daemon: its memory, and its CPU while nothing happens and while each of them sends.
+//! What a thousand units cost the daemon: its memory, and its CPU while nothing happens and while each of them sends; and what
+//! ten policies of each cost it besides, which are loaded at the start.
 
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     panic,
     sync::{
+        Arc,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
@@ -30,6 +32,8 @@ use collector_user::{
     event::{
         ContainerRecord, CounterReport, DnsRequestReport, FlowRecord, PacketReport, PingReport, UserRecord,
     },
+    policy::rule::{Action, Observe, Policy, Ports, Remote, Rule, Selector, Service},
+    pu::trace::Directions,
 };
 use rustix::time::{ClockId, clock_gettime};
 use tokio::{sync::oneshot, time::Instant};
@@ -43,8 +47,8 @@ const PORT: u16 = 5004;
 #[derive(Clone, Copy)]
 enum Kind {
     None,
-    /// Declared, each by an address of the host.
-    Declared,
+    /// Declared, each by an address of the host, with so many policies.
+    Declared(u16),
     /// Services, each with a process and a socket.
     Found,
 }
@@ -64,9 +68,12 @@ struct Taken {
 pub(crate) fn run(rounds: usize) -> Result<()> {
     println!("\n{UNITS} units: start in ms, MB of memory, ms of a CPU in each second");
     println!("{:<24} {:>8} {:>8} {:>8} {:>8}", "units", "start", "memory", "idle", "sending");
-    for (name, kind) in
-        [("none", Kind::None), ("declared, by address", Kind::Declared), ("found, services", Kind::Found)]
-    {
+    for (name, kind) in [
+        ("none", Kind::None),
+        ("declared, by address", Kind::Declared(0)),
+        ("with 10,000 policies", Kind::Declared(10)),
+        ("found, services", Kind::Found),
+    ] {
         let taken = (0..rounds).map(|_| measure(kind)).collect::<Result<Vec<_>>>()?;
         // What an allocator has kept of a round would hide what the next one takes.
         let memory = taken.first().map_or(0, |first| first.memory);
@@ -90,6 +97,23 @@ fn address(number: u16) -> Ipv4Addr {
     Ipv4Addr::new(10, 99, high, low)
 }
 
+/// It accepts a port of a network of its own.
+fn policy_of(unit: u16, number: u16) -> Result<Policy> {
+    let [high, low] = unit.to_be_bytes();
+    Ok(Policy {
+        selector: Selector { units: vec![format!("u{unit}").parse()?], ..Selector::default() },
+        directions: Directions::Both,
+        rule: Arc::new(Rule {
+            id: format!("p{unit}-{number}").into(),
+            remote: Remote { cidr: vec![format!("10.{high}.{low}.0/24").parse()?], networks: Vec::new() },
+            service: Service { protocol: Some(6), ports: vec![Ports::one(1000 + number)] },
+            action: Action::Accept { encrypt: false },
+            log: false,
+            observe: Observe::None,
+        }),
+    })
+}
+
 fn measure(kind: Kind) -> Result<Taken> {
     let wire = Wire::new()?;
     let host = Host::new(&wire.b, &[PORT])?;
@@ -99,7 +123,7 @@ fn measure(kind: Kind) -> Result<Taken> {
     let (mut groups, mut sockets) = (Vec::new(), Vec::new());
     match kind {
         Kind::None => {}
-        Kind::Declared => {
+        Kind::Declared(policies) => {
             wire.a.place.ip("route add local 10.99.0.0/16 dev lo table local")?;
             wire.b.place.ip(&format!("route add 10.99.0.0/16 via {}", wire.a.v4))?;
             for number in 1..=UNITS {
@@ -108,6 +132,9 @@ fn measure(kind: Kind) -> Result<Taken> {
                     &[],
                     &[format!("{}/32", address(number))],
                 )?);
+                for policy in 0..policies {
+                    options.policies.push(policy_of(number, policy)?);
+                }
                 sockets.push(asker(&wire.a.place, (address(number), 40_000).into(), to)?);
             }
         }
