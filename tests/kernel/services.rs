@@ -1,22 +1,23 @@
 //! Services, which have no interface of their own: theirs is what their sockets send and take at the uplinks.
 
-use std::net::TcpListener;
+use std::{net::TcpListener, thread};
 
 use collector_tests::{
     PATIENCE, Result,
     books::{Books, assert_sum_at_uplinks},
     cgroups::{Cgroup, Resident, container_name},
-    collector::{Running, discovering},
+    collector::{Running, discovering, often},
     events,
     frames::UDP,
     lab::Wire,
-    lives::steps,
+    lives::{steps, wait_for_step},
     netns::unique,
     site::Site,
     talk::{self, ask, asker, talk},
     traffic::{ANSWERS, Host},
 };
 use collector_user::{
+    config::Discover,
     daemon::Options,
     event::{AttributedBy, EndPointType},
 };
@@ -104,6 +105,70 @@ fn a_thousand_short_lives_are_all_counted_and_named() -> Result<()> {
     let of_service =
         events::total(&finished.events, |flow| *flow.context_id == *id && flow.l4_protocol == UDP);
     assert_eq!(of_service.packets, u64::from(LIVES));
+    Ok(())
+}
+
+/// More services at once than the programs have indexes for: what the others send is the host's until they are known, and theirs
+/// from then on, in the same flows.
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn for_whom_no_index_is_left_counts_once_it_is_known() -> Result<()> {
+    // The list of a CPU holds 64 at the most, those of all of them 2048.
+    let most = 64 * thread::available_parallelism()?.get().min(32);
+    let count = u16::try_from(most + 50)?;
+    let wire = Wire::silent()?;
+    let collector = Running::start(&wire.a.place, Options { discover: Discover::On, ..often() })?;
+    let at = (wire.b.v4, 9).into();
+    let _taking = talk::listener(&wire.b.place, at)?;
+    let held = collector.hold()?;
+    let mut services = Vec::new();
+    for number in 0..count {
+        let service = Service::new()?;
+        let from = (wire.a.v4, 20_000 + number).into();
+        let socket = service.group.within(|| asker(&wire.a.place, from, at))?;
+        socket.send(b"once")?;
+        services.push((service, socket));
+    }
+    let last = Service::new()?;
+    drop(held);
+    wait_for_step(&collector, &last.id, "create");
+    // Whoever is asked has done with what was told.
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    runtime.block_on(collector.started.inquirer.units())?;
+    services.iter().try_for_each(|(_, socket)| socket.send(b"twice").map(drop))?;
+    let finished = collector.stop()?;
+    let ledger = &finished.status.ledger;
+    assert_eq!(ledger.seen, ledger.explained(), "{ledger:?}");
+    let sent = |unit: &str| events::total(&finished.events, |flow| *flow.context_id == *unit).packets;
+    let each: Vec<_> = services.iter().map(|(service, _)| sent(&service.id)).collect();
+    assert!(each.iter().all(|packets| matches!(packets, 1 | 2)), "{each:?}");
+    let late = each.iter().filter(|packets| **packets == 1).count() as u64;
+    assert_eq!((late, sent("host")), (ledger.units_exhausted, late), "{each:?}");
+    assert!(late >= 50, "{late}");
+    Ok(())
+}
+
+/// What goes before it can be looked at has no name; that this was so is in the ledger, and what it sent is the host's.
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_goes_unseen_is_the_hosts_and_the_ledger_says_so() -> Result<()> {
+    let wire = Wire::silent()?;
+    let collector = Running::start(&wire.a.place, Options { discover: Discover::On, ..often() })?;
+    let at = (wire.b.v4, 9).into();
+    let taking = talk::listener(&wire.b.place, at)?;
+    let held = collector.hold()?;
+    let service = Service::new()?;
+    let asking = service.group.within(|| asker(&wire.a.place, (wire.a.v4, 40_000).into(), at))?;
+    let told = talk::tell(&asking, &taking, 10, 100)?;
+    drop((asking, service));
+    let last = Service::new()?;
+    drop(held);
+    wait_for_step(&collector, &last.id, "create");
+    let finished = collector.stop()?;
+    let ledger = &finished.status.ledger;
+    assert_eq!(ledger.seen, ledger.explained(), "{ledger:?}");
+    assert_eq!(ledger.losses(), [("cgroups_unseen".to_owned(), 1)]);
+    Books::new().asked("host", &told).assert_kept(&finished);
     Ok(())
 }
 

@@ -112,7 +112,7 @@ fn no_order_of_events_loses_a_packet_or_tells_one_twice() {
                     };
                     history.push(format!("{now}: add {delta:?}"));
                     counted.add(delta.packets, delta.bytes, delta.begun);
-                    flows.add(&delta, now, now, nobody, &mut emit);
+                    flows.add(&delta, now, now, &nobody, &mut emit);
                 }
                 3 | 4 => {
                     let kinds = [
@@ -135,17 +135,17 @@ fn no_order_of_events_loses_a_packet_or_tells_one_twice() {
                         user: None,
                     };
                     history.push(format!("{now}: learn {news:?}"));
-                    flows.learn(&news, nobody, &mut emit);
+                    flows.learn(&news, &nobody, &mut emit);
                 }
                 _ => {
                     let drained = now - numbers.below(SECOND);
                     history.push(format!("{now}: settle, drained {drained}"));
-                    flows.settle(now, drained, nobody, &mut emit);
+                    flows.settle(now, drained, &nobody, &mut emit);
                 }
             }
         }
-        flows.cut_off(nobody, &mut emit);
-        flows.cut_off(nobody, &mut emit);
+        flows.cut_off(&nobody, &mut emit);
+        flows.cut_off(&nobody, &mut emit);
         for pu in [1, 2] {
             let given = flows.credits().of(pu).boundary.map(|direction| direction.packets);
             assert_eq!(given, told_of[usize::from(pu)], "seed {seed}, unit {pu}: {history:#?}");

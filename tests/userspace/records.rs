@@ -47,23 +47,23 @@ impl Desk {
 
     fn add(&mut self, delta: &FlowDelta, at: u64) {
         let Self { flows, records } = self;
-        flows.add(delta, at, at, nobody, |id, flow| records.push(record(id, flow)));
+        flows.add(delta, at, at, &nobody, |id, flow| records.push(record(id, flow)));
     }
 
     fn learn(&mut self, id: FlowId, kind: u8, how: u8, at: u64) {
         let Self { flows, records } = self;
         let news = FlowNews { id, boot_ns: at, pu: 1, interface: 1, kind, how, host_pu: 0, user: None };
-        flows.learn(&news, nobody, |id, flow| records.push(record(id, flow)));
+        flows.learn(&news, &nobody, |id, flow| records.push(record(id, flow)));
     }
 
     fn settle(&mut self, now: u64) -> Vec<FlowId> {
         let Self { flows, records } = self;
-        flows.settle(now, now, nobody, |id, flow| records.push(record(id, flow)))
+        flows.settle(now, now, &nobody, |id, flow| records.push(record(id, flow)))
     }
 
     fn cut_off(&mut self) {
         let Self { flows, records } = self;
-        flows.cut_off(nobody, |id, flow| records.push(record(id, flow)));
+        flows.cut_off(&nobody, |id, flow| records.push(record(id, flow)));
     }
 
     /// What was recorded since this was asked last.

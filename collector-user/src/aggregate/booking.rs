@@ -38,6 +38,24 @@ pub struct HostEnd {
     pub is_remote: bool,
 }
 
+/// Whose the indexes are that flows are counted for.
+pub trait Owners {
+    /// The unit at the host's end of a flow at the boundary of another one, of which the programs know the index, or 0.
+    fn host_end(&self, id: &FlowId, known: u16) -> HostEnd;
+
+    /// Whether two indexes are of one unit: the programs count by one before anybody knows whose it is.
+    fn are_one(&self, one: u16, other: u16) -> bool {
+        one == other
+    }
+}
+
+/// Where each unit has one index.
+impl<F: Fn(&FlowId, u16) -> HostEnd> Owners for F {
+    fn host_end(&self, id: &FlowId, known: u16) -> HostEnd {
+        self(id, known)
+    }
+}
+
 /// What a flow has counted and no unit has been given yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Open {

@@ -10,7 +10,7 @@ use collector_ebpf::{
 };
 
 use super::{
-    booking::{Credits, HostEnd, Open},
+    booking::{Credits, HostEnd, Open, Owners},
     initiator::{self, Initiator},
     lives::Lives,
 };
@@ -144,13 +144,7 @@ impl Flow {
         self.begun != 0 || self.packets != [0; 2] || self.rejected != [0; 2]
     }
 
-    pub(super) fn add(
-        &mut self,
-        delta: &FlowDelta,
-        first: u64,
-        last: u64,
-        host_end: &impl Fn(&FlowId, u16) -> HostEnd,
-    ) {
+    pub(super) fn add(&mut self, delta: &FlowDelta, first: u64, last: u64, owners: &impl Owners) {
         for direction in [RX, TX] {
             add(&mut self.packets, &delta.packets, direction);
             add(&mut self.bytes, &delta.bytes, direction);
@@ -176,7 +170,7 @@ impl Flow {
         if delta.how & how::PROVISIONAL == 0 || self.is_provisional() {
             // So it is with the host's end: a packet that left the host knows it, one that came in may have been translated.
             let differs = (self.how ^ delta.how) & how::HOST_END != 0;
-            let kept = if differs && !has_left(delta, host_end(&delta.id, delta.host_pu)) {
+            let kept = if differs && !has_left(delta, owners.host_end(&delta.id, delta.host_pu)) {
                 how::HOST_END
             } else {
                 0
@@ -231,14 +225,9 @@ impl Flow {
     }
 
     /// Gives the counters what they are owed.
-    pub(super) fn book(
-        &mut self,
-        id: &FlowId,
-        credits: &mut Credits,
-        host_end: &impl Fn(&FlowId, u16) -> HostEnd,
-    ) {
+    pub(super) fn book(&mut self, id: &FlowId, credits: &mut Credits, owners: &impl Owners) {
         if !self.open.is_empty() {
-            let host_end = self.has_host_end().then(|| host_end(id, self.host_pu));
+            let host_end = self.has_host_end().then(|| owners.host_end(id, self.host_pu));
             credits.give(&mut self.open, self.pu, host_end);
         }
     }

@@ -9,7 +9,7 @@ use std::{
 use collector_ebpf::abi::{flow::FIRST_BOUNDARY, network, report::kind};
 
 use super::{
-    booking::{Credits, HostEnd},
+    booking::{Credits, Owners},
     flow::{Flow, Owner, TCP},
     initiator::Initiator,
     lives::Lives,
@@ -160,15 +160,12 @@ impl Flows {
     /// Adds what was drained; `first` and `last` are its packets' times. `emit` gets a record that cannot wait: that of a
     /// connection which a new one replaces, that of a flow which has another unit from now on, and that of a flow for which
     /// there is no room.
-    ///
-    /// `host_end` names the unit at the host's end of a flow at the boundary of another one, of which the programs know the
-    /// index, or 0.
     pub fn add(
         &mut self,
         delta: &FlowDelta,
         first: u64,
         last: u64,
-        host_end: impl Fn(&FlowId, u16) -> HostEnd,
+        owners: &impl Owners,
         mut emit: impl FnMut(&FlowId, &Flow),
     ) {
         let skbs = delta.skbs.iter().sum::<u64>();
@@ -184,23 +181,24 @@ impl Flows {
         if self.known.len() >= self.most && !self.known.contains_key(&delta.id) {
             self.tally.stateless += 1;
             let mut flow = new();
-            flow.add(delta, first, last, &host_end);
-            flow.book(&delta.id, &mut self.credits, &host_end);
+            flow.add(delta, first, last, owners);
+            flow.book(&delta.id, &mut self.credits, owners);
             emit(&delta.id, &flow);
             return;
         }
         let flow = self.known.entry(delta.id).or_insert_with(new);
         if flow.end_told && delta.begun != 0 {
             // Another connection, whose beginning was not heard of; what is left of the one before is told first.
-            flow.book(&delta.id, &mut self.credits, &host_end);
+            flow.book(&delta.id, &mut self.credits, owners);
             if flow.pending() {
                 emit(&delta.id, flow);
             }
             *flow = new();
         }
-        if (flow.changes_hands(delta) || flow.changes_verdict(delta)) && flow.pending() {
+        let is_anothers = flow.changes_hands(delta) && !owners.are_one(flow.pu, delta.pu);
+        if (is_anothers || flow.changes_verdict(delta)) && flow.pending() {
             // The counters have given it to the unit of before.
-            flow.book(&delta.id, &mut self.credits, &host_end);
+            flow.book(&delta.id, &mut self.credits, owners);
             // Its end, if it had one, is told once, with what comes now.
             let end = (
                 mem::replace(&mut flow.ended, Ended::Live),
@@ -211,9 +209,9 @@ impl Flows {
             flow.clear();
         }
         if flow.changes_host_end(delta) {
-            flow.book(&delta.id, &mut self.credits, &host_end);
+            flow.book(&delta.id, &mut self.credits, owners);
         }
-        flow.add(delta, first, last, &host_end);
+        flow.add(delta, first, last, owners);
         if flow.may_have_user(delta) {
             flow.owner = Owner::Asked;
             if self.to_ask.len() < ASKED {
@@ -230,12 +228,7 @@ impl Flows {
     }
 
     /// Learns at once that a flow began or ended; what it counted comes with the next drain.
-    pub fn learn(
-        &mut self,
-        news: &FlowNews,
-        host_end: impl Fn(&FlowId, u16) -> HostEnd,
-        mut emit: impl FnMut(&FlowId, &Flow),
-    ) {
+    pub fn learn(&mut self, news: &FlowNews, owners: &impl Owners, mut emit: impl FnMut(&FlowId, &Flow)) {
         if news.kind == kind::START {
             let report = self.lives.report;
             let new = || Flow {
@@ -246,7 +239,7 @@ impl Flows {
             if let Some(flow) = self.known.get_mut(&news.id) {
                 if flow.ended != Ended::Live && news.boot_ns >= flow.ended_at {
                     // The same ends once more: what is left of the connection before is told before it is forgotten.
-                    flow.book(&news.id, &mut self.credits, &host_end);
+                    flow.book(&news.id, &mut self.credits, owners);
                     if flow.pending() || !flow.end_told {
                         flow.refine_end();
                         emit(&news.id, flow);
@@ -282,7 +275,7 @@ impl Flows {
         &mut self,
         now: u64,
         drained: u64,
-        host_end: impl Fn(&FlowId, u16) -> HostEnd,
+        owners: &impl Owners,
         mut emit: impl FnMut(&FlowId, &Flow),
     ) -> Vec<FlowId> {
         let lives = self.lives;
@@ -296,7 +289,7 @@ impl Flows {
             let at_uplink = id.boundary < FIRST_BOUNDARY;
             let is_old = now.saturating_sub(flow.first) >= lives.undecided;
             if !flow.is_provisional() && (at_uplink || is_old) {
-                flow.book(id, credits, &host_end);
+                flow.book(id, credits, owners);
             }
             let guess_is_news = flow.is_provisional() && is_old && !flow.guess_told;
             if room == 0 {
@@ -314,7 +307,7 @@ impl Flows {
                     flow.refine_end();
                 }
                 // The record says whose it is; the counters say the same.
-                flow.book(id, credits, &host_end);
+                flow.book(id, credits, owners);
                 emit(id, flow);
                 room -= 1;
                 flow.end_told |= ended || timed_out;
@@ -336,11 +329,11 @@ impl Flows {
     pub fn let_go(
         &mut self,
         is_such: impl Fn(u16) -> bool,
-        host_end: impl Fn(&FlowId, u16) -> HostEnd,
+        owners: &impl Owners,
         mut emit: impl FnMut(&FlowId, &Flow),
     ) {
         for (id, flow) in self.known.iter_mut().filter(|(_, flow)| flow.is_by_socket() && is_such(flow.pu)) {
-            flow.book(id, &mut self.credits, &host_end);
+            flow.book(id, &mut self.credits, owners);
             if flow.pending() {
                 emit(id, flow);
                 flow.clear();
@@ -350,13 +343,9 @@ impl Flows {
     }
 
     /// Emits all that no record holds yet: the collector stops.
-    pub fn cut_off(
-        &mut self,
-        host_end: impl Fn(&FlowId, u16) -> HostEnd,
-        mut emit: impl FnMut(&FlowId, &Flow),
-    ) {
+    pub fn cut_off(&mut self, owners: &impl Owners, mut emit: impl FnMut(&FlowId, &Flow)) {
         for (id, flow) in &mut self.known {
-            flow.book(id, &mut self.credits, &host_end);
+            flow.book(id, &mut self.credits, owners);
             if flow.pending() || flow.ended != Ended::Live && !flow.end_told {
                 flow.refine_end();
                 emit(id, flow);

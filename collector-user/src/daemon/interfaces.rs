@@ -184,7 +184,7 @@ impl Daemon<'_> {
             }
             self.watched.interfaces.insert(link.index, interface);
         }
-        if changed || self.units.take_reused() {
+        if changed || self.units.take_stale() {
             self.controller.next_generation();
         }
         let told = self.lives.follow(&self.units, &self.declared_interfaces(&links));

@@ -5,14 +5,23 @@ use futures_util::FutureExt as _;
 
 use super::{Daemon, DaemonError, alive::Whose};
 
+/// Reads of what is told, each of which takes what fits into 4 KiB: of some ten thousand cgroups.
+const AT_ONCE: u32 = 256;
+
 impl Daemon<'_> {
     /// Takes in what is told of cgroups by now, and asks those that have processes for their network namespaces. Whether there
     /// was anything, by which ends may have to be named.
     pub(super) async fn take_cgroups(&mut self) -> Result<bool, DaemonError> {
-        let told = self.workloads.next().now_or_never();
-        let Some(changes) = told.filter(|changes| !changes.is_empty()) else { return Ok(false) };
-        self.book_cgroups(changes)?;
-        self.find_namespaces(Whose::Recent).await;
-        Ok(true)
+        let mut has_news = false;
+        // Bounded, for others go on meanwhile.
+        for _ in 0..AT_ONCE {
+            let Some(changes) = self.workloads.next().now_or_never() else { break };
+            has_news |= !changes.is_empty();
+            self.book_cgroups(changes)?;
+        }
+        if has_news {
+            self.find_namespaces(Whose::Recent).await;
+        }
+        Ok(has_news)
     }
 }

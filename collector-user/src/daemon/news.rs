@@ -46,6 +46,6 @@ impl Daemon<'_> {
         let verdicts = &policies.sets.verdicts;
         let teller =
             Teller { scribe, units, moment, collector: *collector, options, watched, verdicts, users };
-        flows.learn(news, |id, known| teller.host_end(id, known), |id, flow| teller.tell(id, flow));
+        flows.learn(news, &teller, |id, flow| teller.tell(id, flow));
     }
 }

@@ -7,7 +7,7 @@ use collector_ebpf::abi::{counter::Unparsed, flow::LOOPBACK_BOUNDARY, pu::index}
 use super::{Daemon, DaemonError, Options, interfaces::Watched, users::Users};
 use crate::{
     aggregate::{
-        booking::HostEnd,
+        booking::{HostEnd, Owners},
         counters::{Counted, Period},
         flow::Flow,
         record::Scribe,
@@ -17,7 +17,7 @@ use crate::{
     drain::flow::FlowId,
     event::Ledger,
     policy::verdicts::Verdicts,
-    pu::registry::Registry,
+    pu::registry::{Registry, is_named},
 };
 
 impl Daemon<'_> {
@@ -61,14 +61,13 @@ impl Daemon<'_> {
         let verdicts = &policies.sets.verdicts;
         let teller =
             Teller { scribe, units, moment, collector: *collector, options, watched, verdicts, users };
-        let (host_end, emit) =
-            (|id: &_, known| teller.host_end(id, known), |id: &_, flow: &_| teller.tell(id, flow));
+        let emit = |id: &_, flow: &_| teller.tell(id, flow);
         let result = flow_maps.drain(retired, |delta| {
             flows.add(
                 delta,
                 moment.boot_of_tick(delta.first),
                 moment.boot_of_tick(delta.last),
-                host_end,
+                &teller,
                 emit,
             );
         });
@@ -78,9 +77,8 @@ impl Daemon<'_> {
         let verdicts = &policies.sets.verdicts;
         let teller =
             Teller { scribe, units, moment, collector: *collector, options, watched, verdicts, users };
-        let (host_end, emit) =
-            (|id: &_, known| teller.host_end(id, known), |id: &_, flow: &_| teller.tell(id, flow));
-        let over = flows.settle(moment.boot_ns, drained, host_end, emit);
+        let emit = |id: &_, flow: &_| teller.tell(id, flow);
+        let over = flows.settle(moment.boot_ns, drained, &teller, emit);
         result?;
         asked?;
         for news in &later {
@@ -99,7 +97,7 @@ impl Daemon<'_> {
             Teller { scribe, units, moment, collector: *collector, options, watched, verdicts, users };
         flows.let_go(
             |index| teller.units.get(index).is_some_and(|unit| losers.contains(&unit.index)),
-            |id, known| teller.host_end(id, known),
+            &teller,
             |id, flow| teller.tell(id, flow),
         );
     }
@@ -191,6 +189,7 @@ impl Daemon<'_> {
             no_role: kernel.no_role,
             orphan_fragments: kernel.orphan_fragments,
             units_exhausted: kernel.units_exhausted,
+            cgroups_unseen: self.workloads.unseen(),
             users_unasked: self.flows.tally().unasked,
             users_evicted: self.users.evicted(),
             filter_window: self.ledgers.filter_window().unwrap_or_default(),
@@ -239,16 +238,23 @@ pub(super) struct Teller<'a> {
     pub(super) users: &'a Users,
 }
 
-impl Teller<'_> {
-    /// The unit at the host's end of a flow that crosses the boundary of another one: the one that the programs `know` by its
-    /// socket; else whoever declares its address, else the host itself.
-    pub(super) fn host_end(&self, id: &FlowId, known: u16) -> HostEnd {
+impl Owners for Teller<'_> {
+    /// The one that the programs `know` by its socket; else whoever declares its address, else the host itself.
+    fn host_end(&self, id: &FlowId, known: u16) -> HostEnd {
         let is_remote = self.watched.numbers.is_far(id.boundary);
         let of_address = |address| self.units.of_address(address).map_or(index::HOST, |unit| unit.index);
         let pu = if known == 0 { of_address(if is_remote { id.remote } else { id.local }) } else { known };
         HostEnd { pu, is_remote }
     }
 
+    fn are_one(&self, one: u16, other: u16) -> bool {
+        // What stands for one of the units that always are may turn out to be another's.
+        let unit = |index| self.units.get(index).filter(|unit| is_named(unit.index)).map(|unit| unit.index);
+        one == other || unit(one).is_some_and(|one| unit(other) == Some(one))
+    }
+}
+
+impl Teller<'_> {
     /// Hands a flow's record over. Flows that only pass through are told when asked for; they are counted all the same.
     pub(super) fn tell(&self, id: &FlowId, flow: &Flow) {
         if self.options.forwarded || flow.pu != index::FORWARDED {

@@ -1,5 +1,7 @@
 //! Indexes that the programs count by before anybody knows whose they are, and units that nobody counts for any more.
 
+use std::collections::BTreeSet;
+
 use collector_ebpf::abi::pu::index;
 
 use super::{Daemon, DaemonError, workloads::Gone};
@@ -16,19 +18,42 @@ const MEMORY_NS: u64 = 60_000_000_000;
 /// Cgroups that are remembered after they have gone, at most: the programs have room for 16,384 in all.
 const MOST_GONE: usize = 4096;
 
+/// Flows for which no index was left: they are the host's until they are asked for anew.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    /// How often there was none.
+    times: u64,
+    are_there: bool,
+    /// There may be an answer that there was not: an index is free again, or the programs were told of a cgroup.
+    can_be_answered: bool,
+}
+
+impl Refused {
+    /// Whether they are, by now that it came to that so many `times`.
+    const fn are_asked_anew(&mut self, times: u64) -> bool {
+        self.are_there |= self.times != times;
+        self.times = times;
+        let are_asked = self.are_there && self.can_be_answered;
+        self.are_there &= !are_asked;
+        self.can_be_answered = false;
+        are_asked
+    }
+}
+
 impl Daemon<'_> {
     /// From here on what was counted by an index of the programs' list is a unit's.
     pub(super) fn join(&mut self, reserved: u16, unit: u16) -> Result<(), DaemonError> {
-        if !is_named(unit) {
-            self.units.release(reserved, crate::clock::boot());
-            return Ok(());
-        }
-        self.units.join(reserved, unit);
-        self.trace_also(unit, reserved)
+        self.units.join(reserved, unit, crate::clock::boot());
+        if is_named(unit) && reserved != unit { self.trace_also(unit, reserved) } else { Ok(()) }
     }
 
     /// Learns which cgroups the programs have given an index to, and gives them others.
     pub(super) fn refill_units(&mut self) -> Result<(), DaemonError> {
+        self.refill_units_before(&BTreeSet::new())
+    }
+
+    /// The same before it is looked at cgroups that are `new`.
+    pub(super) fn refill_units_before(&mut self, new: &BTreeSet<u64>) -> Result<(), DaemonError> {
         let Self { cgroups: Some(cgroups), units, counters, .. } = self else {
             self.follow_policies();
             return Ok(());
@@ -38,9 +63,11 @@ impl Daemon<'_> {
             counters.ensure(index).ok().map(|()| index)
         };
         let now = crate::clock::boot();
-        for (cgroup, reserved) in cgroups.refill(next)? {
+        let given = cgroups.refill(next)?;
+        let has_given = !given.is_empty();
+        for (cgroup, reserved) in given {
             let unit = self.workloads.groups.of_cgroup.get(&cgroup).map(|(unit, _)| *unit);
-            if unit.is_none() && !self.workloads.knows(cgroup) {
+            if unit.is_none() && (new.contains(&cgroup) || !self.workloads.knows(cgroup)) {
                 self.workloads.early.insert(cgroup, (reserved, now));
                 continue;
             }
@@ -48,7 +75,9 @@ impl Daemon<'_> {
             self.join(reserved, unit)?;
             self.tell_programs(cgroup, unit);
         }
-        if self.units.take_reused() {
+        self.workloads.refused.can_be_answered |= has_given;
+        let are_asked_anew = self.workloads.refused.are_asked_anew(self.ledgers.sum().units_exhausted);
+        if self.units.take_stale() || are_asked_anew {
             self.controller.next_generation();
         }
         self.follow_policies();
@@ -70,6 +99,7 @@ impl Daemon<'_> {
 
     /// Tells the programs whose a cgroup is.
     pub(super) fn tell_programs(&mut self, cgroup: u64, unit: u16) {
+        self.workloads.refused.can_be_answered = true;
         if let Err(error) = self.tell_cgroup(cgroup, unit) {
             self.workloads.are_too_many.get_or_insert_with(|| {
                 format!("some services, which count as the host's: {}", with_causes(&error))
@@ -88,9 +118,10 @@ impl Daemon<'_> {
         if is_declared { cgroups.declare(cgroup, unit) } else { cgroups.set(cgroup, unit) }
     }
 
-    /// Forgets a cgroup that is gone once nothing more can be expected of it.
+    /// Forgets a cgroup that is gone once its unit is forgotten, or there are too many such: its sockets live on for as long as
+    /// somebody has them, and those that a listening one accepts are of its cgroup, too.
     pub(super) fn forget_later(&mut self, cgroup: u64, path: String) {
-        self.workloads.gone.push_back(Gone { cgroup, path, since: crate::clock::boot() });
+        self.workloads.gone.push_back(Gone { cgroup, path });
         if self.workloads.gone.len() > MOST_GONE
             && let Some(oldest) = self.workloads.gone.pop_front()
         {
@@ -125,12 +156,11 @@ impl Daemon<'_> {
             }
         }
         let before = now.saturating_sub(MEMORY_NS);
-        while let Some(Gone { cgroup, .. }) = self.workloads.gone.pop_front_if(|gone| gone.since < before) {
-            self.workloads.groups.of_cgroup.remove(&cgroup);
-            self.forget_cgroup(cgroup);
-        }
         // Cgroups that went before anybody saw them.
         let gone: Vec<_> = self.workloads.early.extract_if(|_, (_, since)| *since < before).collect();
+        if self.workloads.sees_all() {
+            self.workloads.unseen += gone.len() as u64;
+        }
         for (cgroup, (reserved, _)) in gone {
             self.units.release(reserved, now);
             self.forget_cgroup(cgroup);
@@ -138,5 +168,22 @@ impl Daemon<'_> {
         self.follow_policies();
         self.forget_verdicts(before);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Refused;
+
+    #[test]
+    fn who_was_refused_is_asked_once_there_may_be_an_answer_and_not_before() {
+        let mut refused = Refused { can_be_answered: true, ..Refused::default() };
+        assert!(!refused.are_asked_anew(0), "nobody was");
+        assert!(!refused.are_asked_anew(3), "nothing has changed");
+        assert!(!refused.are_asked_anew(5));
+        refused.can_be_answered = true;
+        assert!(refused.are_asked_anew(5));
+        refused.can_be_answered = true;
+        assert!(!refused.are_asked_anew(5), "they were");
     }
 }

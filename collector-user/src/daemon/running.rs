@@ -102,24 +102,26 @@ impl Daemon<'_> {
         self.tell_lives(told.as_slice());
     }
 
-    /// The unit that has a network namespace, by its number: looked up anew, for the number may have been another's.
+    /// The unit that has a network namespace, by its number: looked up anew, for the number may have been another's. Who has no
+    /// process any more has it only where nobody runs there: it may be that its end was not heard of yet.
     pub(super) async fn owner_of(&mut self, namespace: i32) -> Option<u16> {
-        loop {
-            let root = self.workloads.root_in_namespace(namespace)?;
+        let mut ended = None;
+        for root in self.workloads.roots_in_namespace(namespace) {
             let Workloads { tree: Some(tree), namespaces, groups, .. } = &mut self.workloads else {
                 return None;
             };
-            let alive = groups.alive.get_mut(&root)?;
-            let of_first = match tree.processes(root, 1).first() {
-                Some(pid) => namespaces.of_process(*pid).await,
-                // It has ended a moment ago.
-                None => alive.namespace,
+            let Some(alive) = groups.alive.get_mut(&root) else { continue };
+            let Some(pid) = tree.processes(root, 1).first().copied() else {
+                ended = ended.or(Some(alive.unit));
+                continue;
             };
+            let of_first = namespaces.of_process(pid).await;
             if of_first == alive.namespace || alive.kind == Kind::Container && of_first == Namespace::Own {
                 return Some(alive.unit);
             }
             alive.namespace = of_first;
         }
+        ended
     }
 
     /// Looks for the network namespaces of units of which they are not known.

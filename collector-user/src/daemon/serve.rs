@@ -177,7 +177,7 @@ impl Daemon<'_> {
         let verdicts = &policies.sets.verdicts;
         let teller =
             Teller { scribe, units, moment, collector: *collector, options, watched, verdicts, users };
-        flows.cut_off(|id, known| teller.host_end(id, known), |id, flow| teller.tell(id, flow));
+        flows.cut_off(&teller, |id, flow| teller.tell(id, flow));
         let reported = self.report_counters();
         let ended = self.lives.end(&self.units);
         self.tell_lives(&ended);

@@ -10,6 +10,7 @@ use collector_ebpf::abi::pu::index;
 use super::{
     Daemon, DaemonError, Options,
     alive::{Alive, Whose},
+    reserved::Refused,
 };
 use crate::{
     config::Discover,
@@ -44,6 +45,9 @@ pub(super) struct Workloads {
     pub(super) are_readdressed: bool,
     /// How often that was answered since the last tick.
     pub(super) answered: u8,
+    /// Those of which nobody was found.
+    pub(super) unseen: u64,
+    pub(super) refused: Refused,
     /// Why the programs do not know of some cgroups.
     pub(super) are_too_many: Option<String>,
 }
@@ -64,8 +68,6 @@ pub(super) struct Gone {
     pub(super) cgroup: u64,
     /// Where it was.
     pub(super) path: String,
-    /// Since when, on the boot clock in nanoseconds.
-    pub(super) since: u64,
 }
 
 /// What a look at a cgroup came to.
@@ -140,27 +142,41 @@ impl Workloads {
             is_called: false,
             are_readdressed: false,
             answered: 0,
+            unseen: 0,
+            refused: Refused::default(),
             are_too_many: None,
         }
     }
 
     /// The unit that has a network namespace, by its number: the one that was found first where several share it.
     pub(super) fn in_namespace(&self, id: i32) -> Option<u16> {
-        self.root_in_namespace(id).and_then(|root| self.groups.alive.get(&root)).map(|alive| alive.unit)
+        let first = self.roots_in_namespace(id).first().copied()?;
+        self.groups.alive.get(&first).map(|alive| alive.unit)
     }
 
-    /// The cgroup of that. A service or a login may have a process in a container's namespace, which is the container's.
-    pub(super) fn root_in_namespace(&self, id: i32) -> Option<u64> {
-        let mut there =
-            self.groups.alive.iter().filter(|(_, alive)| alive.namespace == Namespace::Numbered(id));
-        let container = there.clone().find(|(_, alive)| alive.kind == Kind::Container);
-        container.or_else(|| there.next()).map(|(root, _)| *root)
+    /// The cgroups of those that are in it, that which has it first. A service or a login may have a process in a container's
+    /// namespace, which is the container's.
+    pub(super) fn roots_in_namespace(&self, id: i32) -> Vec<u64> {
+        let there = self.groups.alive.iter().filter(|(_, alive)| alive.namespace == Namespace::Numbered(id));
+        let (containers, others): (Vec<_>, Vec<_>) =
+            there.partition(|(_, alive)| alive.kind == Kind::Container);
+        containers.into_iter().chain(others).map(|(root, _)| *root).collect()
     }
 
     /// Whether a unit has something of which the network namespace is not known.
     pub(super) fn is_unasked(&self, unit: u16) -> bool {
         let mut of_unit = self.groups.alive.values().filter(|alive| alive.unit == unit);
         of_unit.any(|alive| alive.namespace == Namespace::Unknown)
+    }
+
+    /// Whether every cgroup of the host is seen that lives for long enough.
+    pub(super) fn sees_all(&self) -> bool {
+        self.tree.as_ref().is_some_and(|tree| tree.hierarchy().is_whole())
+    }
+
+    /// Cgroups that the programs have met and nobody has seen.
+    pub(super) fn unseen(&self) -> u64 {
+        self.unseen + if self.sees_all() { self.early.len() as u64 } else { 0 }
     }
 
     /// Whether a cgroup is there that was seen.
@@ -186,6 +202,8 @@ impl Workloads {
     pub(super) async fn next(&mut self) -> Vec<Change> {
         let Some(tree) = &mut self.tree else { return std::future::pending().await };
         let told = tokio::select! {
+            // Who has ended is heard of before the number of its namespace is looked up, which may be another's by then.
+            biased;
             told = tree.next() => told,
             () = self.namespaces.changed() => {
                 self.are_readdressed = true;
@@ -246,6 +264,12 @@ impl Daemon<'_> {
 
     /// Takes in what has changed.
     pub(super) fn book_cgroups(&mut self, changes: Vec<Change>) -> Result<(), DaemonError> {
+        let made = changes.iter().filter_map(|change| match change {
+            Change::Made(cgroup) => Some(cgroup.id),
+            _ => None,
+        });
+        // Whom the programs have met before is found by the index that they have given.
+        self.refill_units_before(&made.collect())?;
         for change in changes {
             match change {
                 Change::Made(cgroup) => self.cgroup_made(&cgroup)?,
@@ -321,7 +345,11 @@ impl Daemon<'_> {
                 // Two engines may have containers of one name.
                 let id = if taken.is_some() { &found.root } else { &found.id };
                 let found = Found { id: id.clone(), kind, tags: found.tags.clone() };
-                self.units.add(&found, crate::clock::boot())
+                let now = crate::clock::boot();
+                // So that what it has sent so far, and goes on to send, has its mark.
+                let early = self.workloads.early.get(&cgroup.id).map(|(index, _)| *index);
+                let early = early.and_then(|index| self.units.add_early(&found, index, now));
+                early.or_else(|| self.units.add(&found, now))
             }
         };
         let Some(index) = index else { return no_unit(found, reason::CONTAINER_FAILED) };
@@ -374,7 +402,8 @@ impl Daemon<'_> {
 
     fn cgroup_gone(&mut self, id: u64, path: String) {
         let Some((_, root)) = self.workloads.groups.of_cgroup.get(&id).copied() else {
-            return self.forget_cgroup(id);
+            // Its sockets go on being the host's.
+            return self.forget_later(id, path);
         };
         if root != id {
             // Its sockets may live on for a while.
@@ -395,7 +424,16 @@ impl Daemon<'_> {
             let stopped = self.units.get(alive.unit).map(|unit| self.lives.stop(unit)).unwrap_or_default();
             self.tell_lives(&stopped);
         }
-        self.workloads.over.insert(alive.unit, alive.cgroups);
+        let Workloads { gone, groups, over, .. } = &mut self.workloads;
+        let mut cgroups = alive.cgroups;
+        gone.retain(|Gone { cgroup, .. }| {
+            let is_its = groups.of_cgroup.get(cgroup).is_some_and(|(_, root)| *root == id);
+            if is_its {
+                cgroups.insert(*cgroup);
+            }
+            !is_its
+        });
+        over.insert(alive.unit, cgroups);
         let deleted = self.units.get(alive.unit).map(|unit| self.lives.delete(unit)).unwrap_or_default();
         self.tell_lives(&deleted);
         self.units.end(alive.unit, crate::clock::boot());

@@ -62,6 +62,9 @@ pub struct Ledger {
     pub orphan_fragments: u64,
     /// Flows of control groups that nobody knew and for which no index was left: they are `host`'s until somebody knows them.
     pub units_exhausted: u64,
+    /// Control groups of sockets that sent or took something, which nobody has seen: they had gone before they could be looked
+    /// at. What they did is `host`'s. One that is seen yet is taken off.
+    pub cgroups_unseen: u64,
     /// Flows whose user was not asked for, for too many were to be asked for at once: they have none in their records.
     pub users_unasked: u64,
     /// Users that were forgotten before their ten minutes were over, since there were too many: they are told again.
@@ -191,6 +194,7 @@ impl Ledger {
             ("rate_limited", self.rate_limited),
             ("inner_lost", self.inner_lost),
             ("units_exhausted", self.units_exhausted),
+            ("cgroups_unseen", self.cgroups_unseen),
             ("users_unasked", self.users_unasked),
             ("filter_window", self.filter_window),
             ("reserve_failed", self.reserve_failed.saturating_sub(self.reserve_failed_of.values().sum())),

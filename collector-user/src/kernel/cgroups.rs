@@ -142,23 +142,6 @@ impl Cgroups {
         self.known.insert(id, u32::from(pu) | DECLARED, 0).map_err(failed("written"))
     }
 
-    /// Makes the group known as processing unit `pu` unless it is known already: the unit that it is known as. So a unit that
-    /// a program has just given it stays its unit, and has its packets from the first on.
-    ///
-    /// # Errors
-    ///
-    /// As [`set`](Self::set).
-    pub fn claim(&mut self, id: u64, pu: u16) -> Result<u16, KernelError> {
-        const BPF_NOEXIST: u64 = 1;
-        match self.known.insert(id, u32::from(pu), BPF_NOEXIST) {
-            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {
-                // What the programs and this writer put there has 16 bits.
-                Ok(self.known.get(&id, 0).map_err(failed("read"))? as u16)
-            }
-            other => other.map(|()| pu).map_err(failed("written")),
-        }
-    }
-
     /// Forgets a group. Should a socket of its send or receive once more in a new flow, the group is as good as new: so a
     /// group that is gone is better forgotten after its last flow.
     ///

@@ -140,6 +140,8 @@ pub struct Registry {
     /// Whose addresses were found; several networks may have the same.
     found: HashMap<IpAddr, Vec<u16>>,
     indexes: Indexes,
+    /// Flows may be remembered by an index that is not their unit's own.
+    is_stale: bool,
 }
 
 /// Indexes below the counters' end.

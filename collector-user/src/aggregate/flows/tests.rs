@@ -81,7 +81,7 @@ fn told(flow: &Flow) -> ([u64; 2], u64, Ended) {
 
 fn settle(flows: &mut Flows, now: u64) -> Emitted {
     let mut emitted = Vec::new();
-    flows.settle(now, now, nobody, |_, flow| emitted.push(told(flow)));
+    flows.settle(now, now, &nobody, |_, flow| emitted.push(told(flow)));
     emitted
 }
 
@@ -98,12 +98,12 @@ fn never(_: &FlowId, flow: &Flow) {
 fn a_record_an_interval_and_sums_are_totals() {
     let mut flows = Flows::new(Lives::default(), 10);
     let id = id(UDP, 40000);
-    flows.add(&delta(id, [0, 3], 1), SECOND, SECOND, nobody, never);
+    flows.add(&delta(id, [0, 3], 1), SECOND, SECOND, &nobody, never);
     assert_eq!(settle(&mut flows, 5 * SECOND), [], "not due before an interval has passed");
-    flows.add(&delta(id, [2, 4], 0), 5 * SECOND, 5 * SECOND, nobody, never);
+    flows.add(&delta(id, [2, 4], 0), 5 * SECOND, 5 * SECOND, &nobody, never);
     assert_eq!(settle(&mut flows, 6 * SECOND), [([2, 7], 1, Ended::Live)]);
     assert_eq!(settle(&mut flows, 60 * SECOND), [], "nothing new, no record");
-    flows.add(&delta(id, [1, 0], 0), 61 * SECOND, 61 * SECOND, nobody, never);
+    flows.add(&delta(id, [1, 0], 0), 61 * SECOND, 61 * SECOND, &nobody, never);
     assert_eq!(settle(&mut flows, 62 * SECOND), [([1, 0], 0, Ended::Live)]);
     assert_eq!(flows.tally().skbs, 10);
 }
@@ -118,9 +118,9 @@ fn a_flow_that_changes_hands_has_a_record_for_each_unit_that_says_what_its_count
         [(1, [0, 3], 1), (1, [2, 0], 0), (101, [1, 1], 0), (1, [0, 4], 0), (101, [5, 0], 0)]
     {
         let delta = FlowDelta { pu, ..delta(id, packets, begun) };
-        flows.add(&delta, SECOND, SECOND, nobody, |_, flow| told.push((flow.pu, flow.packets, flow.begun)));
+        flows.add(&delta, SECOND, SECOND, &nobody, |_, flow| told.push((flow.pu, flow.packets, flow.begun)));
     }
-    flows.cut_off(nobody, |_, flow| told.push((flow.pu, flow.packets, flow.begun)));
+    flows.cut_off(&nobody, |_, flow| told.push((flow.pu, flow.packets, flow.begun)));
     assert_eq!(told, [(1, [2, 3], 1), (101, [1, 1], 0), (1, [0, 4], 0), (101, [5, 0], 0)]);
     for (pu, want) in [(1, [2, 7]), (101, [6, 1])] {
         assert_eq!(flows.credits().of(pu).boundary.map(|counters| counters.packets), want, "{pu}");
@@ -132,10 +132,10 @@ fn the_interface_is_that_of_the_last_packet_in_whatever_order_cpus_are_drained()
     let mut flows = Flows::new(Lives::default(), 10);
     for (interface, last) in [(1, 5), (3, 20), (2, 10)] {
         let delta = FlowDelta { interface, ..delta(id(UDP, 40_000), [1, 0], 0) };
-        flows.add(&delta, 0, last * SECOND, nobody, never);
+        flows.add(&delta, 0, last * SECOND, &nobody, never);
     }
     let mut told = Vec::new();
-    flows.cut_off(nobody, |_, flow| told.push((flow.interface, flow.last)));
+    flows.cut_off(&nobody, |_, flow| told.push((flow.interface, flow.last)));
     assert_eq!(told, [(3, 20 * SECOND)]);
 }
 
@@ -143,22 +143,22 @@ fn the_interface_is_that_of_the_last_packet_in_whatever_order_cpus_are_drained()
 fn the_end_comes_at_once_and_once() {
     let mut flows = Flows::new(Lives::default(), 10);
     let id = id(TCP, 40000);
-    flows.learn(&news(id, kind::START, SECOND), nobody, never);
-    flows.learn(&news(id, kind::END_FIN, 2 * SECOND), nobody, never);
-    flows.add(&syn(id, [SYN | ACK | FIN, SYN | ACK | FIN], 1), SECOND, 2 * SECOND, nobody, never);
+    flows.learn(&news(id, kind::START, SECOND), &nobody, never);
+    flows.learn(&news(id, kind::END_FIN, 2 * SECOND), &nobody, never);
+    flows.add(&syn(id, [SYN | ACK | FIN, SYN | ACK | FIN], 1), SECOND, 2 * SECOND, &nobody, never);
     assert_eq!(settle(&mut flows, 3 * SECOND), [([1, 1], 1, Ended::Fin)]);
     // The last acknowledgement: counted, and the connection is not begun again.
-    flows.add(&syn(id, [0, ACK], 0), 3 * SECOND, 3 * SECOND, nobody, never);
+    flows.add(&syn(id, [0, ACK], 0), 3 * SECOND, 3 * SECOND, &nobody, never);
     assert_eq!(settle(&mut flows, 4 * SECOND), [([1, 1], 0, Ended::Fin)]);
     assert_eq!(settle(&mut flows, 5 * SECOND), []);
-    let over = flows.settle(30 * SECOND, 30 * SECOND, nobody, never);
+    let over = flows.settle(30 * SECOND, 30 * SECOND, &nobody, never);
     assert_eq!((over, flows.len()), (vec![id], 0));
 }
 
 #[test]
 fn flags_tell_the_end_where_the_ring_lost_it() {
     let mut flows = Flows::new(Lives::default(), 10);
-    flows.add(&syn(id(TCP, 1), [SYN | ACK | FIN, SYN | FIN], 1), SECOND, 2 * SECOND, nobody, never);
+    flows.add(&syn(id(TCP, 1), [SYN | ACK | FIN, SYN | FIN], 1), SECOND, 2 * SECOND, &nobody, never);
     assert_eq!(settle(&mut flows, 3 * SECOND), [([1, 1], 1, Ended::Fin)]);
 }
 
@@ -166,25 +166,25 @@ fn flags_tell_the_end_where_the_ring_lost_it() {
 fn flags_of_the_connection_before_do_not_end_the_one_that_began_after_it() {
     let mut flows = Flows::new(Lives::default(), 10);
     let id = id(TCP, 40000);
-    flows.learn(&news(id, kind::START, SECOND), nobody, never);
-    flows.learn(&news(id, kind::END_FIN, 2 * SECOND), nobody, never);
+    flows.learn(&news(id, kind::START, SECOND), &nobody, never);
+    flows.learn(&news(id, kind::END_FIN, 2 * SECOND), &nobody, never);
     let mut emitted = Vec::new();
-    flows.learn(&news(id, kind::START, 3 * SECOND), nobody, |_, flow| emitted.push(told(flow)));
+    flows.learn(&news(id, kind::START, 3 * SECOND), &nobody, |_, flow| emitted.push(told(flow)));
     assert_eq!(emitted, [([0, 0], 0, Ended::Fin)]);
     // Both connections, counted in one slot.
-    flows.add(&syn(id, [SYN | ACK | FIN, SYN | ACK | FIN], 2), SECOND, 3 * SECOND, nobody, never);
+    flows.add(&syn(id, [SYN | ACK | FIN, SYN | ACK | FIN], 2), SECOND, 3 * SECOND, &nobody, never);
     assert_eq!(settle(&mut flows, 9 * SECOND), [([1, 1], 2, Ended::Live)]);
 }
 
 #[test]
 fn the_first_packet_is_known_to_the_nanosecond_where_it_was_reported() {
     let mut flows = Flows::new(Lives::default(), 10);
-    flows.learn(&news(id(TCP, 1), kind::START, SECOND + 5), nobody, never);
-    flows.add(&syn(id(TCP, 1), [0, SYN], 1), SECOND, SECOND, nobody, never);
-    flows.add(&syn(id(TCP, 2), [0, SYN], 1), SECOND, SECOND, nobody, never);
-    flows.learn(&news(id(TCP, 2), kind::START, SECOND + 5), nobody, never);
+    flows.learn(&news(id(TCP, 1), kind::START, SECOND + 5), &nobody, never);
+    flows.add(&syn(id(TCP, 1), [0, SYN], 1), SECOND, SECOND, &nobody, never);
+    flows.add(&syn(id(TCP, 2), [0, SYN], 1), SECOND, SECOND, &nobody, never);
+    flows.learn(&news(id(TCP, 2), kind::START, SECOND + 5), &nobody, never);
     let mut first = Vec::new();
-    flows.cut_off(nobody, |_, flow| first.push(flow.first));
+    flows.cut_off(&nobody, |_, flow| first.push(flow.first));
     assert_eq!(first, [SECOND + 5; 2]);
 }
 
@@ -192,12 +192,12 @@ fn the_first_packet_is_known_to_the_nanosecond_where_it_was_reported() {
 fn an_end_in_the_epoch_that_still_runs_waits_for_its_counts() {
     let mut flows = Flows::new(Lives::default(), 10);
     let id = id(TCP, 40000);
-    flows.add(&syn(id, [SYN | ACK, SYN], 1), SECOND, SECOND, nobody, never);
-    flows.learn(&news(id, kind::END_FIN, 3 * SECOND), nobody, never);
+    flows.add(&syn(id, [SYN | ACK, SYN], 1), SECOND, SECOND, &nobody, never);
+    flows.learn(&news(id, kind::END_FIN, 3 * SECOND), &nobody, never);
     let mut emitted = Vec::new();
-    flows.settle(3 * SECOND, 2 * SECOND, nobody, |_, flow| emitted.push(told(flow)));
+    flows.settle(3 * SECOND, 2 * SECOND, &nobody, |_, flow| emitted.push(told(flow)));
     assert_eq!(emitted, [], "drained up to 2 s, ended at 3 s");
-    flows.add(&syn(id, [FIN, FIN], 0), 3 * SECOND, 3 * SECOND, nobody, never);
+    flows.add(&syn(id, [FIN, FIN], 0), 3 * SECOND, 3 * SECOND, &nobody, never);
     assert_eq!(settle(&mut flows, 4 * SECOND), [([2, 2], 1, Ended::Fin)]);
 }
 
@@ -208,11 +208,11 @@ fn who_reset_it_is_said_as_source_or_destination() {
     {
         let mut flows = Flows::new(Lives::default(), 10);
         let id = id(TCP, 40000);
-        flows.learn(&news(id, kind::START, SECOND), nobody, never);
-        flows.add(&syn(id, [SYN | ACK, SYN | ACK], 1), SECOND, SECOND, nobody, never);
-        flows.learn(&news(id, kind, 2 * SECOND), nobody, never);
+        flows.learn(&news(id, kind::START, SECOND), &nobody, never);
+        flows.add(&syn(id, [SYN | ACK, SYN | ACK], 1), SECOND, SECOND, &nobody, never);
+        flows.learn(&news(id, kind, 2 * SECOND), &nobody, never);
         let mut ends = Vec::new();
-        flows.settle(3 * SECOND, 3 * SECOND, nobody, |_, flow| ends.push((flow.ended, flow.reset_by)));
+        flows.settle(3 * SECOND, 3 * SECOND, &nobody, |_, flow| ends.push((flow.ended, flow.reset_by)));
         assert_eq!(ends, [(Ended::Reset, expected)]);
     }
 }
@@ -220,16 +220,16 @@ fn who_reset_it_is_said_as_source_or_destination() {
 #[test]
 fn a_reset_in_answer_to_the_opening_packet_is_a_refusal() {
     let mut flows = Flows::new(Lives::default(), 10);
-    flows.add(&syn(id(TCP, 40000), [RST | ACK, SYN], 1), SECOND, SECOND, nobody, never);
+    flows.add(&syn(id(TCP, 40000), [RST | ACK, SYN], 1), SECOND, SECOND, &nobody, never);
     assert_eq!(settle(&mut flows, 2 * SECOND), [([1, 1], 1, Ended::Refused)]);
 }
 
 #[test]
 fn silence_ends_a_flow() {
     let mut flows = Flows::new(Lives::default(), 10);
-    flows.add(&syn(id(TCP, 1), [0, SYN], 1), SECOND, SECOND, nobody, never);
-    flows.add(&syn(id(TCP, 2), [SYN | ACK, SYN], 1), SECOND, SECOND, nobody, never);
-    flows.add(&delta(id(UDP, 3), [0, 1], 1), SECOND, SECOND, nobody, never);
+    flows.add(&syn(id(TCP, 1), [0, SYN], 1), SECOND, SECOND, &nobody, never);
+    flows.add(&syn(id(TCP, 2), [SYN | ACK, SYN], 1), SECOND, SECOND, &nobody, never);
+    flows.add(&delta(id(UDP, 3), [0, 1], 1), SECOND, SECOND, &nobody, never);
     let mut emitted = settle(&mut flows, 7 * SECOND);
     assert_eq!(emitted.len(), 3);
     emitted = settle(&mut flows, 122 * SECOND);
@@ -242,15 +242,15 @@ fn silence_ends_a_flow() {
 fn the_same_ends_again_are_another_connection() {
     let mut flows = Flows::new(Lives::default(), 10);
     let id = id(TCP, 40000);
-    flows.learn(&news(id, kind::START, SECOND), nobody, never);
-    flows.add(&syn(id, [SYN | ACK | FIN, SYN | FIN], 1), SECOND, 2 * SECOND, nobody, never);
-    flows.learn(&news(id, kind::END_FIN, 2 * SECOND), nobody, never);
+    flows.learn(&news(id, kind::START, SECOND), &nobody, never);
+    flows.add(&syn(id, [SYN | ACK | FIN, SYN | FIN], 1), SECOND, 2 * SECOND, &nobody, never);
+    flows.learn(&news(id, kind::END_FIN, 2 * SECOND), &nobody, never);
     let mut emitted = Vec::new();
-    flows.learn(&news(id, kind::START, 3 * SECOND), nobody, |_, flow| emitted.push(told(flow)));
+    flows.learn(&news(id, kind::START, 3 * SECOND), &nobody, |_, flow| emitted.push(told(flow)));
     assert_eq!(emitted, [([1, 1], 1, Ended::Fin)], "what was left of the first is told");
-    flows.add(&syn(id, [SYN | ACK, SYN], 1), 3 * SECOND, 3 * SECOND, nobody, never);
+    flows.add(&syn(id, [SYN | ACK, SYN], 1), 3 * SECOND, 3 * SECOND, &nobody, never);
     let mut first = 0;
-    flows.cut_off(nobody, |_, flow| {
+    flows.cut_off(&nobody, |_, flow| {
         first = flow.first;
         emitted.push(told(flow));
     });
@@ -262,11 +262,11 @@ fn the_same_ends_again_are_another_connection() {
 fn the_initiator_never_turns_round() {
     let mut flows = Flows::new(Lives::default(), 10);
     let id = id(UDP, 40000);
-    flows.add(&delta(id, [0, 1], 1), SECOND, SECOND, nobody, never);
+    flows.add(&delta(id, [0, 1], 1), SECOND, SECOND, &nobody, never);
     // Attributed anew, and met from the other side this time.
-    flows.add(&FlowDelta { how: 0, ..delta(id, [1, 0], 0) }, 2 * SECOND, 2 * SECOND, nobody, never);
+    flows.add(&FlowDelta { how: 0, ..delta(id, [1, 0], 0) }, 2 * SECOND, 2 * SECOND, &nobody, never);
     let mut seen = Vec::new();
-    flows.cut_off(nobody, |_, flow| seen.push(flow.initiator));
+    flows.cut_off(&nobody, |_, flow| seen.push(flow.initiator));
     assert_eq!(seen.len(), 1);
     assert!(seen[0].local && seen[0].by == InitiatorBy::FirstPacket);
 }
@@ -274,9 +274,9 @@ fn the_initiator_never_turns_round() {
 #[test]
 fn a_full_table_loses_nothing() {
     let mut flows = Flows::new(Lives::default(), 1);
-    flows.add(&delta(id(UDP, 1), [0, 1], 1), SECOND, SECOND, nobody, never);
+    flows.add(&delta(id(UDP, 1), [0, 1], 1), SECOND, SECOND, &nobody, never);
     let mut emitted = Vec::new();
-    flows.add(&delta(id(UDP, 2), [0, 5], 1), SECOND, SECOND, nobody, |_, flow| emitted.push(told(flow)));
+    flows.add(&delta(id(UDP, 2), [0, 5], 1), SECOND, SECOND, &nobody, |_, flow| emitted.push(told(flow)));
     assert_eq!(emitted, [([0, 5], 1, Ended::Live)]);
     assert_eq!((flows.len(), flows.tally().stateless), (1, 1));
 }
@@ -284,9 +284,9 @@ fn a_full_table_loses_nothing() {
 #[test]
 fn cut_off_tells_what_is_left_and_nothing_twice() {
     let mut flows = Flows::new(Lives::default(), 10);
-    flows.add(&delta(id(UDP, 1), [0, 1], 1), SECOND, SECOND, nobody, never);
+    flows.add(&delta(id(UDP, 1), [0, 1], 1), SECOND, SECOND, &nobody, never);
     let mut emitted = Vec::new();
-    flows.cut_off(nobody, |_, flow| emitted.push(told(flow)));
-    flows.cut_off(nobody, |_, flow| emitted.push(told(flow)));
+    flows.cut_off(&nobody, |_, flow| emitted.push(told(flow)));
+    flows.cut_off(&nobody, |_, flow| emitted.push(told(flow)));
     assert_eq!(emitted, [([0, 1], 1, Ended::Live)]);
 }

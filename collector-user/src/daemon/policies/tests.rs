@@ -56,7 +56,7 @@ fn an_index_has_what_the_unit_has_that_it_stands_for() {
     assert_eq!((numbers(&orders.new), having(&orders)), (vec![], vec![(reserved, 1)]));
     let found = Found { id: "c1".into(), kind: Kind::Container, tags: vec![] };
     let unit = units.add(&found, 3).unwrap();
-    units.join(reserved, unit);
+    units.join(reserved, unit, 3);
     let orders = policies.follow(&units, 3);
     assert_eq!((numbers(&orders.new), having(&orders)), (vec![2], vec![(reserved, 2), (unit, 2)]));
     assert!(policies.follow(&units, 4).is_empty());

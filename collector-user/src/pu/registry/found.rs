@@ -16,10 +16,11 @@ pub struct Found {
 }
 
 impl Registry {
-    /// Whether an index was given anew, since this was asked, that another unit had before: flows that are remembered of that
-    /// shall be asked for anew.
-    pub const fn take_reused(&mut self) -> bool {
-        self.indexes.take_reused()
+    /// Whether, since this was asked, an index was given anew that another unit had before, or one turned out to be of a unit
+    /// that has another one: flows that are remembered by such an index shall be asked for anew, for their packets have its
+    /// mark.
+    pub const fn take_stale(&mut self) -> bool {
+        self.indexes.take_reused() | std::mem::replace(&mut self.is_stale, false)
     }
 
     /// An index to count by of what nobody has named yet: it stands for the unit `of` until then. `None` where there is none
@@ -33,16 +34,37 @@ impl Registry {
     /// Adds what was found at `now` on the boot clock in nanoseconds; its index. `None` where there is none left.
     pub fn add(&mut self, found: &Found, now: u64) -> Option<u16> {
         let index = self.indexes.take()?;
-        let tags = Arc::new(found.tags.iter().map(String::as_str).collect());
-        self.units.insert(index, Unit { tags, since: now, ..unit(index, found.kind, &found.id) });
+        self.insert(index, found, now);
         Some(index)
     }
 
-    /// From here on an index that was [reserved](Self::reserve) is of a unit.
-    pub fn join(&mut self, index: u16, unit: u16) {
-        if index != unit && self.others.contains_key(&index) {
+    /// The same by an index that was [reserved](Self::reserve), by which the programs have counted before anybody had found
+    /// it; `None` where that index is not free.
+    pub fn add_early(&mut self, found: &Found, index: u16, now: u64) -> Option<u16> {
+        self.others.get(&index).filter(|of| !is_named(**of))?;
+        self.others.remove(&index);
+        self.over.remove(&index);
+        self.insert(index, found, now);
+        Some(index)
+    }
+
+    fn insert(&mut self, index: u16, found: &Found, now: u64) {
+        let tags = Arc::new(found.tags.iter().map(String::as_str).collect());
+        self.units.insert(index, Unit { tags, since: now, ..unit(index, found.kind, &found.id) });
+    }
+
+    /// From here on an index that was [reserved](Self::reserve) is of a unit; of one of those that always are nothing more is
+    /// counted by it, from `now` on.
+    pub fn join(&mut self, index: u16, unit: u16, now: u64) {
+        if index == unit || !self.others.contains_key(&index) {
+            return;
+        }
+        self.is_stale = true;
+        if is_named(unit) {
             self.others.insert(index, unit);
             self.over.remove(&index);
+        } else {
+            self.release(index, now);
         }
     }
 
@@ -143,10 +165,30 @@ mod tests {
         let id = |registry: &Registry| registry.get(early).unwrap().id.to_string();
         assert_eq!(id(&registry), "unknown");
         let unit = registry.add(&found("aa"), 5).unwrap();
-        registry.join(early, unit);
-        registry.join(unit, index::HOST);
+        registry.join(early, unit, 5);
+        registry.join(unit, index::HOST, 5);
         assert_eq!((id(&registry), &*registry.get(unit).unwrap().id), ("aa".into(), "aa"));
         assert_eq!(registry.indexes().collect::<Vec<_>>(), [1, 2, 3, 4, 102, 101]);
+    }
+
+    #[test]
+    fn who_is_found_late_keeps_the_index_that_the_programs_gave() {
+        let mut registry = Registry::new(&[]).unwrap();
+        let early = registry.reserve(index::HOST).unwrap();
+        registry.release(early, 4);
+        assert_eq!(registry.add_early(&found("aa"), early, 5), Some(early));
+        assert_eq!(registry.all_of(early), [early]);
+        assert!(registry.forget(6).is_empty(), "it is not over");
+        assert!(!registry.take_stale(), "no flow has another's mark");
+        assert_eq!(registry.add_early(&found("bb"), early, 5), None, "it is aa's");
+        let late = registry.reserve(index::HOST).unwrap();
+        registry.join(late, early, 7);
+        assert!(registry.take_stale() && !registry.take_stale());
+        assert_eq!(registry.add_early(&found("bb"), late, 7), None, "it is aa's, too");
+        let hosts = registry.reserve(index::HOST).unwrap();
+        registry.join(hosts, index::HOST, 8);
+        assert!(registry.take_stale(), "its flows have a mark that is nobody's");
+        assert_eq!(registry.forget(9), [hosts]);
     }
 
     #[test]
@@ -177,7 +219,7 @@ mod tests {
         let mut registry = Registry::new(&[]).unwrap();
         let early = registry.reserve(index::UNKNOWN).unwrap();
         let unit = registry.add(&found("aa"), 5).unwrap();
-        registry.join(early, unit);
+        registry.join(early, unit, 5);
         registry.end(unit, 10);
         assert!(registry.of_id("aa").is_none());
         registry.is_heard_of(early, 20);
@@ -196,7 +238,7 @@ mod tests {
         registry.release(early, 10);
         registry.release(other, 10);
         let unit = registry.add(&found("aa"), 5).unwrap();
-        registry.join(other, unit);
+        registry.join(other, unit, 11);
         registry.is_heard_of(early, 20);
         assert!(registry.forget(20).is_empty());
         assert_eq!(registry.forget(21), [early]);

@@ -26,16 +26,16 @@ fn received(flows: &Flows, pu: u16) -> u64 {
 fn what_is_undecided_is_booked_when_the_answer_decides() {
     let mut flows = Flows::new(Lives::default(), 100);
     let id = id(UDP, 8080);
-    flows.add(&guess(id, 3, 1), SECOND, SECOND, nobody, never);
-    flows.settle(SECOND, SECOND, nobody, never);
+    flows.add(&guess(id, 3, 1), SECOND, SECOND, &nobody, never);
+    flows.settle(SECOND, SECOND, &nobody, never);
     assert_eq!(received(&flows, 1), 0, "an answer may come yet");
     // The answer came in by another interface: it is forwarded. A CPU that has not heard of it goes on guessing.
-    flows.add(&FlowDelta { pu: 2, how: 0, ..delta(id, [1, 4], 0) }, SECOND, SECOND, nobody, never);
-    flows.add(&guess(id, 5, 1), SECOND, SECOND, nobody, never);
-    flows.settle(SECOND, SECOND, nobody, never);
+    flows.add(&FlowDelta { pu: 2, how: 0, ..delta(id, [1, 4], 0) }, SECOND, SECOND, &nobody, never);
+    flows.add(&guess(id, 5, 1), SECOND, SECOND, &nobody, never);
+    flows.settle(SECOND, SECOND, &nobody, never);
     assert_eq!((received(&flows, 1), received(&flows, 2)), (0, 9), "each packet once, for whom it was");
     let mut units = Vec::new();
-    flows.cut_off(nobody, |_, flow| units.push((flow.pu, flow.packets)));
+    flows.cut_off(&nobody, |_, flow| units.push((flow.pu, flow.packets)));
     assert_eq!(units, [(2, [9, 4])]);
 }
 
@@ -43,15 +43,15 @@ fn what_is_undecided_is_booked_when_the_answer_decides() {
 fn what_nobody_answers_is_booked_as_it_was_guessed() {
     let mut flows = Flows::new(Lives::default(), 100);
     let id = id(UDP, 8080);
-    flows.add(&guess(id, 3, 1), SECOND, SECOND, nobody, never);
+    flows.add(&guess(id, 3, 1), SECOND, SECOND, &nobody, never);
     let mut told = Vec::new();
-    flows.settle(4 * SECOND, 4 * SECOND, nobody, |_, flow| told.push((flow.pu, flow.packets[0])));
+    flows.settle(4 * SECOND, 4 * SECOND, &nobody, |_, flow| told.push((flow.pu, flow.packets[0])));
     assert_eq!((received(&flows, 1), told), (3, vec![(1, 3)]), "and a record says so");
     // What is guessed later waits for its record; what is cut off does not wait at all.
-    flows.add(&guess(id, 2, 1), 5 * SECOND, 5 * SECOND, nobody, never);
-    flows.settle(5 * SECOND, 5 * SECOND, nobody, never);
+    flows.add(&guess(id, 2, 1), 5 * SECOND, 5 * SECOND, &nobody, never);
+    flows.settle(5 * SECOND, 5 * SECOND, &nobody, never);
     assert_eq!(received(&flows, 1), 3);
-    flows.cut_off(nobody, |_, _| {});
+    flows.cut_off(&nobody, |_, _| {});
     assert_eq!(received(&flows, 1), 5);
     assert_eq!(received(&flows, 2), 0);
 }
@@ -70,11 +70,11 @@ fn what_is_decided_late_is_its_owners_from_there_on_in_records_and_counters() {
     ] {
         let now = now * SECOND;
         if let Some(delta) = delta {
-            flows.add(&delta, now, now, nobody, |_, flow| told.push((flow.pu, flow.packets)));
+            flows.add(&delta, now, now, &nobody, |_, flow| told.push((flow.pu, flow.packets)));
         }
-        flows.settle(now, now, nobody, |_, flow| told.push((flow.pu, flow.packets)));
+        flows.settle(now, now, &nobody, |_, flow| told.push((flow.pu, flow.packets)));
     }
-    flows.cut_off(nobody, |_, flow| told.push((flow.pu, flow.packets)));
+    flows.cut_off(&nobody, |_, flow| told.push((flow.pu, flow.packets)));
     assert_eq!(told, [(4, [7, 0]), (1, [3, 2])]);
     assert_eq!((received(&flows, 4), received(&flows, 1)), (7, 3));
 }
@@ -83,27 +83,27 @@ fn what_is_decided_late_is_its_owners_from_there_on_in_records_and_counters() {
 fn an_end_is_told_once_by_whoever_has_the_flow_then() {
     let mut flows = Flows::new(Lives::default(), 10);
     let id = id(TCP, 40_000);
-    flows.learn(&news(id, kind::START, SECOND), nobody, never);
-    flows.learn(&news(id, kind::END_FIN, 2 * SECOND), nobody, never);
+    flows.learn(&news(id, kind::START, SECOND), &nobody, never);
+    flows.learn(&news(id, kind::END_FIN, 2 * SECOND), &nobody, never);
     let mut told = Vec::new();
     for pu in [1, 101] {
         let delta = FlowDelta { pu, ..delta(id, [1, 1], 0) };
-        flows.add(&delta, SECOND, SECOND, nobody, |_, flow| told.push((flow.pu, flow.ended)));
+        flows.add(&delta, SECOND, SECOND, &nobody, |_, flow| told.push((flow.pu, flow.ended)));
     }
-    flows.settle(3 * SECOND, 3 * SECOND, nobody, |_, flow| told.push((flow.pu, flow.ended)));
-    flows.cut_off(nobody, never);
+    flows.settle(3 * SECOND, 3 * SECOND, &nobody, |_, flow| told.push((flow.pu, flow.ended)));
+    flows.cut_off(&nobody, never);
     assert_eq!(told, [(1, Ended::Live), (101, Ended::Fin)]);
 }
 
 #[test]
 fn a_record_and_the_counters_name_the_same_unit() {
     let mut flows = Flows::new(Lives { report: 1, ..Lives::default() }, 1);
-    flows.add(&guess(id(UDP, 1), 3, 1), SECOND, SECOND, nobody, never);
+    flows.add(&guess(id(UDP, 1), 3, 1), SECOND, SECOND, &nobody, never);
     // No room for a second one: its record cannot wait, and so its counts cannot.
     let mut told = 0;
-    flows.add(&guess(id(UDP, 2), 2, 7), SECOND, SECOND, nobody, |_, flow| told = flow.packets[0]);
+    flows.add(&guess(id(UDP, 2), 2, 7), SECOND, SECOND, &nobody, |_, flow| told = flow.packets[0]);
     assert_eq!((told, received(&flows, 7)), (2, 2));
-    flows.settle(SECOND + 1, SECOND, nobody, |_, flow| told = flow.packets[0]);
+    flows.settle(SECOND + 1, SECOND, &nobody, |_, flow| told = flow.packets[0]);
     assert_eq!((told, received(&flows, 1)), (3, 3), "told before the patience is over, and booked with it");
 }
 
@@ -118,9 +118,9 @@ fn what_left_the_host_knows_its_end_in_whatever_order_cpus_are_drained() {
         for order in [[&guess, &knows], [&knows, &guess]] {
             let mut flows = Flows::new(Lives::default(), 10);
             for delta in order {
-                flows.add(delta, 0, 0, host, never);
+                flows.add(delta, 0, 0, &host, never);
             }
-            flows.cut_off(host, |_, flow| assert_eq!(flow.how, truth));
+            flows.cut_off(&host, |_, flow| assert_eq!(flow.how, truth));
             let given = flows.credits().of(1).local.map(|amounts| amounts.packets);
             assert_eq!(given, if truth == 0 { [0, 0] } else { [3, 3] });
         }
@@ -132,11 +132,11 @@ fn the_hosts_end_of_a_containers_flow_is_counted_for_the_host() {
     let mut flows = Flows::new(Lives::default(), 100);
     let container = FlowId { boundary: 4097, ..id(TCP, 40000) };
     let host = |_: &FlowId, _: u16| HostEnd { pu: 1, is_remote: true };
-    flows.add(&FlowDelta { pu: 101, ..delta(container, [0, 2], 1) }, SECOND, SECOND, nobody, never);
-    flows.settle(SECOND, SECOND, nobody, never);
+    flows.add(&FlowDelta { pu: 101, ..delta(container, [0, 2], 1) }, SECOND, SECOND, &nobody, never);
+    flows.settle(SECOND, SECOND, &nobody, never);
     let answered = FlowDelta { pu: 101, how: how::HOST_END, ..delta(container, [3, 0], 0) };
-    flows.add(&answered, SECOND, SECOND, host, never);
-    flows.settle(4 * SECOND, 4 * SECOND, host, never);
+    flows.add(&answered, SECOND, SECOND, &host, never);
+    flows.settle(4 * SECOND, 4 * SECOND, &host, never);
     let [received, sent] = flows.credits().of(1).local;
     assert_eq!((received.packets, sent.packets), (2, 3));
     let Credit { boundary: [received, sent], local } = flows.credits().of(101);
@@ -156,9 +156,9 @@ fn what_the_programs_know_of_the_hosts_end_is_counted_for_that() {
     let mut flows = Flows::new(Lives::default(), 100);
     // The socket of one service, then that of another, then what a CPU had counted before.
     for delta in [of(102, 3), of(103, 5), of(102, 1)] {
-        flows.add(&delta, SECOND, SECOND, known, never);
+        flows.add(&delta, SECOND, SECOND, &known, never);
     }
-    flows.cut_off(known, |_, flow| assert_eq!(flow.packets, [9, 0], "one flow"));
+    flows.cut_off(&known, |_, flow| assert_eq!(flow.packets, [9, 0], "one flow"));
     // What the container received, each of them has sent.
     let sent = |pu| flows.credits().of(pu).local[1].packets;
     assert_eq!([sent(102), sent(103), sent(1)], [4, 5, 0]);
