@@ -135,6 +135,10 @@ impl Running {
         match hear.recv_timeout(PATIENCE) {
             Ok(started) => {
                 running.started = started;
+                // On a busy machine it does not wait for the last of several interfaces.
+                if running.started.missing.iter().any(|it| it.contains("so far, which are being attached")) {
+                    running.wait_to_say("all interfaces are attached by now")?;
+                }
                 Ok(running)
             }
             Err(_) => Err(running.join().err().unwrap_or_else(|| anyhow!("the daemon ended at once"))),

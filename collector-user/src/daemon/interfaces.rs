@@ -54,6 +54,8 @@ pub(super) struct Watched {
     pub(super) queues: Queues,
     /// Interfaces still have to be attached.
     pub(super) unfinished: bool,
+    /// It was said that some interfaces are still to be attached.
+    is_awaited: bool,
     /// Those that could not be, and why; tried again when something changes.
     pub(super) refused: BTreeMap<u32, String>,
     /// Those that somebody took the programs off and that could not be attached anew so far.
@@ -98,6 +100,7 @@ impl Watched {
             devices: Devices::default(),
             queues: Queues::default(),
             unfinished: false,
+            is_awaited: false,
             refused: BTreeMap::new(),
             bare: BTreeSet::new(),
             said: BTreeSet::new(),
@@ -195,7 +198,11 @@ impl Daemon<'_> {
             tracing::debug!("{sentence}");
         }
         self.watched.unfinished = waiting != 0 || has_news;
+        if waiting == 0 && std::mem::take(&mut self.watched.is_awaited) {
+            tracing::info!("all interfaces are attached by now");
+        }
         if at_start && waiting != 0 {
+            self.watched.is_awaited = true;
             missing.push(format!("{waiting} interfaces so far, which are being attached one after another"));
         }
         if at_start {
