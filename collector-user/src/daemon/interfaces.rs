@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-use collector_ebpf::abi::{
-    control::Anchor,
-    pu::{Role, index, role as flag},
-};
+use collector_ebpf::abi::pu::{Role, index, role as flag};
 
 use tokio::time::Instant;
 
@@ -25,15 +22,11 @@ use super::{
 use crate::{
     config::IfaceGlob,
     error::root_cause,
-    event::LinkType,
     host::{
         links::{self, Link, Tunnel},
         names,
     },
-    kernel::{
-        attach::{AttachError, Left, Mechanism},
-        filters,
-    },
+    kernel::filters,
     pu::{
         life::{Seen, State},
         registry::Side,
@@ -334,34 +327,6 @@ impl Daemon<'_> {
         Ok(before.is_some() && before.map(rest) != role.map(rest))
     }
 
-    /// Attaches; a sentence where that is worth less than it could be.
-    async fn attach(&mut self, link: &Link, ingress: &BTreeSet<u32>) -> Result<Option<String>, AttachError> {
-        let place = filters::free_place(&self.netlink.handle, link.index, ingress).await;
-        let Self { attachments, programs, options, .. } = self;
-        let result = attachments.attach(programs, link.index, &link.name, options.attach, place);
-        if result.as_ref().is_err_and(|error| error.qdisc) {
-            filters::remove_qdisc(&self.netlink.handle, link.index).await;
-        }
-        let mechanism = result?;
-        if self.watched.bare.remove(&link.index) {
-            tracing::warn!(
-                "{}: our programs are there again; packets in between were not counted",
-                link.name
-            );
-        }
-        if let Some(capture) = &options.capture {
-            let kind = if link.raw_ip { LinkType::RawIp } else { LinkType::Ethernet };
-            capture.watch(link.index, &link.name.as_str().into(), kind);
-        }
-        Ok((mechanism == Mechanism::Clsact && place.behind_others).then(|| {
-            format!(
-                "the first place on {}: filters of others come before ours there, and what they decide \
-                 finally is not seen",
-                link.name
-            )
-        }))
-    }
-
     /// From here on an uplink that the programs hang on is compared with what it counts itself.
     async fn compare(&mut self, index: u32) {
         if self.attachments.mechanism(index).is_some()
@@ -384,50 +349,6 @@ impl Daemon<'_> {
             [] => Chosen::Others,
             some if some.iter().any(|glob| glob.is_literal()) => Chosen::ByName,
             _ => Chosen::ByPattern,
-        }
-    }
-
-    pub(super) async fn remove_leftovers(&mut self) -> Result<(), DaemonError> {
-        let now = Anchor { jiffies: self.moment.jiffies, boot_ns: self.moment.boot_ns };
-        for link in links::list(&self.netlink.handle).await?.values() {
-            let removed = filters::remove(&self.netlink.handle, link, &now).await;
-            if removed != 0 {
-                tracing::info!(
-                    interface = link.name,
-                    removed,
-                    "removed filters that a killed collector had left"
-                );
-            }
-        }
-        Ok(())
-    }
-
-    async fn detach(&mut self, index: u32) {
-        let present = match (self.attachments.mechanism(index), self.programs.ids()) {
-            (Some(Mechanism::Clsact), Some(programs)) => {
-                filters::present(&self.netlink.handle, index, programs).await.unwrap_or([true; 2])
-            }
-            _ => [true; 2],
-        };
-        self.detach_those(index, present).await;
-    }
-
-    /// Takes the programs off an interface, on the hooks where they are `present` still.
-    pub(super) async fn detach_those(&mut self, index: u32, present: [bool; 2]) {
-        if self.attachments.detach(&mut self.programs, index, present) != Left::Qdisc {
-            return;
-        }
-        // Who took both filters may have put an `ingress` in the place of the qdisc, which is removed by the same name.
-        if present == [false; 2] && filters::with_ingress(&self.netlink.handle).await.contains(&index) {
-            return;
-        }
-        filters::remove_qdisc(&self.netlink.handle, index).await;
-    }
-
-    pub(super) async fn detach_all(&mut self) {
-        self.xdp.detach_all();
-        for index in self.attachments.interfaces() {
-            self.detach(index).await;
         }
     }
 }

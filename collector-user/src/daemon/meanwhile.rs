@@ -16,8 +16,10 @@ impl Daemon<'_> {
         // Bounded, for others go on meanwhile.
         for _ in 0..AT_ONCE {
             let Some(changes) = self.workloads.next().now_or_never() else { break };
-            has_news |= !changes.is_empty();
-            self.book_cgroups(changes)?;
+            if !changes.is_empty() {
+                has_news = true;
+                self.book_cgroups(changes)?;
+            }
         }
         if has_news {
             self.find_namespaces(Whose::Recent).await;

@@ -4,6 +4,7 @@
 //! tick, wishes for such packets, questions, and changes of interfaces and of CPUs; it never sleeps and never polls.
 
 mod alive;
+mod attaching;
 mod begin;
 mod complete;
 mod cpus;

@@ -23,6 +23,7 @@ const MOST_GONE: usize = 4096;
 pub(super) struct Refused {
     /// How often there was none.
     times: u64,
+    /// Some were, and have not been asked for anew since.
     are_there: bool,
     /// There may be an answer that there was not: an index is free again, or the programs were told of a cgroup.
     can_be_answered: bool,
@@ -52,7 +53,7 @@ impl Daemon<'_> {
         self.refill_units_before(&BTreeSet::new())
     }
 
-    /// The same before it is looked at cgroups that are `new`.
+    /// The same before anybody has looked at cgroups that are `new`: whose these are is still to be found.
     pub(super) fn refill_units_before(&mut self, new: &BTreeSet<u64>) -> Result<(), DaemonError> {
         let Self { cgroups: Some(cgroups), units, counters, .. } = self else {
             self.follow_policies();

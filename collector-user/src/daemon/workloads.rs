@@ -45,8 +45,9 @@ pub(super) struct Workloads {
     pub(super) are_readdressed: bool,
     /// How often that was answered since the last tick.
     pub(super) answered: u8,
-    /// Those of which nobody was found.
+    /// Cgroups that the programs have met and that went before anybody saw them.
     pub(super) unseen: u64,
+    /// Flows that wait for an index.
     pub(super) refused: Refused,
     /// Why the programs do not know of some cgroups.
     pub(super) are_too_many: Option<String>,

@@ -8,7 +8,7 @@ use crate::{
     read::{
         backwards::Newest,
         frames::{heading, line},
-        replay::Oddity,
+        replay::{Oddity, is_empty},
         seen::Seen,
     },
     sink::waiting::Waiting,
@@ -33,8 +33,8 @@ pub(super) fn print(args: &ReadArgs, voice: &Voice) -> Result<bool, ReadError> {
         let (mut odd, mut newest) = (Odd::default(), Newest::default());
         let read = input::each(path, &done, None, |number, record| {
             progress.step();
-            let is_empty = (record.length == 0).then_some(Oddity::Empty);
-            odd.add(record, newest.is_behind(record.time).then_some(Oddity::Backwards).or(is_empty));
+            let is_behind = newest.is_behind(record.time).then_some(Oddity::Backwards);
+            odd.add(record, is_behind.or_else(|| is_empty(record)));
             line(&mut out.text, path, number, record, &Seen::of(record));
             if out.text.len() < CHUNK { Ok(()) } else { out.write().map_err(ReadError::Output) }
         });

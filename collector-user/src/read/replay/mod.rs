@@ -301,7 +301,8 @@ impl<'a> Replay<'a> {
     }
 }
 
-fn is_empty(record: &Record<'_>) -> Option<Oddity> {
+/// Whether a frame is odd in that it has no octets.
+pub fn is_empty(record: &Record<'_>) -> Option<Oddity> {
     (record.length == 0).then_some(Oddity::Empty)
 }
 
