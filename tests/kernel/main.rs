@@ -55,6 +55,8 @@ mod swap;
 mod undecodable;
 // Frames that mean nothing.
 mod meaningless;
+// Counts near the ends of what their numbers hold, and collectors that start again.
+mod wraps;
 // Processing units at their boundaries, and their sums.
 mod units;
 // Translated addresses: masquerade, published ports, hairpins.

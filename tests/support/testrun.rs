@@ -2,6 +2,7 @@
 
 mod counted;
 mod told;
+mod written;
 
 use std::collections::BTreeMap;
 

@@ -15,7 +15,11 @@ impl Daemon<'_> {
     /// The interfaces as they are now, compared with what they count themselves.
     pub(super) async fn compared_status(&mut self) -> Vec<InterfaceStatus> {
         // First that, then what the programs do: what comes in between is seen, and not counted.
-        let links = links::list(&self.netlink.handle).await.unwrap_or_default();
+        let links = links::list(&self.netlink.handle).await;
+        if let Ok(links) = &links {
+            self.take_counts(links);
+        }
+        let links = links.unwrap_or_default();
         let mut status = self.interface_status(&links);
         let queues = queues::list(&self.netlink.handle).await;
         if let Ok(queues) = &queues {
@@ -27,6 +31,20 @@ impl Daemon<'_> {
                 queues.get(index).and_then(|queue| self.watched.queues.since(*index, queue));
         }
         status
+    }
+
+    /// Takes in what the interfaces have counted.
+    fn take_counts(&mut self, links: &BTreeMap<u32, Link>) {
+        self.watched.devices.note(links);
+        for (index, link) in links {
+            if self.watched.uplinks.look(*index, &self.ledgers, link.counted) {
+                tracing::warn!(
+                    "{}: its counters began anew, as when a card is reset; what crossed it unseen since the status before is \
+                     not known",
+                    link.name
+                );
+            }
+        }
     }
 
     /// The interfaces; those are compared that are among `links`.
@@ -43,13 +61,11 @@ impl Daemon<'_> {
                 mechanism: mechanism.map(|mechanism| mechanism.to_string()).unwrap_or_default(),
                 xdp: xdp.map(|mode| mode.to_string()).unwrap_or_default(),
                 // Where the programs were taken off and are not there again, too: all that crosses it is unseen.
-                unseen: links
-                    .get(index)
-                    .and_then(|link| self.watched.uplinks.unseen(*index, &self.ledgers, link.counted)),
+                unseen: links.get(index).and_then(|_| self.watched.uplinks.unseen(*index)),
                 device_drops: links
                     .get(index)
                     .filter(|_| mechanism.is_some())
-                    .and_then(|link| self.watched.devices.since(*index, link.dropped)),
+                    .and_then(|_| self.watched.devices.since(*index)),
                 queue_drops: None,
             }
         };

@@ -11,29 +11,43 @@ use crate::{
     },
 };
 
-/// The counters of the interfaces as they were when each was seen first.
+/// The counters of the interfaces since each was seen first.
 #[derive(Default)]
 pub(super) struct Devices {
-    before: BTreeMap<u32, DeviceDrops>,
+    since: BTreeMap<u32, Since>,
+}
+
+/// What an interface has counted when it was last looked at, and by how much that had grown.
+#[derive(Default)]
+struct Since {
+    last: DeviceDrops,
+    grown: DeviceDrops,
+}
+
+impl Since {
+    /// A counter that went back was reset with its card, or has 32 bits: what it says now is the least that it has grown by.
+    fn look(&mut self, now: DeviceDrops) {
+        let grow = |by: &mut u64, last: u64, now: u64| *by += now.checked_sub(last).unwrap_or(now);
+        grow(&mut self.grown.received, self.last.received, now.received);
+        grow(&mut self.grown.missed, self.last.missed, now.missed);
+        grow(&mut self.grown.sent, self.last.sent, now.sent);
+        self.last = now;
+    }
 }
 
 impl Devices {
     /// These are the interfaces now.
     pub(super) fn note(&mut self, links: &BTreeMap<u32, Link>) {
-        self.before.retain(|index, _| links.contains_key(index));
+        self.since.retain(|index, _| links.contains_key(index));
         for (index, link) in links {
-            self.before.entry(*index).or_insert(link.dropped);
+            let new = || Since { last: link.dropped, grown: DeviceDrops::default() };
+            self.since.entry(*index).or_insert_with(new).look(link.dropped);
         }
     }
 
-    /// What the device has dropped since.
-    pub(super) fn since(&self, index: u32, now: DeviceDrops) -> Option<DeviceDrops> {
-        let before = self.before.get(&index)?;
-        Some(DeviceDrops {
-            received: now.received.saturating_sub(before.received),
-            missed: now.missed.saturating_sub(before.missed),
-            sent: now.sent.saturating_sub(before.sent),
-        })
+    /// What the device had dropped since it was seen first, when it was last looked at.
+    pub(super) fn since(&self, index: u32) -> Option<DeviceDrops> {
+        self.since.get(&index).map(|since| since.grown)
     }
 }
 
@@ -111,11 +125,26 @@ impl Queues {
 
 #[cfg(test)]
 mod tests {
-    use super::Queues;
+    use super::{Devices, Queues};
     use crate::{
-        event::QueueDrops,
+        event::{DeviceDrops, QueueDrops},
         host::{links::Link, queues::Queue},
     };
+
+    #[test]
+    fn a_counter_that_goes_back_begins_anew() {
+        let mut devices = Devices::default();
+        let mut since = |received, missed| {
+            let dropped = DeviceDrops { received, missed, sent: 7 };
+            devices.note(&[(3, Link { index: 3, dropped, ..Link::default() })].into());
+            let DeviceDrops { received, missed, sent } = devices.since(3).unwrap();
+            [received, missed, sent]
+        };
+        assert_eq!(since(u64::from(u32::MAX), 1000), [0, 0, 0], "from before");
+        assert_eq!(since(u64::from(u32::MAX) + 1, 1004), [1, 4, 0]);
+        assert_eq!(since(5, 1005), [6, 5, 0]);
+        assert_eq!(since(8, 2), [9, 7, 0]);
+    }
 
     #[test]
     fn a_queue_that_has_gone_is_remembered() {

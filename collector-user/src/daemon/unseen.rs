@@ -23,8 +23,49 @@ pub(super) struct Uplinks {
 struct Followed {
     /// Its entry in the programs' counters; none while nothing hangs on it.
     place: usize,
-    /// What stood there, and what the interface had counted, when the programs began to count.
-    begin: Option<(Crossed, [u64; 2])>,
+    /// None until the programs count there.
+    compared: Option<Compared>,
+}
+
+/// What two counters have said that shall say the same.
+struct Compared {
+    /// What stood at the programs' entry, and what the interface had counted, when they were compared first.
+    begin: (Crossed, [u64; 2]),
+    /// What the interface had counted when it was last looked at.
+    last: [u64; 2],
+    /// What was unseen since the beginning.
+    unseen: Unseen,
+    /// What was before, when the interface had not begun to count anew.
+    past: Unseen,
+}
+
+impl Compared {
+    fn new(crossed: Crossed, counted: [u64; 2], past: Unseen) -> Self {
+        Self { begin: (crossed, counted), last: counted, unseen: Unseen::default(), past }
+    }
+
+    /// What has never been seen so far.
+    fn all(&self) -> Unseen {
+        let (one, other) = (&self.past, &self.unseen);
+        Unseen {
+            received: one.received + other.received,
+            sent: one.sent + other.sent,
+            dropped_behind: one.dropped_behind + other.dropped_behind,
+        }
+    }
+
+    /// Whether the interface has begun to count anew.
+    fn look(&mut self, crossed: Crossed, counted: [u64; 2]) -> bool {
+        let went_back = counted.iter().zip(&self.last).any(|(now, before)| now < before);
+        if went_back {
+            *self = Self::new(crossed, counted, self.all());
+        } else {
+            let (before, base) = &self.begin;
+            self.unseen = difference(before, &crossed, base, &counted);
+            self.last = counted;
+        }
+        went_back
+    }
 }
 
 impl Uplinks {
@@ -36,7 +77,7 @@ impl Uplinks {
         }
         let is_free = |place: &usize| self.followed.values().all(|followed| followed.place != *place);
         let Some(place) = (1..UPLINKS).find(is_free) else { return 0 };
-        self.followed.insert(index, Followed { place, begin: None });
+        self.followed.insert(index, Followed { place, compared: None });
         place as u32
     }
 
@@ -47,22 +88,32 @@ impl Uplinks {
 
     /// The place of an uplink that is not compared yet.
     pub(super) fn is_new(&self, index: u32) -> Option<usize> {
-        self.followed.get(&index).filter(|followed| followed.begin.is_none()).map(|followed| followed.place)
+        self.followed
+            .get(&index)
+            .filter(|followed| followed.compared.is_none())
+            .map(|followed| followed.place)
     }
 
     /// The programs hang on an interface: from here on it is compared. First what they had seen `crossed` it was read, then
     /// what it had `counted`: what came in between is seen, and not counted.
     pub(super) fn begin(&mut self, index: u32, crossed: Crossed, counted: [u64; 2]) {
         if let Some(followed) = self.followed.get_mut(&index) {
-            followed.begin = Some((crossed, counted));
+            followed.compared = Some(Compared::new(crossed, counted, Unseen::default()));
         }
     }
 
-    /// What was never seen of what an interface has counted in all.
-    pub(super) fn unseen(&self, index: u32, ledgers: &Ledgers, counted: [u64; 2]) -> Option<Unseen> {
-        let Followed { place, begin } = self.followed.get(&index)?;
-        let (before, base) = begin.as_ref()?;
-        Some(difference(before, &ledgers.crossed(*place), base, &counted))
+    /// Compares what an interface has counted by now. Whether it has begun to count anew, as one does whose driver resets
+    /// it: what crossed it since it was last looked at is not compared then, for nobody knows what it had counted.
+    pub(super) fn look(&mut self, index: u32, ledgers: &Ledgers, counted: [u64; 2]) -> bool {
+        let Some(Followed { place, compared: Some(compared) }) = self.followed.get_mut(&index) else {
+            return false;
+        };
+        compared.look(ledgers.crossed(*place), counted)
+    }
+
+    /// What has never been seen of what an interface had counted when it was last [looked](Self::look) at.
+    pub(super) fn unseen(&self, index: u32) -> Option<Unseen> {
+        self.followed.get(&index)?.compared.as_ref().map(Compared::all)
     }
 }
 
@@ -83,8 +134,24 @@ fn difference(before: &Crossed, now: &Crossed, base: &[u64; 2], counted: &[u64; 
 mod tests {
     use collector_ebpf::abi::control::{Crossed, UPLINKS};
 
-    use super::{Uplinks, difference};
+    use super::{Compared, Uplinks, difference};
     use crate::event::Unseen;
+
+    #[test]
+    fn an_interface_that_counts_anew_is_compared_anew() {
+        let crossed = |packets| Crossed { skbs: [packets; 2], packets: [packets; 2] };
+        let unseen = |received| Unseen { received, ..Unseen::default() };
+        // One of 32 bits that wraps, and one that was reset: what the programs have seen is no drop behind them.
+        for last in [u64::from(u32::MAX) - 10, 5000] {
+            let mut compared = Compared::new(crossed(0), [last - 103; 2], Unseen::default());
+            assert!(!compared.look(crossed(100), [last, last - 3]));
+            assert_eq!(compared.all(), unseen(3));
+            assert!(compared.look(crossed(1100), [900, 900]));
+            assert_eq!(compared.all(), unseen(3), "what it had counted in between nobody knows");
+            assert!(!compared.look(crossed(1200), [1004, 1000]));
+            assert_eq!(compared.all(), unseen(7));
+        }
+    }
 
     #[test]
     fn a_count_between_buffers_and_packets_explains_itself() {

@@ -157,9 +157,10 @@ impl Ledgers {
 }
 
 fn add(into: &mut DirectionCounters, from: &DirectionCounters) {
-    into.packets += from.packets;
-    into.bytes += from.bytes;
-    into.skbs += from.skbs;
+    // A counter begins again at 0 behind its last number; who reads it takes differences.
+    into.packets = into.packets.wrapping_add(from.packets);
+    into.bytes = into.bytes.wrapping_add(from.bytes);
+    into.skbs = into.skbs.wrapping_add(from.skbs);
 }
 
 fn failed(map: &'static str) -> impl FnOnce(MapError) -> KernelError {

@@ -108,9 +108,9 @@ impl Datapath {
         let before = self.units_before.get(&pu).copied().unwrap_or_default();
         let both = unit.flowless.iter_mut().chain(&mut unit.local);
         for (direction, before) in both.zip(before.flowless.iter().chain(&before.local)) {
-            direction.packets -= before.packets;
-            direction.bytes -= before.bytes;
-            direction.skbs -= before.skbs;
+            direction.packets = direction.packets.wrapping_sub(before.packets);
+            direction.bytes = direction.bytes.wrapping_sub(before.bytes);
+            direction.skbs = direction.skbs.wrapping_sub(before.skbs);
         }
         for (direction, before) in unit.rejected.iter_mut().zip(before.rejected) {
             *direction -= before;
