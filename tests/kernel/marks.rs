@@ -13,7 +13,7 @@ use collector_tests::{
     lives::wait_for_step,
     netns::{Place, unique},
     site::Site,
-    talk::{self, ask, asker, set_mark, talk},
+    talk::{self, ask, asker, converse, set_mark, talk},
     traffic::{ANSWERS, Host},
 };
 use collector_user::{config::Discover, daemon::Options};
@@ -30,48 +30,100 @@ const THEIRS: u32 = 0x155;
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn marks_in_our_bits_change_nothing_that_is_counted() -> Result<()> {
-    let site = Site::new(1)?;
-    site.translate()?;
     // As rules do that keep a connection's mark: into our bits, and on all that leaves or passes.
-    site.host().nft(&format!(
+    let restored = format!(
         "table inet restored {{ \
          chain arriving {{ type filter hook prerouting priority mangle; meta mark set ct mark; }}; \
          chain leaving {{ type filter hook output priority mangle; ct mark set {FOREIGN}; }}; \
          chain through {{ type filter hook forward priority mangle; ct mark set {FOREIGN}; meta mark set ct mark; }}; }}"
-    ))?;
-    let web = &site.containers[0];
-    let answering = [Host::new(web, &[])?, Host::new(&site.peer, &[])?];
-    let units = vec![declared("web", &[&site.ports[0].dev], &[])?];
-    let options = Options { units, forwarded: true, ..options() };
-    let collector = Running::start_beside(site.host(), options, Some(&site.uplink.dev))?;
-    let mut books = Books::new();
-    let peer = talk::answers(&answering[1], 4);
-    let out = talk(&web.place, (web.v4, 40_000).into(), peer)?;
-    books.asked("web", &out).asked("forwarded", &out.between((site.uplink.v4, 40_000).into(), peer));
-    let into = talk(&site.peer.place, (site.peer.v4, 40_001).into(), site.published(0))?;
-    books
-        .was_asked("web", &into.between(into.source, (web.v4, ANSWERS).into()))
-        .was_asked("forwarded", &into);
-    // A program of the host's, and one of the container's, that set the mark themselves.
-    let marked = |place, from: SocketAddr| {
-        let socket = asker(place, from, peer)?;
-        set_mark(&socket, FOREIGN | THEIRS)?;
-        ask(&socket, 100, 100)
-    };
-    books.asked("host", &marked(site.host(), (site.uplink.v4, 40_002).into())?);
-    let out = marked(&web.place, (web.v4, 40_003).into())?;
-    books.asked("web", &out).asked("forwarded", &out.between((site.uplink.v4, 40_003).into(), peer));
-    let finished = collector.stop()?;
-    assert_balanced(&finished);
-    books.assert_kept(&finished);
-    assert_sum_at_uplinks(&finished, &["host", "forwarded", "unknown"], &[finished.link]);
+    );
+    // The whole mark, behind the programs of the interface that it came in by, and before those of the one that it leaves by.
+    let overwritten = "table inet overwritten { \
+         chain arriving { type filter hook prerouting priority mangle; ct mark set 0x80; meta mark set ct mark & 0x80; }; \
+         chain leaving { type filter hook output priority mangle; ct mark set 0x80; meta mark set ct mark & 0x80; }; \
+         chain behind { type filter hook postrouting priority mangle; meta mark set ct mark & 0x80; }; }";
+    for rules in [&*restored, overwritten] {
+        let site = Site::new(1)?;
+        site.translate()?;
+        site.host().nft(rules)?;
+        let web = &site.containers[0];
+        let answering = [Host::new(web, &[])?, Host::new(&site.peer, &[])?];
+        let units = vec![declared("web", &[&site.ports[0].dev], &[])?];
+        let options = Options { units, forwarded: true, ..options() };
+        let collector = Running::start_beside(site.host(), options, Some(&site.uplink.dev))?;
+        let mut books = Books::new();
+        let peer = talk::answers(&answering[1], 4);
+        let out = talk(&web.place, (web.v4, 40_000).into(), peer)?;
+        books.asked("web", &out).asked("forwarded", &out.between((site.uplink.v4, 40_000).into(), peer));
+        let into = talk(&site.peer.place, (site.peer.v4, 40_001).into(), site.published(0))?;
+        books
+            .was_asked("web", &into.between(into.source, (web.v4, ANSWERS).into()))
+            .was_asked("forwarded", &into);
+        // A program of the host's, and one of the container's, that set the mark themselves.
+        let marked = |place, from: SocketAddr| {
+            let socket = asker(place, from, peer)?;
+            set_mark(&socket, FOREIGN | THEIRS)?;
+            ask(&socket, 100, 100)
+        };
+        books.asked("host", &marked(site.host(), (site.uplink.v4, 40_002).into())?);
+        let out = marked(&web.place, (web.v4, 40_003).into())?;
+        books.asked("web", &out).asked("forwarded", &out.between((site.uplink.v4, 40_003).into(), peer));
+        let finished = collector.stop()?;
+        assert_balanced(&finished);
+        books.assert_kept(&finished);
+        assert_sum_at_uplinks(&finished, &["host", "forwarded", "unknown"], &[finished.link]);
+    }
+    Ok(())
+}
+
+/// What its sockets have said to each other is in the same books, whether rules overwrite the whole mark or not: of what leaves,
+/// before the programs see it, and of what comes in, behind them.
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_mark_that_is_overwritten_on_both_sides_of_the_programs_changes_nothing_that_is_counted() -> Result<()> {
+    /// Each with an answer: 10,000 packets.
+    const COUNT: u64 = 5_000;
+    for is_overwritten in [false, true] {
+        let wire = Wire::silent()?;
+        let near = &wire.a;
+        if is_overwritten {
+            near.place.nft(&format!(
+                "table inet seen {{ counter theirs {{ }}; counter ours {{ }}; \
+                 chain arriving {{ type filter hook prerouting priority mangle; meta mark {OURS} counter name ours; \
+                 meta mark set ct mark & 0x80; }}; \
+                 chain leaving {{ type filter hook output priority mangle; meta mark {} counter name theirs; \
+                 ct mark set 0x80; meta mark set ct mark & 0x80; }}; \
+                 chain last {{ type filter hook postrouting priority mangle; meta mark set ct mark & 0x80; }}; }}",
+                FOREIGN | THEIRS
+            ))?;
+        }
+        let units = vec![declared("web", &[], &[format!("{}/32", near.v4)])?];
+        let at: SocketAddr = (wire.b.v4, ANSWERS).into();
+        let answering = talk::listener(&wire.b.place, at)?;
+        let asking = asker(&near.place, (near.v4, 40_000).into(), at)?;
+        set_mark(&asking, FOREIGN | THEIRS)?;
+        let options = Options { units, ..options() };
+        let collector = Running::start_beside(&near.place, options, Some(&near.dev))?;
+        let said = converse(&asking, &answering, COUNT, 100)?;
+        let finished = collector.stop()?;
+        assert_balanced(&finished);
+        let mut books = Books::new();
+        books.asked("web", &said);
+        books.assert_kept(&finished);
+        assert_sum_at_uplinks(&finished, &["web", "host", "unknown"], &[finished.link]);
+        if is_overwritten {
+            let seen = ["theirs", "ours"].map(|name| counted(near, name));
+            let [theirs, ours] = seen;
+            assert_eq!((theirs?, ours?), (COUNT, COUNT), "a mark was there to be overwritten");
+        }
+    }
     Ok(())
 }
 
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn bits_of_others_survive_ours() -> Result<()> {
-    const COUNT: u64 = 100;
+    const COUNT: u64 = 10_000;
     let alone = silent_host()?;
     let lo = End::loopback(alone.place());
     // What loopback hands over still has the mark that it left with.
@@ -83,11 +135,11 @@ fn bits_of_others_survive_ours() -> Result<()> {
     let units = vec![declared("web", &[], &["127.0.0.1/32".to_owned()])?];
     let options = Options { units, ifaces: vec!["lo".parse()?], ..options() };
     let at: SocketAddr = (lo.v4, ANSWERS).into();
-    let _answering = Host::at(&lo, &[], at)?;
+    let answering = talk::listener(&lo.place, at)?;
     let collector = Running::start(&lo.place, options)?;
-    let socket = asker(&lo.place, (lo.v4, 40_000).into(), at)?;
-    set_mark(&socket, FOREIGN | THEIRS)?;
-    let talk = ask(&socket, COUNT, 100)?;
+    let asking = asker(&lo.place, (lo.v4, 40_000).into(), at)?;
+    set_mark(&asking, FOREIGN | THEIRS)?;
+    let talk = converse(&asking, &answering, COUNT, 100)?;
     let finished = collector.stop()?;
     assert_balanced(&finished);
     Books::new()
