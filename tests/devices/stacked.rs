@@ -2,16 +2,16 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use collector_tests::{
-    Result,
+    PATIENCE, Result,
     books::{Books, assert_sum_at_uplinks},
     collector::{Finished, Running, options},
     events::{self, Totals},
     frames::TCP,
     lab::{End, silent_host},
     netns::{NetNs, Place},
-    talk::{Amount, Talk, ask, asker},
+    talk::{Amount, Talk, ask, asker, listener},
     traffic::{self, ANSWERS, Host, headers},
 };
 
@@ -72,6 +72,11 @@ impl Stack {
     /// Datagrams both ways and, where the way keeps their order, a long connection, over both families: what the collector
     /// says, and what it has to.
     fn check(&self, in_order: bool) -> Result<Finished> {
+        self.check_with(in_order, None)
+    }
+
+    /// The same, and so many datagrams more that nobody answers, out and in: in one test, for they take a guest some seconds.
+    fn check_with(&self, in_order: bool, unanswered: Option<[u64; 2]>) -> Result<Finished> {
         let before: Vec<_> = self.cards.iter().map(End::counters).collect::<Result<_>>()?;
         let collector = Running::start(&self.here.place, options())?;
         let _answering = [Host::new(&self.here, &[])?, Host::new(&self.there, &[])?];
@@ -105,6 +110,10 @@ impl Stack {
                 }),
             );
         }
+        if let Some([out, back]) = unanswered {
+            books.asked("host", &self.tagged(stream(&self.here, &self.there, out)?));
+            books.was_asked("host", &self.tagged(stream(&self.there, &self.here, back)?));
+        }
         // A card counts what it has sent once the device says that it has it, which is looked at when a packet comes in: what
         // crosses last is an answer. Otherwise a packet that is only just away is one that was dropped behind the programs.
         let (here, there) = (self.here.address(4), self.there.address(4));
@@ -119,6 +128,30 @@ impl Stack {
         assert_sum_at_uplinks(&finished, &["host", "forwarded", "unknown"], &crossed);
         Ok(finished)
     }
+}
+
+/// Datagrams from one end to the other, over IPv4: as many at a time as there is room for on the way and in the socket, so that
+/// none is lost. One question after another would take a guest longer than a test may.
+fn stream(from: &End, to: &End, count: u64) -> Result<Talk> {
+    const AT_ONCE: u64 = 50;
+    const SIZE: usize = 1400;
+    let (source, destination): (SocketAddr, SocketAddr) = ((from.v4, 40_002).into(), (to.v4, 6000).into());
+    let sender = asker(&from.place, source, destination)?;
+    let receiver = listener(&to.place, destination)?;
+    receiver.set_read_timeout(Some(PATIENCE))?;
+    let mut left = count;
+    while left > 0 {
+        let now = left.min(AT_ONCE);
+        for _ in 0..now {
+            sender.send(&[0x55; SIZE])?;
+        }
+        for _ in 0..now {
+            let length = receiver.recv(&mut [0; 2048]).context("not all that was sent comes")?;
+            ensure!(length == SIZE, "another datagram at {destination}");
+        }
+        left -= now;
+    }
+    Ok(Talk::one_way(source, destination, count, SIZE))
 }
 
 /// The hardware address of a device: a macvlan has one of its own.
@@ -152,7 +185,7 @@ fn a_packet_that_crosses_a_bridge_a_vlan_and_a_card_is_counted_at_the_card() -> 
         "link set br0 up",
     ];
     let stack = Stack::new(&cable, &commands, "br0", 29, 4)?;
-    let finished = stack.check(true)?;
+    let finished = stack.check_with(true, Some([20_000, 7_000]))?;
     let card = &*cable[0].a.dev;
     assert_eq!(
         roles(&finished).into_iter().filter(|(name, _)| *name != "lo").collect::<Vec<_>>().as_slice(),
