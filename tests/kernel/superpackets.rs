@@ -6,15 +6,16 @@ use std::{
     panic, thread,
 };
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use collector_tests::{
-    Result,
+    PATIENCE, Result,
     books::assert_explained,
     collector::{Running, options},
     events::{self, Totals},
     frames::{ACK, ENDS_4, IPV4, IPV6, ONE_4, TCP, TWO_4, UDP, ethernet, ethernet_between, ipv4, ipv6, tcp},
-    lab::Wire,
+    lab::{End, Wire},
     release,
+    talk::listener,
     traffic::{Host, PacketSocket, TcpInfo, headers, pin, sender, set_option, settle, transfer},
 };
 use collector_user::{
@@ -82,6 +83,78 @@ fn datagrams_that_look_like_a_tunnels_packets_are_datagrams() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Sends 48,000 octets a thousand times, which the kernel cuts into datagrams of 1,200, and takes every one of these at the other
+/// end: so many each side counts, in a VLAN with `tag` octets more in each.
+fn a_thousand_super_packets(wire: &Wire, [from, to]: [&End; 2], vlan: u16, tag: u64) -> Result<()> {
+    const COUNT: u64 = 1000;
+    const PORT: u16 = 5005;
+    let receiver = listener(&to.place, to.at(4, PORT))?;
+    receiver.set_read_timeout(Some(PATIENCE))?;
+    let socket = sender(from, 4, 40_000)?;
+    set_option(&socket, (libc::SOL_UDP, UDP_SEGMENT), &(SEGMENT as libc::c_int).to_ne_bytes())?;
+    let payload = vec![0x55; SEGMENTS * SEGMENT];
+    let collectors = [Running::start(&wire.a.place, options())?, Running::start(&wire.b.place, options())?];
+    let mut arrived = 0;
+    for _ in 0..COUNT {
+        let sent = socket.send_to(&payload, to.at(4, PORT))?;
+        ensure!(sent == payload.len(), "{sent} octets were sent");
+        // One buffer at a time, for which the socket has room.
+        for _ in 0..SEGMENTS {
+            let length = receiver.recv(&mut [0; 2048]).context("a datagram does not come")?;
+            ensure!(length == SEGMENT, "a datagram of {length} octets");
+            arrived += 1;
+        }
+    }
+    for collector in collectors {
+        let finished = collector.stop()?;
+        assert_balanced(&finished);
+        let is_it = |flow: &FlowRecord| events::is_to(flow, UDP, PORT) && flow.vlan == vlan;
+        let want =
+            Totals { packets: 40_000, bytes: 49_680_000 + 40_000 * tag, count: 1, ..Totals::default() };
+        assert_eq!((arrived, events::total(&finished.events, is_it)), (40_000, want));
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn super_packets_of_udp_are_all_their_datagrams() -> Result<()> {
+    let wire = Wire::silent()?;
+    a_thousand_super_packets(&wire, [&wire.a, &wire.b], 0, 0)
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+#[expect(clippy::print_stdout, reason = "how a test of libtest says that it was left out")]
+fn super_packets_in_a_vlan_have_a_tag_in_each_datagram() -> Result<()> {
+    const VLAN: u16 = 29;
+    let wire = Wire::silent()?;
+    let above = |end: &End, last: u8| -> Result<End> {
+        let above = End {
+            dev: format!("v{VLAN}"),
+            v4: [10, 29, 0, last].into(),
+            v6: format!("fd29::{last}").parse()?,
+            ..end.clone()
+        };
+        above.place.ip(&format!("link add link {} name {} type vlan id {VLAN}", end.dev, above.dev))?;
+        above.place.ip(&format!("link set {} up", above.dev))?;
+        above.has_its_addresses()?;
+        Ok(above)
+    };
+    // Whether this kernel has such devices is asked with one that nobody uses.
+    if wire.a.place.ip(&format!("link add link {} name v1 type vlan id 1", wire.a.dev)).is_err() {
+        println!("SKIP for the test, VLAN devices: this kernel has none");
+        return Ok(());
+    }
+    let (here, there) = (above(&wire.a, 1)?, above(&wire.b, 2)?);
+    here.knows(&there)?;
+    there.knows(&here)?;
+    for end in [&here, &there] {
+        end.wait_for_carrier()?;
+    }
+    a_thousand_super_packets(&wire, [&here, &there], VLAN, 4)
 }
 
 #[test]
