@@ -4,13 +4,18 @@ use std::{collections::BTreeMap, panic, thread, time::Duration};
 
 use collector_tests::{
     Result,
-    collector::{Running, options},
+    books::assert_sum_at_uplinks,
+    collector::{Running, often, options},
     events::{self, Totals},
     frames::{IPV4, UDP, ethernet_between, ipv4, udp},
     lab::Wire,
     traffic::{Datagrams, Host, PacketSocket, pin, send, sender, settle},
 };
-use collector_user::{daemon::Options, event::FlowRecord};
+use collector_user::{
+    daemon::Options,
+    event::{Event, FlowRecord},
+    kernel::cpus,
+};
 
 use crate::assert_balanced;
 
@@ -67,47 +72,72 @@ fn swaps_every_three_milliseconds_lose_nothing_under_load_on_both_cpus() -> Resu
     Ok(())
 }
 
-/// A new flow with each packet, and a second of each later, in tables that are read all the while.
+/// A new flow with each packet, and a second of each later, by several writers over all CPUs, in tables that are read all the while:
+/// all is told that was sent, and no part of what is told by and by is more than that.
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn of_flows_that_begin_while_tables_are_read_each_is_told_and_none_twice() -> Result<()> {
-    const FLOWS: u16 = 30_000;
+    const WRITERS: u16 = 4;
+    /// Of each writer.
+    const FLOWS: u16 = 7_500;
     /// Behind all ports that are a service's.
     const FIRST: u16 = 30_000;
-    let wire = Wire::new()?;
+    let wire = Wire::silent()?;
     let host = Host::new(&wire.b, &[COMMON])?;
-    let options = Options { drain_interval: Duration::from_millis(3), ..options() };
-    let collector = Running::start(&wire.a.place, options)?;
-    pin(0)?;
-    let socket = PacketSocket::new(&wire.a)?;
-    let [high, low] = COMMON.to_be_bytes();
-    for _ in 0..2 {
-        for from in FIRST..FIRST + FLOWS {
-            let [from_high, from_low] = from.to_be_bytes();
-            let datagram = udp([from_high, from_low, high, low], SIZE);
-            let packet = ipv4((wire.a.v4, wire.b.v4), &[], 0x4000, UDP, &datagram);
-            socket.send(&ethernet_between(wire.a.mac, wire.b.mac, &[], IPV4, &packet))?;
+    // What a flow and a unit have counted is told in many parts.
+    let options = Options {
+        drain_interval: Duration::from_millis(3),
+        flow_interval: Duration::from_millis(20),
+        ..often()
+    };
+    let collector = Running::start_beside(&wire.a.place, options, Some(&wire.a.dev))?;
+    let cpus = cpus::online()?;
+    thread::scope(|scope| -> Result<()> {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|number| {
+                let (from, to, host) = (&wire.a, &wire.b, &host);
+                let cpu = cpus[usize::from(number) % cpus.len()] as usize;
+                let ports = FIRST + number * FLOWS..FIRST + (number + 1) * FLOWS;
+                scope.spawn(move || -> Result<()> {
+                    pin(cpu)?;
+                    let socket = PacketSocket::new(from)?;
+                    let [high, low] = COMMON.to_be_bytes();
+                    for port in ports.clone().chain(ports) {
+                        let [from_high, from_low] = port.to_be_bytes();
+                        let datagram = udp([from_high, from_low, high, low], SIZE);
+                        let packet = ipv4((from.v4, to.v4), &[], 0x4000, UDP, &datagram);
+                        socket.send(&ethernet_between(from.mac, to.mac, &[], IPV4, &packet))?;
+                    }
+                    settle(from, host)
+                })
+            })
+            .collect();
+        for writer in writers {
+            writer.join().unwrap_or_else(|cause| panic::resume_unwind(cause))?;
         }
-    }
-    settle(&wire.a, &host)?;
+        Ok(())
+    })?;
     let finished = collector.stop()?;
     assert_balanced(&finished);
-    let flows = u64::from(FLOWS);
+    assert_sum_at_uplinks(&finished, &["host", "forwarded", "unknown"], &[finished.link]);
+    let (flows, each) = (u64::from(WRITERS * FLOWS), SIZE as u64 + 42);
     let is_it = |flow: &FlowRecord| events::is_to(flow, UDP, COMMON);
     assert_eq!(
         events::total(&finished.events, is_it),
-        Totals {
-            packets: 2 * flows,
-            bytes: 2 * flows * (SIZE as u64 + 42),
-            count: flows,
-            ..Totals::default()
-        }
+        Totals { packets: 2 * flows, bytes: 2 * flows * each, count: flows, ..Totals::default() }
     );
-    let told = events::flows(&finished.events).filter(|flow| is_it(flow));
     let mut packets = BTreeMap::new();
-    for flow in told {
+    for flow in events::flows(&finished.events).filter(|flow| is_it(flow)) {
+        assert!(flow.packets <= 2 && flow.bytes == flow.packets * each, "{flow}");
         *packets.entry(events::port_of(flow.source.as_ref())).or_insert(0) += flow.packets;
     }
-    assert!(packets.len() == usize::from(FLOWS) && packets.values().all(|packets| *packets == 2));
+    assert!(packets.len() as u64 == flows && packets.values().all(|packets| *packets == 2));
+    let reports = finished.events.iter().filter_map(|event| match event {
+        Event::Counter(report) if !report.context_id.is_empty() => Some(report),
+        _ => None,
+    });
+    for counter in reports.flat_map(|report| &report.counters) {
+        assert!(counter.value <= finished.link.tx_bytes, "{counter:?}");
+    }
     Ok(())
 }
