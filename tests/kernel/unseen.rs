@@ -2,19 +2,25 @@
 
 use std::thread;
 
+use anyhow::Context as _;
 use collector_tests::{
-    Result,
+    PATIENCE, Result,
+    books::assert_explained,
     collector::{Finished, Running, options},
     events,
     frames::{IPV4, UDP, ethernet_between, ipv4, udp},
     lab::{End, Wire},
-    traffic::{Datagrams, Host, PacketSocket, send_and_settle, settle},
+    program::Dropping,
+    talk::listener,
+    traffic::{Datagrams, Host, PacketSocket, send_and_settle, sender, settle},
 };
 use collector_user::{
     daemon::Options,
     event::Unseen,
     kernel::attach::{Choice, Mechanism},
 };
+
+use crate::drops::cause::dropped_by_queue;
 
 const PORT: u16 = 5001;
 
@@ -80,5 +86,63 @@ fn what_crosses_while_somebody_has_taken_the_filters_away_is_named() -> Result<(
         [finished.link.rx_packets, finished.link.tx_packets],
         "{unseen:?}"
     );
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_a_program_of_anothers_takes_before_ours_is_named_and_nobodys() -> Result<()> {
+    const TAKEN: u64 = 300;
+    const SEEN: u64 = 200;
+    const ITS_PORT: u16 = PORT + 1;
+    let wire = Wire::silent()?;
+    let _program = Dropping::datagrams_to(&wire.b, ITS_PORT)?;
+    let collector = Running::start_beside(&wire.b.place, options(), Some(&wire.b.dev))?;
+    let host = Host::new(&wire.b, &[PORT, ITS_PORT])?;
+    let to = |port, count| Datagrams { to: host.address(4, port), count, size: 100 };
+    // What is asked at the end comes behind all that was taken.
+    send_and_settle(&wire.a, 40_000, &host, &[to(PORT, SEEN), to(ITS_PORT, TAKEN)])?;
+    let finished = collector.stop()?;
+    assert_explained(&finished);
+    assert_eq!(unseen_at(&finished, &wire.b), Some(Unseen { received: TAKEN, ..Unseen::default() }));
+    let counted = |port| events::total(&finished.events, |flow| events::is_to(flow, UDP, port)).packets;
+    assert_eq!([counted(PORT), counted(ITS_PORT)], [SEEN, 0]);
+    let [received, _, sent, _] = events::all_units(&finished.events);
+    assert_eq!([received + TAKEN, sent], [finished.link.rx_packets, finished.link.tx_packets]);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_a_queue_drops_behind_the_programs_is_named_by_as_many_as_it_says() -> Result<()> {
+    const COUNT: u64 = 200;
+    let wire = Wire::silent()?;
+    let dev = &wire.a.dev;
+    // Room for a few, each of which leaves some milliseconds after the one before.
+    wire.a.place.run(&format!("tc qdisc add dev {dev} root tbf rate 200kbit burst 2kb limit 4kb"))?;
+    let at = wire.b.at(4, PORT);
+    let receiver = listener(&wire.b.place, at)?;
+    receiver.set_read_timeout(Some(PATIENCE))?;
+    let collector = Running::start_beside(&wire.a.place, options(), Some(dev))?;
+    let socket = sender(&wire.a, 4, 40_000)?;
+    for _ in 0..COUNT {
+        // That there is no room may be told to the sender.
+        let _ = socket.send_to(&[0; 900], at);
+    }
+    let dropped = dropped_by_queue(&wire.a)?;
+    assert!(dropped > COUNT / 2, "the queue is short: {dropped}");
+    // What has found room is there, and so none waits in the queue any more.
+    for number in dropped..COUNT {
+        receiver.recv(&mut [0; 1000]).with_context(|| format!("datagram {number} does not come"))?;
+    }
+    let finished = collector.stop()?;
+    assert_explained(&finished);
+    let want = Unseen { dropped_behind: dropped, ..Unseen::default() };
+    assert_eq!(unseen_at(&finished, &wire.a), Some(want));
+    // They were on their way out, and are in their flow and their unit.
+    let counted = events::total(&finished.events, |flow| events::is_to(flow, UDP, PORT));
+    let [_, _, sent, _] = events::all_units(&finished.events);
+    assert_eq!([counted.packets, sent], [COUNT, COUNT]);
+    assert_eq!(finished.link.tx_packets, COUNT - dropped);
     Ok(())
 }

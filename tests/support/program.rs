@@ -1,4 +1,4 @@
-//! Programs of others on an interface or a cgroup: two instructions that drop every packet, or let it pass.
+//! Programs of others on an interface or a cgroup: a few instructions that drop every packet, or some, or let it pass.
 #![expect(unsafe_code, reason = "bpf(2) has no safe wrapper for what these tests need")]
 
 use std::{
@@ -47,7 +47,32 @@ impl Dropping {
             Hook::PassingXdp => (PROG_TYPE_XDP, XDP_PASS),
             Hook::TcIngress | Hook::TcEgress => (PROG_TYPE_SCHED_CLS, TC_ACT_SHOT),
         };
-        let program = load(kind, verdict)?;
+        Self::attach(end, hook, &load(kind, verdict)?)
+    }
+
+    /// Drops at generic XDP the frames at `end` that bring a datagram to this port, over IPv4 without options, and nothing else.
+    pub fn datagrams_to(end: &End, port: u16) -> Result<Self> {
+        /// Where in such a frame the port of its receiver stands.
+        const PORT: u64 = 14 + 20 + 2;
+        let port = u64::from(u16::from_ne_bytes(port.to_be_bytes()));
+        let mut code = [
+            // r2 = data; r3 = data_end; r4 = r2 + what is read; if r4 > r3 goto pass
+            0x61 | 2 << 8 | 1 << 12,
+            0x61 | 3 << 8 | 1 << 12 | 4 << 16,
+            0xBF | 4 << 8 | 2 << 12,
+            0x07 | 4 << 8 | (PORT + 2) << 32,
+            0x2D | 4 << 8 | 3 << 12 | 3 << 16,
+            // r5 = port; r0 = drop; if r5 == port goto exit; pass: r0 = pass; exit
+            0x69 | 5 << 8 | 2 << 12 | PORT << 16,
+            0xB7 | (XDP_DROP as u64) << 32,
+            0x15 | 5 << 8 | 1 << 16 | port << 32,
+            0xB7 | (XDP_PASS as u64) << 32,
+            0x95,
+        ];
+        Self::attach(end, Hook::Xdp, &load_code(PROG_TYPE_XDP, &mut code)?)
+    }
+
+    fn attach(end: &End, hook: Hook, program: &OwnedFd) -> Result<Self> {
         let (attach, flags) = match hook {
             Hook::Xdp | Hook::PassingXdp => (37_u64, XDP_FLAGS_SKB_MODE),
             Hook::TcIngress => (46, 0),

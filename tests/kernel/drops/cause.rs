@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use anyhow::Context as _;
 use collector_tests::{
     Result,
     books::assert_explained,
@@ -140,4 +141,11 @@ pub(crate) fn counted_by_rules(place: &Place) -> Result<u64> {
     let numbers =
         shown.split("counter packets ").skip(1).map(|rest| rest.split(' ').next().unwrap_or_default());
     numbers.map(|number| Ok(number.parse::<u64>()?)).sum()
+}
+
+/// What the queue of an interface has dropped, as `tc` shows it.
+pub(crate) fn dropped_by_queue(end: &End) -> Result<u64> {
+    let shown = end.place.run(&format!("tc -s qdisc show dev {} root", end.dev))?;
+    let words = shown.split_whitespace().skip_while(|word| *word != "(dropped").nth(1);
+    Ok(words.context("how many were dropped")?.trim_end_matches(',').parse()?)
 }

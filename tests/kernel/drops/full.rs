@@ -6,18 +6,18 @@ use std::{
     os::fd::AsRawFd as _,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{bail, ensure};
 use collector_tests::{
     Result,
     collector::{Running, options},
-    lab::{End, Wire},
+    lab::Wire,
     release,
     talk::listener,
     traffic::sender,
 };
 use collector_user::event::{DropClass, QueueSum};
 
-use super::cause::{Packet, assert_dropped, caused, told};
+use super::cause::{Packet, assert_dropped, caused, dropped_by_queue, told};
 
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
@@ -124,11 +124,4 @@ fn what_a_queue_dropped_that_has_gone_hides_nothing_of_others() -> Result<()> {
         assert!(told.is_some_and(|told| told >= said), "{told:?} of {said}");
     }
     Ok(())
-}
-
-/// What the queue of an interface has dropped, as `tc` shows it.
-fn dropped_by_queue(end: &End) -> Result<u64> {
-    let shown = end.place.run(&format!("tc -s qdisc show dev {} root", end.dev))?;
-    let words = shown.split_whitespace().skip_while(|word| *word != "(dropped").nth(1);
-    Ok(words.context("how many were dropped")?.trim_end_matches(',').parse()?)
 }
