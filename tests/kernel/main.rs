@@ -53,7 +53,7 @@ mod exact;
 mod swap;
 // Records that nobody understands.
 mod undecodable;
-// Frames that mean nothing.
+// Frames that mean nothing, and packets without a link layer.
 mod meaningless;
 // Counts near the ends of what their numbers hold, and collectors that start again.
 mod wraps;

@@ -1,8 +1,8 @@
 //! What the integration tests share.
 //!
 //! - [`privilege`]: a test without its privileges fails, in one sentence.
-//! - [`netns`]: network namespaces of a test's own; [`lab`]: hosts in them, joined by wires; [`site`]: a host with
-//!   containers.
+//! - [`netns`]: network namespaces of a test's own; [`lab`]: hosts in them, joined by wires; [`tun`]: a device without a link
+//!   layer; [`site`]: a host with containers.
 //! - [`traffic`]: what goes over the wires, and what the kernel's sockets say of it; [`talk`]: questions and answers;
 //!   [`frames`]: frames made octet by octet; [`generated`]: frames by choice; [`second`]: a second reading of them.
 //! - [`collector`]: the daemon, running in a namespace, and what it [says](said) of itself, or [held] still; [`events`]: sums over what it reported, and [`lives`] of units; [`books`]: all that it
@@ -49,6 +49,7 @@ pub mod site;
 pub mod talk;
 pub mod testrun;
 pub mod traffic;
+pub mod tun;
 pub mod users;
 
 use std::time::Duration;

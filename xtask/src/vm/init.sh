@@ -27,6 +27,8 @@ ip link set lo up
 # The cards; nobody loads them by what the bus says.
 modprobe -q virtio_pci
 modprobe -q virtio_net
+# /dev/net/tun is there once its module is.
+modprobe -q tun
 
 step() {
     name=$1
