@@ -1,3 +1,5 @@
+#![expect(clippy::indexing_slicing, reason = "a test that looks where nothing is shall fail there")]
+
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Write as _},

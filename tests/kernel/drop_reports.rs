@@ -233,7 +233,9 @@ fn the_storm_of_one_unit_costs_another_no_report() -> Result<()> {
     assert!(told + skipped >= FEW && held_back == 0, "{told} of {FEW}, {held_back} held back");
     let (told, held_back) = reports("storm");
     let ledger = &finished.status.ledger;
+    let whose = [("storm".to_owned(), of("storm") - told)].into();
     assert_eq!(ledger.drop_reports_held_back, of("storm") - told, "{ledger:?}");
+    assert_eq!(ledger.drop_reports_held_back_of, whose, "the ledger says whose");
     // What was held back after its last report stands in the ledger only.
     assert!(told >= FEW && held_back <= ledger.drop_reports_held_back, "{told} told, {held_back} held back");
     Ok(())

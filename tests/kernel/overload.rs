@@ -78,6 +78,11 @@ fn a_hundred_thousand_flows_in_room_for_sixty_four_are_exact_in_sum() -> Result<
     assert!(ledger.table_full > 0, "there was room: {ledger:?}");
     let nowhere = flowless("rx_flowless_packets") + flowless("tx_flowless_packets");
     assert_eq!(ledger.table_full, nowhere, "of what no flow holds each has a name: {ledger:?}");
+    assert_eq!(
+        ledger.table_full_of,
+        [("host".to_owned(), ledger.table_full)].into(),
+        "the ledger says whose"
+    );
     // News: each that was made was read, or is named, by whose it was.
     let news: u64 = ledger.reserve_failed_of.values().sum();
     assert!(news <= ledger.reserve_failed && ledger.skipped <= ledger.reserve_failed, "{ledger:?}");

@@ -103,6 +103,7 @@ fn what_finds_no_room_in_a_full_table_is_in_the_units_totals() -> Result<()> {
         assert_eq!(sum.0 + unit.packets, sent, "flows and what none holds: {ledger:?}");
         assert_eq!(sum.1 + unit.bytes, bytes);
         assert_eq!(unit.skbs, ledger.table_full);
+        assert_eq!(datapath.unit(UNIT)?.table_full, ledger.table_full, "the unit's counters say whose");
         assert_eq!(ledger.seen, sum.2 + explained_without_flow(&ledger), "{ledger:?}");
     }
     Ok(())

@@ -164,6 +164,11 @@ fn what_finds_no_room_is_counted_by_each_transport() -> Result<()> {
         assert_eq!(ledger.traced, ledger.traced_explained(), "{transport:?}: {ledger:?}");
         assert_eq!((ledger.packets, ledger.packets_lost), (traced, 0), "{transport:?}: {ledger:?}");
         assert_eq!(ledger.output_failed, ledger.traced - traced, "{transport:?}: {ledger:?}");
+        assert_eq!(
+            ledger.output_failed,
+            ledger.output_failed_of.values().sum::<u64>(),
+            "{transport:?}: {ledger:?}"
+        );
         // And so was every event, by whose it was; their numbers say the same.
         let lost: u64 = ledger.reserve_failed_of.values().sum();
         assert_eq!(

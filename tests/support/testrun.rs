@@ -24,7 +24,7 @@ use collector_user::{
         programs::{EGRESS, FILTER_PROBE, INGRESS, Programs},
         requirements,
         settings::Settings,
-        transport::Source,
+        transport::{ReadCounts, Source},
     },
 };
 pub use counted::{Counted, explained_without_flow};
@@ -63,7 +63,7 @@ pub struct Datapath {
     /// Networks inside of tunnels.
     pub networks: Networks,
     events: Events,
-    packets: Option<Source>,
+    packets: Option<(Source, ReadCounts)>,
     /// What the programs of the bench walk over, where the settings ask for them.
     pub reference: Option<ReferenceMaps>,
     /// How often the ring asked for a drain before its time.
@@ -179,6 +179,7 @@ impl Datapath {
             events,
             read_counts,
             packets,
+            packets_read,
             reference,
             ..
         } = object::load(settings)?;
@@ -199,7 +200,7 @@ impl Datapath {
             cgroups: cgroups.transpose()?,
             networks,
             events,
-            packets: Some(packets),
+            packets: Some((packets, packets_read)),
             reference,
             pressed: 0,
             sequences: Sequences::new(cpus),

@@ -41,14 +41,20 @@ pub struct Control {
     pub policies_from: u64,
     /// Not 0 as long as policies reject, and what they reject is dropped: then the program at XDP looks for it, too.
     pub enforced: u64,
+    /// Octets that this CPU's programs have written to its buffer of packets that are traced, with what the kernel puts around
+    /// each record: written by them only, where packets go by such.
+    pub packets_written: u64,
+    /// Of these, those that user space has read.
+    pub packets_read: u64,
     #[doc(hidden)]
-    pub _pad: [u64; 31],
+    pub _pad: [u64; 29],
 }
 
 // A power of two spares the programs a multiplication.
 layout!(Control, 1024, {
     word: 0, lease: 8, first_slot_4: 16, first_slot_6: 24, captured: 32, ledger: 40, crossed: 312, xdp: 568, events_read: 744,
-    units_taken: 752, policies_from: 760, enforced: 768, _pad: 776,
+    units_taken: 752, policies_from: 760, enforced: 768, packets_written: 776,
+    packets_read: 784, _pad: 792,
 });
 
 /// Uplinks of which it is counted what crossed them, and one entry for all other interfaces. A power of two.

@@ -32,7 +32,8 @@ pub struct PuCounters {
     pub local: [DirectionCounters; 2],
     /// Flows that began.
     pub flows: u64,
-    /// Packets of flows that were refused an entry because the unit's budget of new flows was spent.
+    /// Packets of flows that were refused an entry because the unit's budget of new flows was spent; not those of flows inside of
+    /// tunnels.
     pub rate_limited: u64,
     /// New flows that the budget still allows on this CPU, in 1,024ths.
     pub budget: u32,
@@ -50,11 +51,20 @@ pub struct PuCounters {
     /// that came in by their interface are in the counts of what crossed the unit's boundary, too; those that were about to
     /// leave by it never did.
     pub rejected: [u64; 2],
+    /// Socket buffers of flows of the unit's that found no room in a table: they are in `flowless`.
+    pub table_full: u64,
+    /// Of its packets that are traced, those whose record found no room.
+    pub output_failed: u64,
+    /// What it has of packets that are traced in the ring, or in this CPU's buffer.
+    pub waiting_packets: Waiting,
+    #[doc(hidden)]
+    pub _pad_2: u64,
 }
 
-layout!(PuCounters, 176, {
+layout!(PuCounters, 224, {
     flowless: 0, local: 48, flows: 96, rate_limited: 104, budget: 112, refilled: 116, reserve_failed: 120, waiting: 128,
-    left_out: 152, _pad: 156, rejected: 160,
+    left_out: 152, _pad: 156, rejected: 160, table_full: 176, output_failed: 184,
+    waiting_packets: 192, _pad_2: 216,
 });
 
 /// A budget of new flows, in 1,024ths: a tick may bring less than one.
@@ -89,7 +99,7 @@ impl Budget {
     }
 }
 
-/// The records that a unit has written to a ring, or to the buffer of its CPU, on a CPU and that may not have been read yet.
+/// The octets that a unit has written to a ring, or to the buffer of its CPU, on a CPU and that may not have been read yet.
 ///
 /// They are counted in two parts: those written before the ring had come to a position, and those since. When the reader has
 /// come there too, the former have been read.
@@ -100,9 +110,9 @@ pub struct Waiting {
     pub from: u64,
     /// Where the ring stood when the last of them was written: once that has been read, all have.
     pub last: u64,
-    /// Records before it.
+    /// Octets of records before it.
     pub before: u32,
-    /// Records from there on.
+    /// Octets of those from there on.
     pub since: u32,
 }
 

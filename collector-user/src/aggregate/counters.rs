@@ -15,7 +15,7 @@ use crate::{
 /// What crossed the unit's boundary comes first; `local` is what its sockets exchanged on this host, with a container or
 /// by loopback, without crossing an uplink. What the kernel dropped is among what it crossed before, or it never came so far;
 /// its packets are divided by class. `rejected` are those that the unit's own policies rejected and that were dropped for it.
-const UNIT: [&str; 31] = [
+const UNIT: [&str; 33] = [
     "rx_packets",
     "rx_bytes",
     "tx_packets",
@@ -47,6 +47,8 @@ const UNIT: [&str; 31] = [
     "dropped_end_of_life",
     "rejected_rx_packets",
     "rejected_tx_packets",
+    "table_full",
+    "output_failed",
 ];
 
 /// The names of the datapath's own counters that come before the unparsed frames by reason.
@@ -226,6 +228,8 @@ fn row(counted: &Counted) -> Row {
         end_of_life,
         rejected_rx,
         rejected_tx,
+        now.table_full,
+        now.output_failed,
     ]
 }
 

@@ -180,6 +180,9 @@ impl Outputs {
                 let panics = panics.get(name).copied().unwrap_or_default();
                 ledger.delivered.insert(name.clone(), counts.delivered);
                 ledger.queue_full.insert(name.clone(), counts.queue_full);
+                for (unit, count) in queue.queue_full_of() {
+                    *ledger.queue_full_of.entry(unit.to_string()).or_default() += count;
+                }
                 ledger.sink_failed.insert(name.clone(), counts.failed + panics);
             }
         }

@@ -165,6 +165,11 @@ impl Dropping {
         Ok(())
     }
 
+    /// Reports of an index that were held back since the programs were loaded; none where that cannot be read.
+    pub(super) fn held_back_of(&self, index: u16) -> u64 {
+        self.maps.held_back_of(index).unwrap_or_default()
+    }
+
     /// Reports of the unit that were held back since its report before. Those of two CPUs may come in another order than
     /// they were written: what the later one says is known then.
     fn held_back_since(&mut self, record: &PacketRecord) -> u64 {

@@ -37,6 +37,7 @@ mod take_over;
 pub mod trace;
 mod unseen;
 mod users;
+mod whose;
 mod workloads;
 mod xdp;
 
@@ -71,6 +72,7 @@ pub use options::{DaemonError, Options, Started};
 use policies::Policies;
 use trace::Tracing;
 use users::Users;
+use whose::Whose;
 use workloads::Workloads;
 use xdp::AtXdp;
 
@@ -174,6 +176,7 @@ struct Daemon<'a> {
     users: Box<Users>,
     scribe: Scribe,
     differences: Differences,
+    whose: Whose,
     watched: Watched,
     hz: u32,
     moment: Moment,

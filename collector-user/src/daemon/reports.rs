@@ -149,19 +149,6 @@ impl Daemon<'_> {
         Ok(all)
     }
 
-    /// The records of units' flows that found no room, by unit.
-    fn unheard(&self) -> BTreeMap<String, u64> {
-        let mut unheard = BTreeMap::new();
-        for index in self.units.indexes() {
-            let failed =
-                self.counters.unit(index).ok().flatten().map_or(0, |counters| counters.reserve_failed);
-            if let Some(unit) = self.units.get(index).filter(|_| failed != 0) {
-                *unheard.entry(unit.id.to_string()).or_default() += failed;
-            }
-        }
-        unheard
-    }
-
     /// What became of every packet and record. The sinks add what became of the events.
     pub(super) fn ledger(&mut self) -> Ledger {
         let kernel = self.ledgers.sum();
@@ -216,11 +203,11 @@ impl Daemon<'_> {
             packets_lost: traced.lost,
             skipped: self.sequences.skipped,
             repeated: self.sequences.repeated,
-            reserve_failed_of: self.unheard(),
             queue_full: BTreeMap::new(),
             delivered: BTreeMap::new(),
             ..Ledger::default()
         };
+        self.book_whose(&mut ledger);
         self.book_drops(&mut ledger);
         ledger
     }

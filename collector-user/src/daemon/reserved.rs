@@ -147,7 +147,9 @@ impl Daemon<'_> {
             self.units.is_heard_of(index, now);
         }
         // What was counted of them is kept under their names.
-        self.end_drops(&self.units.forgettable(now.saturating_sub(MEMORY_NS)))?;
+        let forgettable = self.units.forgettable(now.saturating_sub(MEMORY_NS));
+        self.end_drops(&forgettable)?;
+        self.end_losses(&forgettable);
         for index in self.units.forget(now.saturating_sub(MEMORY_NS)) {
             self.differences.forget(index);
             self.trace_no_more(index)?;

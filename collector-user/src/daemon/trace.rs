@@ -14,7 +14,10 @@ use crate::{
     },
     error::root_cause,
     event::{PacketEvent, Text},
-    kernel::{error::KernelError, transport::Source},
+    kernel::{
+        error::KernelError,
+        transport::{ReadCounts, Source},
+    },
     pu::trace::{NoSuchUnit, Traces, Whose, Wish, Wishes},
 };
 
@@ -136,10 +139,11 @@ pub(super) struct Tally {
 }
 
 impl Tracing {
-    pub(super) fn new(packets: Source, dropped: Source) -> Result<Self, KernelError> {
+    pub(super) fn new(packets: (Source, ReadCounts), dropped: Source) -> Result<Self, KernelError> {
         Ok(Self {
-            packets: Packets::new(packets)?,
-            dropped: Packets::new(dropped)?,
+            packets: Packets::new(packets.0, Some(packets.1))?,
+            // Of drops each unit has a budget.
+            dropped: Packets::new(dropped, None)?,
             incomplete: Incomplete::default(),
             traces: Traces::default(),
             tally: Tally::default(),

@@ -12,6 +12,7 @@ use super::{decode::Padding, transport::Raw};
 use crate::kernel::{
     error::KernelError,
     perf::{PerfBuffer, PerfMap},
+    transport::Amount,
 };
 
 /// The buffers of those CPUs that have one.
@@ -29,8 +30,8 @@ pub struct PerCpu {
 struct OfCpu {
     cpu: u32,
     buffer: AsyncFd<PerfBuffer>,
-    /// Records that were read or are no more to be had, ever.
-    read: u64,
+    /// What was read or is no more to be had, ever.
+    read: Amount,
 }
 
 impl PerCpu {
@@ -49,7 +50,7 @@ impl PerCpu {
     /// # Panics
     ///
     /// Outside a tokio runtime with I/O.
-    pub fn open(&mut self, cpus: &[u32], written: impl Fn(u32) -> u64) -> Result<(), KernelError> {
+    pub fn open(&mut self, cpus: &[u32], written: impl Fn(u32) -> Amount) -> Result<(), KernelError> {
         let mut all = Ok(());
         for cpu in cpus {
             if !self.buffers.iter().any(|of| of.cpu == *cpu) {
@@ -70,7 +71,7 @@ impl PerCpu {
     /// # Panics
     ///
     /// As [`open`](Self::open).
-    pub fn renew(&mut self, cpus: &[u32], written: impl Fn(u32) -> u64) -> Result<(), KernelError> {
+    pub fn renew(&mut self, cpus: &[u32], written: impl Fn(u32) -> Amount) -> Result<(), KernelError> {
         self.next = 0;
         let mut all = Ok(());
         for cpu in cpus {
@@ -92,7 +93,7 @@ impl PerCpu {
     }
 
     /// `read` is what was written before there is a buffer: nothing more is.
-    fn open_one(&mut self, cpu: u32, read: u64) -> Result<(), KernelError> {
+    fn open_one(&mut self, cpu: u32, read: Amount) -> Result<(), KernelError> {
         let buffer = self.map.open(cpu, self.octets)?;
         // SAFETY: the buffer owns its descriptor, which stays open and the same as long as the registration holds it.
         let buffer = unsafe { AsyncFd::register(buffer) }.map_err(|error| KernelError::Host {
@@ -165,7 +166,8 @@ impl PerCpu {
             let before = read;
             take_out(buffer.get_mut(), &mut read, &mut self.skipped, usize::MAX, &mut take);
             if let Some(of) = self.buffers.iter_mut().find(|of| of.cpu == cpu) {
-                of.read += read - before;
+                of.read.records += read.records - before.records;
+                of.read.octets += read.octets - before.octets;
             }
         }
         for OfCpu { buffer, read, .. } in &mut self.buffers {
@@ -173,8 +175,8 @@ impl PerCpu {
         }
     }
 
-    /// How many records of each CPU were read or are no more to be had, of all that it has written.
-    pub fn read_counts(&self) -> impl Iterator<Item = (u32, u64)> {
+    /// How much of each CPU's was read or is no more to be had, of all that it has written.
+    pub fn read_counts(&self) -> impl Iterator<Item = (u32, Amount)> {
         self.buffers.iter().map(|of| (of.cpu, of.read))
     }
 
@@ -193,10 +195,14 @@ pub fn wait_for_writers() {
     let _ = membarrier(MembarrierCommand::Global);
 }
 
+/// What the kernel puts before a record, which it makes as long as is a multiple of eight with that: a header of eight octets,
+/// and a length of four.
+const BEFORE: usize = 8 + 4;
+
 /// Hands on what a buffer holds, at most so much; how much that was.
 fn take_out(
     buffer: &mut PerfBuffer,
-    read: &mut u64,
+    read: &mut Amount,
     skipped: &mut u64,
     most: usize,
     mut take: impl FnMut(Raw<'_>),
@@ -205,8 +211,10 @@ fn take_out(
     let _ = buffer.read(|record| {
         match record {
             PerfEvent::Sample { head, tail } => {
+                let head_and_tail = head.len() + tail.len();
                 take(Raw { head, tail, padding: Padding::Perf });
-                *read += 1;
+                read.records += 1;
+                read.octets += (BEFORE + head_and_tail) as u64;
             }
             PerfEvent::Lost { count } => *skipped += count,
         }

@@ -151,9 +151,20 @@ pub struct Ledger {
     /// Of `reserve_failed`, those of each processing unit's flows: its share of the ring was full. The rest only asked for
     /// a drain.
     pub reserve_failed_of: BTreeMap<String, u64>,
-    /// Events that found a sink's queue full, by sink; `aggregate` are packet, DNS and ping reports that found no room
+    /// Whose flows `table_full` were, by processing unit.
+    pub table_full_of: BTreeMap<String, u64>,
+    /// Whose `rate_limited` were.
+    pub rate_limited_of: BTreeMap<String, u64>,
+    /// Whose `output_failed` were.
+    pub output_failed_of: BTreeMap<String, u64>,
+    /// Whose `drop_reports_held_back` were.
+    pub drop_reports_held_back_of: BTreeMap<String, u64>,
+    /// Events that found a sink's queue full, or in it no room for more of their unit, by sink; `aggregate` are packet, DNS and ping reports that found no room
     /// where flows are merged, and reached no sink.
     pub queue_full: BTreeMap<String, u64>,
+    /// Whose they were, by processing unit, in all sinks; an event of no unit has the empty id, and those that were lost before
+    /// the sinks are not among them.
+    pub queue_full_of: BTreeMap<String, u64>,
     /// Events that a sink could not write: it failed on them, or its output had ended. By sink.
     pub sink_failed: BTreeMap<String, u64>,
     /// Events that a sink wrote, by sink.
@@ -189,16 +200,17 @@ impl Ledger {
 
     /// What was lost, each with its name: events and details of flows, never a packet of a unit's totals.
     pub fn losses(&self) -> Vec<(String, u64)> {
+        let nobodys = |count: u64, of: &BTreeMap<String, u64>| count.saturating_sub(of.values().sum());
         let plain = [
-            ("table_full", self.table_full),
-            ("rate_limited", self.rate_limited),
+            ("table_full", nobodys(self.table_full, &self.table_full_of)),
+            ("rate_limited", nobodys(self.rate_limited, &self.rate_limited_of)),
             ("inner_lost", self.inner_lost),
             ("units_exhausted", self.units_exhausted),
             ("cgroups_unseen", self.cgroups_unseen),
             ("users_unasked", self.users_unasked),
             ("filter_window", self.filter_window),
-            ("reserve_failed", self.reserve_failed.saturating_sub(self.reserve_failed_of.values().sum())),
-            ("output_failed", self.output_failed),
+            ("reserve_failed", nobodys(self.reserve_failed, &self.reserve_failed_of)),
+            ("output_failed", nobodys(self.output_failed, &self.output_failed_of)),
             ("packets_lost", self.packets_lost),
             ("lost", self.lost),
             ("drops_table_full", self.drops_table_full),
@@ -212,7 +224,10 @@ impl Ledger {
             ("repeated", self.repeated),
         ];
         let by_whose = [
+            ("table_full", &self.table_full_of),
+            ("rate_limited", &self.rate_limited_of),
             ("reserve_failed", &self.reserve_failed_of),
+            ("output_failed", &self.output_failed_of),
             ("queue_full", &self.queue_full),
             ("sink_failed", &self.sink_failed),
         ];

@@ -42,6 +42,8 @@ impl CounterMaps {
             sum.flows += cpu.flows;
             sum.rate_limited += cpu.rate_limited;
             sum.reserve_failed += cpu.reserve_failed;
+            sum.table_full += cpu.table_full;
+            sum.output_failed += cpu.output_failed;
         }
         Ok(Some(sum))
     }

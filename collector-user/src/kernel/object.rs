@@ -72,6 +72,8 @@ pub struct Loaded {
     pub events: Source,
     /// How much of them was read.
     pub read_counts: ReadCounts,
+    /// Where it is told how much of the buffers of packets that are traced was read.
+    pub packets_read: ReadCounts,
     /// Packets that are traced.
     pub packets: Source,
     /// Packets that are dropped.
@@ -246,7 +248,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
     let (users, ports) = ends_told.take(&mut ebpf)?;
     let networks = Networks::new(typed(&mut ebpf, "NETWORKS")?, typed(&mut ebpf, "NETWORKS_MADE")?);
     let [events, packets, dropped] = sizes.take(&mut ebpf)?;
-    let read_counts = ReadCounts(mapped(&control_map, "CONTROL", possible)?);
+    let [read_counts, packets_read] = ReadCounts::both(&control_map, possible)?;
     let faults = EbpfLogger::init(&mut ebpf)?;
     let anchored = shared(&mut ebpf, "ANCHOR", 1)?;
     let reference = settings.reference_programs.then(|| reference_maps(&mut ebpf)).transpose()?;
@@ -263,6 +265,7 @@ pub fn load(settings: &Settings) -> Result<Loaded, KernelError> {
         networks,
         events,
         read_counts,
+        packets_read,
         packets,
         dropped,
         faults,

@@ -11,7 +11,7 @@ use collector_ebpf::abi::control::Control;
 
 use super::{
     error::KernelError,
-    maps::{perf, typed},
+    maps::{mapped, perf, typed},
     memory::SharedArray,
     perf::PerfMap,
     settings::Settings,
@@ -38,6 +38,8 @@ pub(super) struct Sizes {
     packets: [u32; 2],
     /// Octets of a ring of packets.
     reports: u32,
+    /// Octets of that of those that are traced, or of a CPU's buffer in its place.
+    traced: u32,
     wake_shift: u32,
     /// Entries of the maps, by name.
     entries: [(&'static str, u32); 8],
@@ -74,6 +76,7 @@ impl Sizes {
             events,
             packets,
             reports: all,
+            traced: if by_ring { all } else { packets[0] },
             wake_shift: (all / PARTS).ilog2(),
             entries,
         }
@@ -83,6 +86,7 @@ impl Sizes {
     pub(super) fn tell<'a>(&'a self, loader: &mut EbpfLoader<'a>) {
         loader
             .override_global("RING_SIZE", &self.events, true)
+            .override_global("PACKETS_SIZE", &self.traced, true)
             .override_global("EVENTS_BY_PERF", &self.events_by_perf, true)
             .override_global("PACKETS_BY_RING", &self.packets_by_ring, true)
             .override_global("WAKE_SHIFT", &self.wake_shift, true);
@@ -114,20 +118,55 @@ impl Sizes {
     }
 }
 
+/// What was read of a buffer, or written to it, ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Records.
+    pub records: u64,
+    /// Octets that they took in the buffer.
+    pub octets: u64,
+}
+
+/// Whose buffers are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Events,
+    /// Those that are traced.
+    Packets,
+}
+
 /// Tells the programs how much was read, so that they know what is left in the buffer of a CPU.
-pub struct ReadCounts(pub(super) SharedArray<Control>);
+pub struct ReadCounts {
+    control: SharedArray<Control>,
+    kind: Kind,
+}
 
 impl ReadCounts {
-    /// So many records of a CPU have been read, ever.
-    pub fn tell(&self, cpu: u32, records: u64) {
-        if let Some(place) = self.0.word(cpu as usize, offset_of!(Control, events_read)) {
-            place.store(records, Ordering::Release);
+    /// Of events, and of packets, by the programs' control map, which has an entry for each CPU that is possible.
+    pub(super) fn both(control: &MapData, possible: u32) -> Result<[Self; 2], KernelError> {
+        let of = |kind| Ok::<_, KernelError>(Self { control: mapped(control, "CONTROL", possible)?, kind });
+        Ok([of(Kind::Events)?, of(Kind::Packets)?])
+    }
+
+    /// So much of a CPU's has been read, ever.
+    pub fn tell(&self, cpu: u32, read: Amount) {
+        let (place, number) = match self.kind {
+            Kind::Events => (offset_of!(Control, events_read), read.records),
+            Kind::Packets => (offset_of!(Control, packets_read), read.octets),
+        };
+        if let Some(place) = self.control.word(cpu as usize, place) {
+            place.store(number, Ordering::Release);
         }
     }
 
-    /// How many a CPU has written, ever: where it gets a new buffer, none of them is in it.
-    pub fn written(&self, cpu: u32) -> u64 {
-        self.0.read(cpu as usize).map_or(0, |control| control.ledger.reported)
+    /// How much a CPU has written, ever: where it gets a new buffer, nothing of that is in it. Of events the records are
+    /// known, of packets the octets.
+    pub fn written(&self, cpu: u32) -> Amount {
+        let Some(control) = self.control.read(cpu as usize) else { return Amount::default() };
+        match self.kind {
+            Kind::Events => Amount { records: control.ledger.reported, octets: 0 },
+            Kind::Packets => Amount { records: 0, octets: control.packets_written },
+        }
     }
 }
 

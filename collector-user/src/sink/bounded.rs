@@ -10,6 +10,9 @@ use std::{
     time::Duration,
 };
 
+use super::shares::Shares;
+use crate::event::Text;
+
 /// Who can wait for room lets the taker go first each time that so many items more wait. Where both share a CPU it would otherwise
 /// go on until its time is up, and then the items are many, and in no cache any more.
 const CROWD: usize = 512;
@@ -29,6 +32,8 @@ pub(crate) struct Bounded<T> {
 
 struct State<T> {
     items: VecDeque<T>,
+    /// None where all items are one's.
+    shares: Option<Shares<T>>,
     weight: usize,
     accepted: u64,
     is_open: bool,
@@ -40,7 +45,7 @@ struct State<T> {
 /// Why an item was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// There is no room.
+    /// There is no room, or none for one more of the same unit.
     Full,
     /// The queue was closed.
     Closed,
@@ -52,10 +57,18 @@ impl<T> Bounded<T> {
         Self::weighing(capacity, usize::MAX, |_| 0)
     }
 
+    /// One of many units' items, each of which leaves room to others: `whose` says which one's an item is.
+    pub(super) fn shared(capacity: usize, whose: fn(&T) -> &Text) -> Self {
+        let mut queue = Self::new(capacity);
+        queue.state.get_mut().unwrap_or_else(PoisonError::into_inner).shares = Some(Shares::new(whose));
+        queue
+    }
+
     /// One that holds at most `most_weight` as well, by what `weigh` says of each item.
     pub(crate) const fn weighing(capacity: usize, most_weight: usize, weigh: fn(&T) -> usize) -> Self {
         let state = State {
             items: VecDeque::new(),
+            shares: None,
             weight: 0,
             accepted: 0,
             is_open: true,
@@ -75,30 +88,44 @@ impl<T> Bounded<T> {
     /// Adds an item, or says why not. Waits for room only after [`be_patient`](Self::be_patient). `item` is made only
     /// where there is room for it.
     pub(crate) fn push(&self, item: impl FnOnce() -> T) -> Result<(), Refused> {
-        self.push_within(self.capacity, 0, item)
+        self.push_within(self.capacity, 0, None, item)
+    }
+
+    /// The same for an item of one unit among many.
+    pub(crate) fn push_of(&self, whose: &Text, item: impl FnOnce() -> T) -> Result<(), Refused> {
+        self.push_within(self.capacity, 0, Some(whose), item)
     }
 
     /// The same for an item of which it is known what it weighs.
     pub(crate) fn push_weighing(&self, weight: usize, item: impl FnOnce() -> T) -> Result<(), Refused> {
-        self.push_within(self.capacity, weight, item)
+        self.push_within(self.capacity, weight, None, item)
     }
 
-    /// The same for one of many, which leave a quarter of the room to others.
-    pub(crate) fn push_one_of_many(&self, item: impl FnOnce() -> T) -> Result<(), Refused> {
-        self.push_within(self.capacity - self.capacity / 4, 0, item)
+    /// The same for one of a kind that is many, which leave a quarter of the room to others.
+    pub(crate) fn push_one_of_many(&self, whose: &Text, item: impl FnOnce() -> T) -> Result<(), Refused> {
+        self.push_within(self.capacity - self.capacity / 4, 0, Some(whose), item)
     }
 
-    fn push_within(&self, capacity: usize, weight: usize, item: impl FnOnce() -> T) -> Result<(), Refused> {
-        let is_full = |state: &State<T>| {
-            state.items.len() >= capacity || state.weight.saturating_add(weight) > self.most_weight
+    fn push_within(
+        &self,
+        capacity: usize,
+        weight: usize,
+        whose: Option<&Text>,
+        item: impl FnOnce() -> T,
+    ) -> Result<(), Refused> {
+        let is_full = |state: &mut State<T>| {
+            let State { items, shares, .. } = state;
+            items.len() >= capacity
+                || state.weight.saturating_add(weight) > self.most_weight
+                || whose.zip(shares.as_mut()).is_some_and(|(who, shares)| !shares.allow(who, items, capacity))
         };
         let mut state = self.lock();
-        while state.is_open && is_full(&state) {
+        while state.is_open && is_full(&mut state) {
             let Some(patience) = state.patience else { return Err(Refused::Full) };
             let (after, outcome) =
                 self.room.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner);
             state = after;
-            if outcome.timed_out() && is_full(&state) {
+            if outcome.timed_out() && is_full(&mut state) {
                 // Whoever takes nothing for so long is waited for once, not once an item.
                 state.patience = None;
             }
@@ -125,6 +152,9 @@ impl<T> Bounded<T> {
 
     fn add(&self, mut state: MutexGuard<'_, State<T>>, item: T) {
         state.weight += (self.weigh)(&item);
+        if let Some(shares) = &mut state.shares {
+            shares.added(&item);
+        }
         state.items.push_back(item);
         state.accepted += 1;
         let wake = std::mem::take(&mut state.is_awaited);
@@ -163,8 +193,16 @@ impl<T> Bounded<T> {
 
     fn move_out(&self, mut state: MutexGuard<'_, State<T>>, batch: &mut Vec<T>, most: usize) -> bool {
         let count = state.items.len().min(most);
-        let State { items, weight, .. } = &mut *state;
-        batch.extend(items.drain(..count).inspect(|item| *weight -= (self.weigh)(item)));
+        let State { items, weight, shares, .. } = &mut *state;
+        batch.extend(items.drain(..count).inspect(|item| {
+            *weight -= (self.weigh)(item);
+            if let Some(shares) = shares.as_mut() {
+                shares.taken(item);
+            }
+        }));
+        if let Some(shares) = shares {
+            shares.left(items.len(), self.capacity);
+        }
         let may_be_waited_for = state.patience.is_some();
         drop(state);
         if may_be_waited_for {
@@ -196,6 +234,7 @@ mod tests {
     use std::{thread, time::Duration};
 
     use super::{Bounded, Refused};
+    use crate::event::Text;
 
     /// Longer than any test takes that passes.
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -218,13 +257,44 @@ mod tests {
 
     #[test]
     fn one_of_many_leaves_room_for_others() {
+        let nobody = Text::default();
         let queue = Bounded::new(8);
-        assert!((0..6).all(|item| queue.push_one_of_many(|| item) == Ok(())));
-        assert_eq!(queue.push_one_of_many(|| 6), Err(Refused::Full));
+        assert!((0..6).all(|item| queue.push_one_of_many(&nobody, || item) == Ok(())));
+        assert_eq!(queue.push_one_of_many(&nobody, || 6), Err(Refused::Full));
         assert_eq!([7, 8, 9].map(|item| queue.push(|| item)), [Ok(()), Ok(()), Err(Refused::Full)]);
         // One that holds next to nothing has nothing to leave.
         let queue = Bounded::new(1);
-        assert_eq!(queue.push_one_of_many(|| 1), Ok(()));
+        assert_eq!(queue.push_one_of_many(&nobody, || 1), Ok(()));
+    }
+
+    #[test]
+    fn a_flood_of_one_leaves_room_to_others() {
+        let queue = Bounded::shared(100, |item: &(Text, u32)| &item.0);
+        let push = |who: &str, count: u32| {
+            let who = Text::from(who);
+            (0..count).filter(|nth| queue.push_of(&who, || (who.clone(), *nth)) == Ok(())).count()
+        };
+        // Four fifths, four fifths of the rest, and so on; who has little always finds room.
+        assert_eq!(["one", "one", "two", "three", "four"].map(|who| push(who, 1000)), [81, 0, 16, 3, 0]);
+        let mut batch = Vec::new();
+        assert!(queue.try_take(&mut batch, 30));
+        // `one` has 51 of 75 then, and ten more are the last that leave a fourth of what it has.
+        assert_eq!([push("two", 5), push("one", 1000), push("five", 3)], [5, 10, 3]);
+        while queue.try_take(&mut batch, 1000) {}
+        assert_eq!(push("one", 1000), 81, "nobody has anything any more");
+        assert_eq!(queue.accepted() as usize, 81 + 16 + 3 + 5 + 10 + 3 + 81);
+    }
+
+    #[test]
+    fn of_one_of_many_the_share_is_of_what_they_may_have() {
+        let queue = Bounded::shared(100, |item: &Text| item);
+        let push = |who: &str, count: u32| {
+            let who = Text::from(who);
+            (0..count).filter(|_| queue.push_one_of_many(&who, || who.clone()) == Ok(())).count()
+        };
+        assert_eq!(["one", "two"].map(|who| push(who, 1000)), [61, 12]);
+        let other = Text::from("three");
+        assert_eq!(queue.push_of(&other, || other.clone()), Ok(()));
     }
 
     #[test]

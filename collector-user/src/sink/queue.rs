@@ -8,10 +8,11 @@
 //! nothing is under way ([`SinkCounts`]).
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     io,
     sync::{
-        Arc,
+        Arc, LazyLock, Mutex, PoisonError,
         atomic::{
             AtomicBool, AtomicU64,
             Ordering::{Relaxed, SeqCst},
@@ -37,7 +38,7 @@ use crate::{
     collector::EventCollector,
     event::{
         ContainerRecord, CounterReport, DnsRequestReport, Event, FlowRecord, PacketEvent, PacketReport,
-        PingReport, Status, Time, TraceRecord, UserRecord, hash,
+        PingReport, Status, Text, Time, TraceRecord, UserRecord, hash,
     },
 };
 
@@ -52,7 +53,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct SinkCounts {
     /// Written and flushed.
     pub delivered: u64,
-    /// Lost because the queue was full.
+    /// Lost because the queue was full, or had no room for more of the same unit.
     pub queue_full: u64,
     /// Lost because the sink failed or panicked on them, or because its output had ended or was given up.
     pub failed: u64,
@@ -138,6 +139,8 @@ pub(super) struct Shared {
     /// Events that the target failed on.
     pub(super) malformed: AtomicU64,
     queue_full: AtomicU64,
+    /// Whose they were, by unit; of no more than so many units.
+    queue_full_of: Mutex<BTreeMap<Text, u64>>,
     /// Events that came after the queue's end.
     late: AtomicU64,
     /// How the output ended, once it has.
@@ -149,10 +152,11 @@ pub(super) struct Shared {
 impl Shared {
     fn new(capacity: usize) -> Self {
         Self {
-            queue: Bounded::new(capacity),
+            queue: Bounded::shared(capacity, |(_, event)| whose(event)),
             delivered: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
             queue_full: AtomicU64::new(0),
+            queue_full_of: Mutex::default(),
             late: AtomicU64::new(0),
             ended: watch::Sender::new(None),
             is_given_up: AtomicBool::new(false),
@@ -197,18 +201,53 @@ impl Queue {
         self.shared.ended.borrow().is_some()
     }
 
-    /// Hands an event over; it counts as emitted now.
-    pub fn push(&self, event: impl FnOnce() -> Event) {
-        self.count(self.shared.queue.push(|| ((self.clock)(), event())));
+    /// Whose events were lost because the queue was full, or had no room for more of them; in no unit's row those of units
+    /// beyond so many that nobody runs.
+    pub fn queue_full_of(&self) -> BTreeMap<Text, u64> {
+        self.shared.queue_full_of.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn count(&self, taken: Result<(), Refused>) {
-        let lost = match taken {
-            Ok(()) => return,
-            Err(Refused::Full) => &self.shared.queue_full,
-            Err(Refused::Closed) => &self.shared.late,
-        };
-        lost.fetch_add(1, Relaxed);
+    /// Hands an event over that is of no unit; it counts as emitted now.
+    pub fn push(&self, event: impl FnOnce() -> Event) {
+        self.push_of(&Text::default(), event);
+    }
+
+    /// Hands an event of a unit over; it counts as emitted now.
+    fn push_of(&self, whose: &Text, event: impl FnOnce() -> Event) {
+        self.count(whose, self.shared.queue.push_of(whose, || ((self.clock)(), event())));
+    }
+
+    fn count(&self, whose: &Text, taken: Result<(), Refused>) {
+        match taken {
+            Ok(()) => {}
+            Err(Refused::Full) => {
+                self.shared.queue_full.fetch_add(1, Relaxed);
+                let mut of = self.shared.queue_full_of.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(count) = of.get_mut(whose) {
+                    *count += 1;
+                } else if of.len() < MOST_UNITS {
+                    of.insert(whose.clone(), 1);
+                }
+            }
+            Err(Refused::Closed) => {
+                self.shared.late.fetch_add(1, Relaxed);
+            }
+        }
+    }
+}
+
+/// Units whose losses are told apart.
+const MOST_UNITS: usize = 1 << 16;
+
+/// The unit that an event is of, by its id; empty where it is none's.
+fn whose(event: &Event) -> &Text {
+    static NOBODY: LazyLock<Text> = LazyLock::new(Text::default);
+    match event {
+        Event::Flow(record) => &record.context_id,
+        Event::Container(record) => &record.context_id,
+        Event::Packet(report) => &report.puid,
+        Event::Counter(report) => &report.context_id,
+        _ => &NOBODY,
     }
 }
 
@@ -228,11 +267,11 @@ impl Room for Queue {
 
 impl EventCollector for Queue {
     fn collect_flow_event(&self, record: &FlowRecord) {
-        self.push(|| Event::Flow(record.clone()));
+        self.push_of(&record.context_id, || Event::Flow(record.clone()));
     }
 
     fn collect_container_event(&self, record: &ContainerRecord) {
-        self.push(|| Event::Container(record.clone()));
+        self.push_of(&record.context_id, || Event::Container(record.clone()));
     }
 
     fn collect_user_event(&self, record: &mut UserRecord) {
@@ -248,14 +287,15 @@ impl EventCollector for Queue {
         let event = || Event::Packet(report.clone());
         if report.event == PacketEvent::Dropped {
             // No more than the unit's budget pays for.
-            return self.push(event);
+            return self.push_of(&report.puid, event);
         }
         // A trace tells of all the packets that there are.
-        self.count(self.shared.queue.push_one_of_many(|| ((self.clock)(), event())));
+        let taken = self.shared.queue.push_one_of_many(&report.puid, || ((self.clock)(), event()));
+        self.count(&report.puid, taken);
     }
 
     fn collect_counter_event(&self, report: &CounterReport) {
-        self.push(|| Event::Counter(report.clone()));
+        self.push_of(&report.context_id, || Event::Counter(report.clone()));
     }
 
     fn collect_dns_requests(&self, request: &DnsRequestReport) {

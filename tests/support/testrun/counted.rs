@@ -118,6 +118,8 @@ impl Datapath {
         unit.flows -= before.flows;
         unit.rate_limited -= before.rate_limited;
         unit.reserve_failed -= before.reserve_failed;
+        unit.table_full -= before.table_full;
+        unit.output_failed -= before.output_failed;
         Ok(unit)
     }
 

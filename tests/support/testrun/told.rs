@@ -45,10 +45,10 @@ impl Datapath {
     /// Makes the buffers for the packets that are traced, which the settings say the size of. Once.
     pub fn buffers(&mut self) -> Result<Buffers> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-        let source = self.packets.take().context("the buffers are somebody else's")?;
+        let (source, read_counts) = self.packets.take().context("the buffers are somebody else's")?;
         let packets = {
             let _inside = runtime.enter();
-            let mut packets = Packets::new(source)?;
+            let mut packets = Packets::new(source, Some(read_counts))?;
             packets.open(&cpus::online()?)?;
             packets
         };

@@ -423,10 +423,10 @@ fn can_afford(pu: u16, packet: &Packet) -> bool {
         if budget.left >= ONE_FLOW {
             return true;
         }
-        (*unit).rate_limited += 1;
-    }
-    if packet.inside == 0 {
-        ledger(|ledger| ledger.rate_limited += 1);
+        if packet.inside == 0 {
+            (*unit).rate_limited += 1;
+            ledger(|ledger| ledger.rate_limited += 1);
+        }
     }
     false
 }

@@ -56,6 +56,10 @@ pub(crate) static FLOWS_BURST: Global<u32> = Global::new(100_000 << 10);
 #[unsafe(no_mangle)]
 pub(crate) static RING_SIZE: Global<u32> = Global::new(1 << 20);
 
+/// Octets of the ring of packets that are traced, or of the buffer that each CPU has in its place.
+#[unsafe(no_mangle)]
+pub(crate) static PACKETS_SIZE: Global<u32> = Global::new(1 << 20);
+
 /// 1 where events go by a buffer of each CPU, too, not by a ring.
 #[unsafe(no_mangle)]
 pub(crate) static EVENTS_BY_PERF: Global<u32> = Global::new(0);

@@ -143,6 +143,10 @@ pub(crate) fn into_table<K: Key>(packet: &Packet, who: u64, packets: u32, bytes:
     let Some(entry) = packet.key::<K>().table_entry(&place) else {
         if packet.inside == 0 && !never_leaves {
             count::ledger(|ledger| ledger.table_full += 1);
+            if let Some(unit) = unit(who.pu) {
+                // SAFETY: this CPU's own entry.
+                unsafe { (*unit).table_full += 1 };
+            }
         }
         return 0;
     };
@@ -185,6 +189,8 @@ fn flush<K: Key>(key: &K, word: u64, counts: &SlotCounts) -> u32 {
     }
     count::ledger(|ledger| ledger.table_full += skbs(RX) + skbs(TX));
     if let Some(unit) = unit(counts.pu) {
+        // SAFETY: this CPU's own entry.
+        unsafe { (*unit).table_full += skbs(RX) + skbs(TX) };
         for direction in [RX, TX] {
             let amounts = counts.amounts[direction];
             // SAFETY: this CPU's own entry.

@@ -19,7 +19,7 @@ use crate::{
     maps::{ROLES, TRACED},
     packet::metadata_vlan,
     read::{self, Packet},
-    transport,
+    share, transport,
 };
 
 /// Reports the packet, which was counted for unit `pu`, if that is traced: one that `is_leaving`, or came in. 0.
@@ -53,6 +53,10 @@ pub(crate) extern "C" fn trace_packet(skb: Skb, pu: u32, is_leaving: u32) -> u32
         count::ledger(|ledger| ledger.sampled += 1);
     } else if output(skb, pu as u16, is_leaving, now, role) != 0 {
         count::ledger(|ledger| ledger.output_failed += 1);
+        if let Some(unit) = count::unit(pu as u16) {
+            // SAFETY: this CPU's own entry.
+            unsafe { (*unit).output_failed += 1 };
+        }
     }
     0
 }
@@ -137,7 +141,12 @@ fn output(skb: Skb, pu: u16, is_leaving: bool, now: u64, role: &Role) -> i64 {
         (*record).end = 0;
         (*record).filtered = 0;
         (*record).policy = 0;
-        transport::packet(skb, record, captured)
+        if share::take_packet(pu, captured) == 0 {
+            return -1;
+        }
+        let failed = transport::packet(skb, record, captured);
+        share::wrote_packet(pu, captured, failed != 0);
+        failed
     }
 }
 

@@ -303,6 +303,28 @@ fn what_a_trace_tells_leaves_room_for_what_else_there_is() {
 }
 
 #[test]
+fn a_flood_of_one_unit_leaves_room_to_others_and_it_is_said_whose_was_lost() {
+    let output = Output::default();
+    output.change(|contents| contents.is_held = true);
+    let (queue, writer) = start("test", 100, clock, Fragile, output.clone()).unwrap();
+    // The thread holds one, and takes no more.
+    queue.collect_flow_event(&flow(0));
+    output.wait_for(|contents| contents.is_waiting);
+    let of = |unit: &str| FlowRecord { context_id: unit.into(), ..flow(0) };
+    for _ in 0..1000 {
+        queue.collect_flow_event(&of("loud"));
+    }
+    for _ in 0..10 {
+        queue.collect_flow_event(&of("still"));
+    }
+    queue.push(|| Event::Status(Box::default()));
+    // Four fifths, and the one that makes them so.
+    assert_eq!(queue.queue_full_of(), [("loud".into(), 1000 - 81)].into());
+    output.change(|contents| contents.is_held = false);
+    assert_eq!(finish(writer).unwrap(), counts(1 + 81 + 10 + 1, 1000 - 81, 0));
+}
+
+#[test]
 fn one_slow_sink_does_not_hold_up_the_other() {
     let (slow, fast) = (Output::default(), Output::default());
     slow.change(|contents| contents.is_held = true);

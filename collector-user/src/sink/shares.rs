@@ -1,0 +1,78 @@
+//! Who has how much of a queue, so that one unit's flood leaves room to others.
+//!
+//! A unit may have four times as much as there is room left: alone four fifths of the queue, and a second one that floods it
+//! four fifths of the rest. Dynamic thresholds, as switches share their buffers (Choudhury and Hahne, IEEE/ACM Transactions on
+//! Networking 6(2), 1998), and as the programs share the ring.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::event::Text;
+
+/// How much more than what is left one may have.
+const TIMES: usize = 4;
+/// A queue for fewer items is not shared: a fifth of it is next to nothing.
+const LEAST: usize = 64;
+
+/// The shares of a queue. Nobody's are counted as long as nobody can have too much.
+pub(super) struct Shares<T> {
+    whose: fn(&T) -> &Text,
+    counted: Option<HashMap<Text, usize>>,
+}
+
+impl<T> Shares<T> {
+    /// `whose` says who an item belongs to.
+    pub(super) const fn new(whose: fn(&T) -> &Text) -> Self {
+        Self { whose, counted: None }
+    }
+
+    /// Whether one who has so much already, of these items, may add one where there is room for `most`.
+    pub(super) fn allow(&mut self, who: &Text, items: &VecDeque<T>, most: usize) -> bool {
+        let left = most.saturating_sub(items.len());
+        if most < LEAST || items.len() <= TIMES * left {
+            return true;
+        }
+        let whose = self.whose;
+        let counted = self.counted.get_or_insert_with(|| {
+            let mut counted = HashMap::new();
+            for item in items {
+                add(&mut counted, whose(item));
+            }
+            counted
+        });
+        counted.get(who).is_none_or(|own| *own <= TIMES * left)
+    }
+
+    /// An item was added.
+    pub(super) fn added(&mut self, item: &T) {
+        if let Some(counted) = &mut self.counted {
+            add(counted, (self.whose)(item));
+        }
+    }
+
+    /// An item was taken out.
+    pub(super) fn taken(&mut self, item: &T) {
+        if let Some(counted) = &mut self.counted
+            && let Some(own) = counted.get_mut((self.whose)(item))
+        {
+            *own -= 1;
+            if *own == 0 {
+                counted.remove((self.whose)(item));
+            }
+        }
+    }
+
+    /// So many items are left of the `most` that there may be: whether they need be counted any longer.
+    pub(super) fn left(&mut self, items: usize, most: usize) {
+        if items < most / 2 {
+            self.counted = None;
+        }
+    }
+}
+
+fn add(counted: &mut HashMap<Text, usize>, who: &Text) {
+    if let Some(own) = counted.get_mut(who) {
+        *own += 1;
+    } else {
+        counted.insert(who.clone(), 1);
+    }
+}
