@@ -4,12 +4,17 @@
 use std::{fs, path::Path};
 
 use anyhow::Context as _;
-use collector_ebpf::abi::{flow::ports, report::kind};
+use collector_ebpf::abi::{
+    flow::ports,
+    packet::{PacketRecord, event, link},
+    report::{FlowEvent, kind},
+};
 use collector_tests::frames::{
     ACK, AH, C_TAG, ENDS_4, ENDS_6, GRE, ICMP, ICMPV6, IPV4, IPV6, MPLS, ONE_4, ONE_6, PPPOE, PSH, S_TAG,
     SCTP, SYN, TCP, TIMESTAMPS, TWO_4, TWO_6, UDP, UDP_LITE, arp, authentication, destination_options,
     ethernet, fragment_6, icmp, icmp_error, ipv4, ipv6, mpls, pppoe, sctp, snap, tcp, udp,
 };
+use collector_user::drain::decode::{self, Padding};
 
 fn main() -> anyhow::Result<()> {
     let folder = std::env::args_os().nth(1).context("the folder to write to is missing")?;
@@ -144,7 +149,8 @@ fn captures() -> Vec<Vec<u8>> {
     all.into_iter().chain(cut).collect()
 }
 
-/// A record of each kind and family, field by field as the contract has them.
+/// A record of each kind and family, of packets, and the keys of flows, field by field as the contract has them. What shall
+/// be understood is: a seed that has grown stale leads nowhere.
 fn records() -> Vec<Vec<u8>> {
     let kinds = [kind::START, kind::END_FIN, kind::END_RESET_LOCAL, kind::END_RESET_REMOTE, kind::PRESSURE];
     let record = |family, kind| {
@@ -156,11 +162,43 @@ fn records() -> Vec<Vec<u8>> {
         octets.extend([TCP, ports::TRANSPORT]);
         octets.extend([101_u16, 9].map(u16::to_ne_bytes).concat());
         octets.extend([kind, 0, family, SYN]);
+        // Its number, its CPU, the unit at the other end, the user, and what is zero.
+        octets.extend(5_u32.to_ne_bytes());
+        octets.extend([1_u16, 102].map(u16::to_ne_bytes).concat());
+        octets.extend([1000_u32, 0].map(u32::to_ne_bytes).concat());
         octets
     };
-    let whole = kinds.into_iter().flat_map(|kind| [record(4, kind), record(6, kind)]);
-    // Of another family, of another kind, too short, too long.
+    let whole: Vec<_> = kinds.into_iter().flat_map(|kind| [record(4, kind), record(6, kind)]).collect();
+    let packets: Vec<_> = [event::RECEIVED, event::TRANSMITTED, event::DROPPED].map(packet).into();
+    for octets in &whole {
+        assert!(decode::flow_event(octets, Padding::None).is_ok(), "a record that nobody understands");
+    }
+    for octets in &packets {
+        assert!(
+            decode::packet(&octets.clone().into(), Padding::None).is_ok(),
+            "a packet that nobody understands"
+        );
+    }
+    // Of another family, of another kind, too short, too long; padded, as a perf buffer has them; a key of the tables.
     let [one, other] = [record(5, kind::START), record(4, 0)];
-    let wrong = [one.iter().copied().take(55).collect(), [&other[..], &[0]].concat(), one, other, vec![]];
-    whole.chain(wrong).collect()
+    let short = one.iter().copied().take(size_of::<FlowEvent>() - 1).collect();
+    let key =
+        [&ONE_6.octets()[..], &TWO_6.octets(), &ENDS_6.ports(), &[29, 0, TCP, ports::TRANSPORT]].concat();
+    let wrong = [short, [&other[..], &[0]].concat(), one, other, vec![], key];
+    let padded: Vec<_> = whole.iter().chain(&packets).map(|octets| [&octets[..], &[0; 4]].concat()).collect();
+    whole.into_iter().chain(packets).chain(padded).chain(wrong).collect()
+}
+
+/// The record of a packet, and the packet behind it.
+fn packet(event: u8) -> Vec<u8> {
+    let frame = ethernet(&[], IPV4, &ipv4((ONE_4, TWO_4), &[], 0x4000, UDP, &udp(ENDS_4.ports(), 20)));
+    let mut octets = [77_u64, 0].map(u64::to_ne_bytes).concat();
+    let length = frame.len() as u32;
+    // The interface, the mark, the reason, those that were held back, lengths, wire packets, the namespace, the CPU.
+    octets.extend([3, 0x2A, 2, 0, length, length, 1, 0, 1].map(u32::to_ne_bytes).concat());
+    octets.extend([101_u16, 29, C_TAG.to_be()].map(u16::to_ne_bytes).concat());
+    octets.extend([event, link::ETHERNET, 0, 0]);
+    octets.extend(7_u16.to_ne_bytes());
+    assert_eq!(octets.len(), size_of::<PacketRecord>());
+    [octets, frame].concat()
 }

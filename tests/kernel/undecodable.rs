@@ -7,7 +7,7 @@ use collector_tests::{
     events::{self, Totals},
     frames::UDP,
     lab::Wire,
-    program::write_into_ring,
+    program::{Records, write_record},
     traffic::{Datagrams, Host, headers, send_and_settle},
 };
 use collector_user::{
@@ -18,21 +18,32 @@ use collector_user::{
 
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
-fn records_of_a_wrong_length_or_kind_are_counted_and_the_rest_goes_on() -> Result<()> {
+fn records_of_a_wrong_length_or_kind_in_a_ring_are_counted_and_the_rest_goes_on() -> Result<()> {
+    are_counted_and_the_rest_goes_on(Transport::Ring, Records::Ring, ["EVENTS", "REPORTS", "DROP_REPORTS"])
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn records_of_a_wrong_length_or_kind_in_a_perf_buffer_are_counted_and_the_rest_goes_on() -> Result<()> {
+    are_counted_and_the_rest_goes_on(Transport::Perf, Records::Perf, ["NEWS", "PACKETS", "DROP_PACKETS"])
+}
+
+/// Writes wrong records to what events, packets that are traced, and packets that are dropped come by.
+fn are_counted_and_the_rest_goes_on(transport: Transport, by: Records, maps: [&str; 3]) -> Result<()> {
     const COUNT: u64 = 500;
     let wire = Wire::new()?;
     let host = Host::new(&wire.b, &[5004])?;
     let mut options = Options { traces: vec![all_of_the_host()], ..options() };
-    options.settings.transport = Transport::Ring;
+    options.settings.transport = transport;
     let collector = Running::start(&wire.b.place, options)?;
     let datagrams = |port| Datagrams { to: host.address(4, port), count: COUNT, size: 100 };
     send_and_settle(&wire.a, 40_000, &host, &[datagrams(5004)])?;
     let mut written = 0;
-    for ring in ["EVENTS", "REPORTS"] {
-        let right = if ring == "EVENTS" { size_of::<FlowEvent>() } else { size_of::<PacketRecord>() } as u16;
+    let sizes = [size_of::<FlowEvent>(), size_of::<PacketRecord>(), size_of::<PacketRecord>()];
+    for (map, right) in maps.into_iter().zip(sizes.map(|size| size as u16)) {
         // One too short, one of nothing that is known, one that is too long or says that more octets follow than do.
         for (octets, octet) in [(1, 0), (right - 8, 0), (right, 0xFF), (right + 8, 0xFF), (480, 0xFF)] {
-            write_into_ring(ring, octets, octet)?;
+            write_record(by, map, octets, octet)?;
             written += 1;
         }
     }

@@ -141,10 +141,21 @@ const PROG_TEST_RUN: i64 = 10;
 const MAP_GET_FD_BY_ID: i64 = 14;
 const OBJ_GET_INFO_BY_FD: i64 = 15;
 
-/// Writes records of somebody else's into a ring buffer, the newest of this name (of 15 letters at most) that this process has: so
-/// many octets, all alike.
-pub fn write_into_ring(name: &str, octets: u16, octet: u8) -> Result<()> {
+/// By what records come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Records {
+    /// A ring of all CPUs.
+    Ring,
+    /// A perf buffer of each CPU.
+    Perf,
+}
+
+/// Writes a record of somebody else's into a ring, or into this CPU's buffer: that of the newest map of this name (of 15 letters at
+/// most) that this process has. So many octets, all alike.
+pub fn write_record(by: Records, name: &str, octets: u16, octet: u8) -> Result<()> {
     const RINGBUF_OUTPUT: u64 = 130;
+    const PERF_EVENT_OUTPUT: u64 = 25;
+    const CURRENT_CPU: u64 = 0xFFFF_FFFF;
     let map = newest_map(name)?;
     let words = u64::from(octets.div_ceil(8));
     let word = u64::from(u32::from_ne_bytes([octet; 4]));
@@ -154,19 +165,31 @@ pub fn write_into_ring(name: &str, octets: u16, octet: u8) -> Result<()> {
         let offset = u64::from((8 * at as u16).wrapping_neg());
         code.push(0x7A | 10 << 8 | offset << 16 | word << 32);
     }
-    let from = (8 * words as u32).wrapping_neg();
-    code.extend([
-        // r1 = map; r2 = r10 - 8 * words; r3 = octets; r4 = 0; call; r0 = 0; exit
-        0x18 | 1 << 8 | 1 << 12 | (map.as_raw_fd() as u64) << 32,
-        0,
-        0xBF | 2 << 8 | 10 << 12,
-        0x07 | 2 << 8 | u64::from(from) << 32,
-        0xB7 | 3 << 8 | u64::from(octets) << 32,
-        0xB7 | 4 << 8,
-        0x85 | RINGBUF_OUTPUT << 32,
-        0xB7,
-        0x95,
-    ]);
+    let number = |register: u64, number: u64| 0xB4 | register << 8 | number << 32;
+    // What refers to a map by its descriptor takes two.
+    let map_in = |register: u64| [0x18 | register << 8 | 1 << 12 | (map.as_raw_fd() as u64) << 32, 0];
+    // register = r10; register += -8 * words
+    let below = u64::from((8 * words as u32).wrapping_neg());
+    let octets_in = |register: u64| [0xBF | register << 8 | 10 << 12, 0x07 | register << 8 | below << 32];
+    let function = match by {
+        // The ring, the octets, how many, no flags.
+        Records::Ring => {
+            code.extend(map_in(1));
+            code.extend(octets_in(2));
+            code.extend([number(3, octets.into()), number(4, 0)]);
+            RINGBUF_OUTPUT
+        }
+        // The context, which is where it was, the map, whose buffer, the octets, how many.
+        Records::Perf => {
+            code.extend(map_in(2));
+            code.push(number(3, CURRENT_CPU));
+            code.extend(octets_in(4));
+            code.push(number(5, octets.into()));
+            PERF_EVENT_OUTPUT
+        }
+    };
+    // Call it, and return 0.
+    code.extend([0x85 | function << 32, 0xB7, 0x95]);
     let program = load_code(PROG_TYPE_SCHED_CLS, &mut code)?;
     let frame = [0_u8; 64];
     // Descriptor, what came of it; lengths of what goes in and comes out; where the one is, and the other; once.
@@ -206,7 +229,8 @@ fn load(kind: u32, verdict: i32) -> Result<OwnedFd> {
 }
 
 fn load_code(kind: u32, code: &mut [u64]) -> Result<OwnedFd> {
-    let licence = c"MIT";
+    // What writes to perf buffers is for programs under the GPL.
+    let licence = c"Dual MIT/GPL";
     let load = [
         u64::from(kind) | (code.len() as u64) << 32,
         code.as_mut_ptr() as u64,

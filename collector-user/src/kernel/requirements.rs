@@ -102,3 +102,63 @@ pub fn ticks_per_second() -> Result<u32, KernelError> {
 pub fn is_preempt_rt() -> bool {
     rustix::system::uname().version().to_string_lossy().contains("PREEMPT_RT")
 }
+
+#[cfg(test)]
+mod tests {
+    use collector_ebpf::abi;
+
+    use super::{KernelError, check_object};
+
+    /// An object that says of itself only which contract it was built for.
+    fn object_of(version: u32) -> Vec<u8> {
+        // The names of the sections and of the symbol, each with an end.
+        let names = b"\0.rodata\0.symtab\0.strtab\0ABI_VERSION\0";
+        let mut symbols = vec![0; 24];
+        // Its name, global and an object, in the first section, at its beginning, of four octets.
+        symbols.extend(25_u32.to_le_bytes());
+        symbols.extend([0x11, 0]);
+        symbols.extend(1_u16.to_le_bytes());
+        symbols.extend([0_u64, 4].map(u64::to_le_bytes).concat());
+        let parts: [&[u8]; 3] = [&version.to_le_bytes(), &symbols, names];
+        let mut starts = [0_u64; 3];
+        let mut octets = Vec::new();
+        for (start, part) in starts.iter_mut().zip(parts) {
+            octets.resize(octets.len().next_multiple_of(8), 0);
+            *start = 64 + octets.len() as u64;
+            octets.extend(part);
+        }
+        octets.resize(octets.len().next_multiple_of(8), 0);
+        // ELF of 64 bits, little-endian, to be relocated, for BPF; four sections, the names in the last.
+        let mut all = b"\x7FELF\x02\x01\x01".to_vec();
+        all.resize(16, 0);
+        all.extend([1_u16, 247].map(u16::to_le_bytes).concat());
+        all.extend(1_u32.to_le_bytes());
+        all.extend([0, 0, 64 + octets.len() as u64].map(u64::to_le_bytes).concat());
+        all.extend(0_u32.to_le_bytes());
+        all.extend([64_u16, 0, 0, 64, 4, 3].map(u16::to_le_bytes).concat());
+        all.extend(&octets);
+        all.resize(all.len() + 64, 0);
+        // Name, kind; where it lies and how long it is; whose names it has, and from where on they are global; its entries' size.
+        let kinds = [(1_u32, 1_u32, 0_u32, 0_u64), (9, 2, 3, 24), (17, 3, 0, 0)];
+        for ((name, kind, link, entry), (start, part)) in kinds.into_iter().zip(starts.iter().zip(parts)) {
+            all.extend([name, kind].map(u32::to_le_bytes).concat());
+            all.extend([0, 0, *start, part.len() as u64].map(u64::to_le_bytes).concat());
+            all.extend([link, 1].map(u32::to_le_bytes).concat());
+            all.extend([1, entry].map(u64::to_le_bytes).concat());
+        }
+        all
+    }
+
+    #[test]
+    fn an_object_of_another_version_is_refused_and_says_which() {
+        assert!(check_object(&object_of(abi::VERSION)).is_ok());
+        for found in [abi::VERSION - 1, abi::VERSION + 1, 0] {
+            let refused = check_object(&object_of(found)).unwrap_err();
+            assert!(
+                matches!(refused, KernelError::Version { found: it, expected: abi::VERSION } if it == found)
+            );
+        }
+        assert!(matches!(check_object(&[]), Err(KernelError::Stub)));
+        assert!(matches!(check_object(b"\x7FELF"), Err(KernelError::Object { .. })));
+    }
+}
