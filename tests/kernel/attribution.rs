@@ -158,9 +158,10 @@ fn a_flow_belongs_to_whom_the_surest_evidence_names() -> Result<()> {
                 datapath.controller.add_range(network, prefix, UNIT)?;
             }
             let context = Context { ingress_ifindex: case.ingress_ifindex, ..Context::default() };
+            let frame = to_loopback(ends.udp(10));
             // The second run is the steady state: it must say the same.
             for _ in 0..2 {
-                let verdict = datapath.run_with(case.hook, &ends.udp(10), context)?;
+                let verdict = datapath.run_with(case.hook, &frame, context)?;
                 let mark = if case.want.0 == UNIT { u32::from(UNIT) << 18 } else { 0 };
                 assert_eq!(verdict.mark, mark, "{name}: only units with a name have a mark");
             }
@@ -171,6 +172,29 @@ fn a_flow_belongs_to_whom_the_surest_evidence_names() -> Result<()> {
             assert_eq!(id.boundary, case.role.boundary, "{name}");
             assert_eq!(counted.how & how::PROVISIONAL != 0, case.provisional, "{name}");
             assert_eq!(datapath.unit(pu)?.flowless, NOTHING, "{name}: the flow holds both");
+        }
+    }
+    Ok(())
+}
+
+/// A frame for the interface that tests run on, whose hardware address is of zeros.
+fn to_loopback(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[..6].fill(0);
+    frame
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_frame_for_another_hardware_address_is_a_guess_unless_it_is_switched_on() -> Result<()> {
+    let mut datapath = Datapath::load(&Settings::default())?;
+    for ends in [ENDS_4, ENDS_6] {
+        for (more, is_guess) in [(0, true), (role::SWITCHED, false)] {
+            datapath.controller.set_role(uplink(index::HOST, more))?;
+            datapath.run(Hook::Ingress, &ends.udp(10))?;
+            let (id, counted) = datapath.drain_one()?;
+            assert_eq!(counted.pu, index::FORWARDED);
+            assert_eq!(counted.how & how::PROVISIONAL != 0, is_guess, "{ends:?}, {more}");
+            datapath.begin_anew(&[(id, counted)].into())?;
         }
     }
     Ok(())

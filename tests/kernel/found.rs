@@ -1,6 +1,9 @@
 //! Units that are found by themselves: whose they are, what they count, and what is told of their lives.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, TcpListener},
+};
 
 use collector_tests::{
     Result,
@@ -8,11 +11,11 @@ use collector_tests::{
     cgroups::{Cgroup, Resident, container_name},
     collector::{Finished, Running, declared, discovering},
     command, events,
-    lab::{self, End},
+    lab::{self, End, Wire},
     lives::{life, steps, wait_for_step},
     netns::unique,
     site::Site,
-    talk::{self, Talk, talk, transfer},
+    talk::{self, Talk, ask, asker, talk, transfer},
     traffic::{ANSWERS, Host},
 };
 use collector_user::{
@@ -92,6 +95,52 @@ fn a_container_is_found_by_its_cgroup_and_counted_at_its_veth() -> Result<()> {
             assert_eq!((&*own.id, own.r#type), (id, EndPointType::Pu));
         }
     }
+    Ok(())
+}
+
+/// Of a container whose interface stands above the card (macvlan) nothing tells at the card but its sockets, and these only once
+/// it sends.
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn a_container_above_the_card_has_all_of_what_it_is_asked_and_asks() -> Result<()> {
+    let wire = Wire::unsegmented()?;
+    let apart = lab::silent_host()?;
+    let (v4, v6) = (Ipv4Addr::new(10, 77, 0, 9), "fd77::9".parse()?);
+    let (mac, text) = ([0x02, 0x77, 0, 0, 0, 9], "02:77:00:00:00:09");
+    let inside = End { place: apart.place().clone(), dev: "m0".into(), ifindex: 0, mac, v4, v6 };
+    wire.a.place.ip(&format!(
+        "link add link {} name m0 address {text} netns {} type macvlan mode bridge",
+        wire.a.dev,
+        inside.place.name()
+    ))?;
+    inside.has_its_addresses()?;
+    inside.place.ip("link set m0 up")?;
+    inside.wait_for_carrier()?;
+    inside.without_offloads()?;
+    inside.knows(&wire.b)?;
+    wire.b.knows(&inside)?;
+    let name = container_name();
+    let (id, cgroup) = (&name[..12], Cgroup::new(&format!("docker/{name}"))?);
+    let _resident = Resident::new(&cgroup, &inside.place)?;
+    let options = Options { forwarded: true, ..discovering() };
+    let collector = Running::start_beside(&wire.a.place, options, Some(&wire.a.dev))?;
+    let mut books = Books::new();
+    let answering = Host::new(&wire.b, &[])?;
+    for version in [4, 6] {
+        let at = inside.at(version, ANSWERS);
+        let _serving = cgroup.within(|| Host::at(&inside, &[], at))?;
+        books.was_asked(id, &talk(&wire.b.place, wire.b.at(version, 40_000), at)?);
+        let at = inside.at(version, 5_001);
+        let listener = cgroup.within(|| inside.place.within(|| Ok(TcpListener::bind(at)?)))?;
+        books.was_asked(id, &talk::transfer_to(&wire.b.place, wire.b.address(version), at, listener)?);
+        let to = talk::answers(&answering, version);
+        let socket = cgroup.within(|| asker(&inside.place, inside.at(version, 40_001), to))?;
+        books.asked(id, &ask(&socket, 100, 100)?);
+    }
+    let finished = collector.stop()?;
+    assert_balanced(&finished);
+    books.assert_kept(&finished);
+    assert_sum_at_uplinks(&finished, &["host", "forwarded", "unknown", id], &[finished.link]);
     Ok(())
 }
 
@@ -291,7 +340,7 @@ fn what_crossed_before_an_end_was_moved_is_the_containers() -> Result<()> {
     // To an address that nobody has, whose frames go to every port.
     let nobody = (Ipv4Addr::new(10, 88, 0, 77), 9).into();
     sender.place.ip(&format!("neigh replace 10.88.0.77 lladdr 02:88:00:00:00:77 dev {}", sender.dev))?;
-    let socket = talk::asker(&sender.place, (sender.v4, 40_000).into(), nobody)?;
+    let socket = asker(&sender.place, (sender.v4, 40_000).into(), nobody)?;
     socket.send(&[0x55; 100])?;
     let flooded = Talk::one_way((sender.v4, 40_000).into(), nobody, 1, 100);
     // By the other end, as long as that is here, it comes in once more.

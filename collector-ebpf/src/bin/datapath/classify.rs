@@ -197,7 +197,10 @@ fn arriving<K: Key>(skb: Skb, packet: &Packet) -> Attribution {
     let handed = Whose::unpack(xdp::handed(skb, packet));
     let whose = if handed.is_known { handed } else { whose(packet.key::<K>().local()) };
     let Some(pu) = NonZeroU16::new(whose.pu) else {
-        return Attribution::by(index::FORWARDED, how::BY_NONE);
+        let nobodys = Attribution::by(index::FORWARDED, how::BY_NONE);
+        // A frame that is not for this interface is for one above it (macvlan), whose address another namespace has and which
+        // answers by a socket: or for nobody here, where this one only listens.
+        return if addressee == PACKET_OTHERHOST { nobodys.with(how::PROVISIONAL) } else { nobodys };
     };
     if whose.found != found::OWN {
         // It is counted at its own boundary, where it goes to.
