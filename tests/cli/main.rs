@@ -9,6 +9,8 @@ mod capture;
 mod config;
 /// `kill -9`, and what is left.
 mod killed;
+/// Several outputs at once: one that blocks, one that fails.
+mod outputs;
 /// Policies of the configuration: said, enforced, taken over anew, and gone with the collector.
 mod policy;
 /// Namespaces, and the process under test.

@@ -28,7 +28,7 @@ fn socket(namespace: &str, at: &str) -> UdpSocket {
 }
 
 /// Sends a datagram from each port, and takes it at the other end: each has crossed the wire.
-fn send_all(wire: &Wire) {
+pub(crate) fn send_all(wire: &Wire) {
     let receiver = socket(&wire.near, TO);
     receiver.set_read_timeout(Some(Duration::from_secs(30))).expect("a time is a time");
     within(&wire.far, || {
