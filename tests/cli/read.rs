@@ -28,6 +28,25 @@ fn pcap(seconds: &[u32]) -> Vec<u8> {
     file
 }
 
+/// The same, of connections from these ports to one service.
+fn pcap_from(ports: &[u16]) -> Vec<u8> {
+    let one = pcap(&[7]);
+    let (header, packet) = one.split_at(24);
+    let mut file = header.to_vec();
+    for port in ports {
+        let at = file.len() + 16 + 14 + 20;
+        file.extend(packet);
+        file[at..at + 2].copy_from_slice(&port.to_be_bytes());
+    }
+    file
+}
+
+/// The records of flows among lines of JSON.
+fn flows(lines: &[String]) -> Vec<Value> {
+    let events = lines.iter().map(|line| json(line));
+    events.filter(|event| event["type"] == "flow").map(|event| event["record"].clone()).collect()
+}
+
 fn file(octets: &[u8]) -> TempFile {
     let file = TempFile::absent("pcap");
     fs::write(&file.0, octets).expect("the temporary folder is writable");
@@ -80,6 +99,97 @@ fn flows_are_the_records_of_a_run_with_the_times_of_the_packets() {
     let (code, lines, _) = read(&[file.path()]);
     assert_eq!(code, Some(0));
     assert_eq!(lines.last().map(String::as_str), Some("ledger: seen 2 = flows 2; nothing lost"));
+}
+
+#[test]
+fn a_configuration_says_whose_addresses_are_and_where_records_go() {
+    let capture = file(&pcap_from(&[1000, 1001]));
+    let out = TempFile::absent("json");
+    let config = TempFile::new(&format!(
+        "[[pu]]\nid = \"resolver\"\nnamespace = \"/lab\"\ntags = [\"app=dns\"]\ncidr = [\"198.51.100.0/24\"]\n\
+         [[output]]\ntype = \"json\"\nto = \"{}\"\n",
+        out.path()
+    ));
+    let (code, lines, errors) = read(&["--config", config.path(), capture.path()]);
+    assert_eq!((code, errors.as_str(), lines.len()), (Some(0), "", 0), "{lines:?}");
+    let written = fs::read_to_string(&out.0).expect("it is written");
+    let written: Vec<_> = written.lines().map(str::to_owned).collect();
+    let flows = flows(&written);
+    assert_eq!(flows.len(), 2, "{written:?}");
+    for flow in flows {
+        assert_eq!((&flow["context_id"], &flow["namespace"]), (&"resolver".into(), &"/lab".into()));
+        assert_eq!(flow["packets"], 1);
+    }
+    let (code, _, errors) = read(&["--config", "/nowhere/at.toml", capture.path()]);
+    assert_eq!(code, Some(2), "{errors}");
+}
+
+#[test]
+fn flows_of_one_service_are_one_record_where_that_is_asked_for() {
+    let ports: Vec<u16> = (1000..1050).collect();
+    let capture = file(&pcap_from(&ports));
+    let asked = |more: &[&str]| {
+        let all = ["--output", "json", "--local", "198.51.100.0/24", capture.path()];
+        let (code, lines, errors) = read(&[&all[..], more].concat());
+        assert_eq!((code, errors.as_str()), (Some(0), ""), "{more:?}");
+        let sum = |name: &str| flows(&lines).iter().filter_map(|flow| flow[name].as_u64()).sum::<u64>();
+        (flows(&lines).len(), sum("count"), sum("packets"), sum("bytes"))
+    };
+    let bytes = 50 * 46;
+    assert_eq!(asked(&[]), (50, 50, 50, bytes));
+    assert_eq!(asked(&["--aggregate", "connection"]), (50, 50, 50, bytes));
+    assert_eq!(asked(&["--aggregate", "service"]), (1, 50, 50, bytes));
+}
+
+#[test]
+fn what_a_tunnel_carries_is_a_flow_where_that_is_asked_for() {
+    // GRE (RFC 2784 section 2) with the datagram inside.
+    let plain = pcap(&[7]);
+    let (header, packet) = plain.split_at(24);
+    let (link, inside) = packet[16..].split_at(14);
+    let length = (20 + 4 + inside.len()) as u16;
+    let [high, low] = length.to_be_bytes();
+    let outer = [0x45, 0, high, low, 0, 1, 0x40, 0, 64, 47, 0, 0, 203, 0, 113, 1, 203, 0, 113, 2];
+    let frame = [link, &outer, &[0, 0, 8, 0], inside].concat();
+    let sizes = [7, 5, frame.len() as u32, frame.len() as u32].map(u32::to_le_bytes).concat();
+    let capture = file(&[header, &sizes, &frame].concat());
+    let asked = |tunnels: &str| {
+        let (code, lines, errors) = read(&["--output", "json", "--tunnels", tunnels, capture.path()]);
+        assert_eq!((code, errors.as_str()), (Some(0), ""), "{tunnels}");
+        let last = json(lines.last().expect("a status"));
+        let ledger = last["record"]["ledger"].clone();
+        let protocols: Vec<_> =
+            flows(&lines).iter().filter_map(|flow| flow["l4_protocol"].as_u64()).collect();
+        (protocols, ["seen", "inner_seen", "inner_flows"].map(|row| ledger[row].as_u64().expect("a number")))
+    };
+    assert_eq!(asked("outer"), (vec![47], [1, 0, 0]));
+    let (mut protocols, rows) = asked("inner");
+    protocols.sort_unstable();
+    assert_eq!((protocols, rows), (vec![17, 47], [1, 1, 1]));
+}
+
+#[test]
+fn a_compressed_capture_is_read_as_a_plain_one_and_a_folder_is_none() {
+    let plain = pcap(&[7, 8]);
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    packed.write_all(&plain).expect("memory takes all");
+    let packed = packed.finish().expect("memory takes all");
+    let told = |octets: &[u8]| {
+        let file = file(octets);
+        let (code, lines, errors) = read(&["--output", "json", file.path()]);
+        assert_eq!((code, errors.as_str()), (Some(0), ""));
+        flows(&lines)
+    };
+    assert_eq!(told(&packed), told(&plain));
+    // One that is cut off has what it holds, and says where it ends.
+    let cut = file(&packed[..packed.len() - 9]);
+    let (code, lines, errors) = read(&["--output", "json", cut.path()]);
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(errors.contains(cut.path()) && !flows(&lines).is_empty(), "{errors} {lines:?}");
+    let folder = std::env::temp_dir();
+    let (code, _, errors) = read(&[folder.to_str().expect("it has a plain name")]);
+    assert_eq!(code, Some(1));
+    assert!(errors.starts_with("error: ") && errors.contains("directory"), "{errors}");
 }
 
 #[test]
