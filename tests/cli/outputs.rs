@@ -68,8 +68,11 @@ fn under_load_what_blocks_and_what_fails_costs_the_others_nothing() {
         assert_eq!(rows.iter().sum::<u64>(), handed, "{output}: {ledger}");
     }
     assert_eq!(of("delivered", "full"), 0, "{ledger}");
-    // All of it is the host's.
-    assert_eq!(ledger["queue_full_of"]["host"], ledger["queue_full"]["held"], "{ledger}");
+    // Each has its unit, and most are the host's.
+    let by_unit = ledger["queue_full_of"].as_object().expect("an object");
+    let all: u64 = by_unit.values().filter_map(Value::as_u64).sum();
+    assert_eq!(all, of("queue_full", "held") + of("queue_full", "full"), "{ledger}");
+    assert!(of("queue_full_of", "host") > all / 2, "{ledger}");
     // And no packet was counted less for it.
     let unparsed = ledger["unparsed"].as_object().expect("an object").values().filter_map(Value::as_u64);
     let flows = ledger["flows"].as_u64().expect("a number");

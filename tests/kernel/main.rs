@@ -102,6 +102,8 @@ mod burst;
 mod unseen;
 // Mechanisms of attachment, and what is left of them.
 mod attach;
+// What the programs do to the host: nothing that changes a packet, and nothing that the kernel complains of.
+mod harm;
 // Programs that somebody took off, and that cannot be attached anew.
 mod bare;
 // The program at XDP: what it counts, what it tells the one at TC, and what it leaves alone.

@@ -353,7 +353,15 @@ fn a_flood_of_one_unit_costs_another_no_report() -> Result<()> {
             Ok(all)
         };
         // Nobody reads.
-        for (pu, packets) in [(UNIT, FLOOD), (OTHER, FEW), (UNIT, FLOOD), (OTHER, FLOOD), (THIRD, 1)] {
+        for (pu, packets) in [(UNIT, FLOOD), (OTHER, FEW)] {
+            send(&mut datapath, pu, packets)?;
+        }
+        assert_eq!(
+            failed(&datapath)?[1..],
+            [0, 0],
+            "{transport:?}: who has little finds room behind a flood"
+        );
+        for (pu, packets) in [(UNIT, FLOOD), (OTHER, FLOOD), (THIRD, 1)] {
             send(&mut datapath, pu, packets)?;
         }
         let own = share(room, record);

@@ -191,8 +191,8 @@ pub mod how {
     pub const BY_LISTENER: u8 = 3;
 
     /// The unit is a guess until a packet goes the other way: what came in may have been translated (NAT) to
-    /// somebody else, or be for an interface of another namespace above this one (macvlan). The programs have not counted the flow's packets for any unit; user space does, once it is
-    /// decided.
+    /// somebody else, or be for an interface of another namespace above this one (macvlan). The programs have not counted the
+    /// flow's packets for any unit; user space does, once it is decided.
     pub const PROVISIONAL: u8 = 1 << 4;
 
     /// Where the attribution's method lies.

@@ -191,6 +191,9 @@ async fn aggregate(
     stash.close();
     let mut status = served?;
     status.ledger.queue_full.insert(stash::NAME.to_owned(), stash.counts().queue_full);
+    for (unit, count) in stash.queue_full_of() {
+        *status.ledger.queue_full_of.entry(unit.to_string()).or_default() += count;
+    }
     Ok(status)
 }
 

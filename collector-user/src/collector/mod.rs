@@ -13,6 +13,7 @@ pub mod filter;
 pub mod memory;
 #[cfg(feature = "mock")]
 pub mod mock;
+pub(crate) mod shares;
 pub mod stash;
 
 use std::sync::Arc;

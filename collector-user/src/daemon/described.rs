@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Daemon, interfaces::Interface};
+use super::{Daemon, interfaces::Interface, unseen};
 use crate::{
     event::InterfaceStatus,
     host::{
@@ -15,11 +15,7 @@ impl Daemon<'_> {
     /// The interfaces as they are now, compared with what they count themselves.
     pub(super) async fn compared_status(&mut self) -> Vec<InterfaceStatus> {
         // First that, then what the programs do: what comes in between is seen, and not counted.
-        let links = links::list(&self.netlink.handle).await;
-        if let Ok(links) = &links {
-            self.take_counts(links);
-        }
-        let links = links.unwrap_or_default();
+        let links = self.take_counts().await.unwrap_or_default();
         let mut status = self.interface_status(&links);
         let queues = queues::list(&self.netlink.handle).await;
         if let Ok(queues) = &queues {
@@ -33,18 +29,21 @@ impl Daemon<'_> {
         status
     }
 
-    /// Takes in what the interfaces have counted.
-    fn take_counts(&mut self, links: &BTreeMap<u32, Link>) {
-        self.watched.devices.note(links);
-        for (index, link) in links {
-            if self.watched.uplinks.look(*index, &self.ledgers, link.counted) {
+    /// Takes in what the interfaces have counted, which are those that there are; nothing where they cannot be listed.
+    pub(super) async fn take_counts(&mut self) -> Option<BTreeMap<u32, Link>> {
+        let before = unseen::crossed(&self.ledgers);
+        let links = links::list(&self.netlink.handle).await.ok()?;
+        self.watched.devices.note(&links);
+        for (index, link) in &links {
+            if self.watched.uplinks.look(*index, &before, &self.ledgers, link.counted) {
                 tracing::warn!(
-                    "{}: its counters began anew, as when a card is reset; what crossed it unseen since the status before is \
-                     not known",
+                    "{}: its counters began anew, as when a card is reset; what crossed it unseen in the minute before \
+                     is not known",
                     link.name
                 );
             }
         }
+        Some(links)
     }
 
     /// The interfaces; those are compared that are among `links`.

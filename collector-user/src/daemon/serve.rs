@@ -63,6 +63,8 @@ impl Daemon<'_> {
                     self.rescan_cgroups().await?;
                     self.follow_their_addresses().await;
                     self.restore_all().await;
+                    // Counters that go back are noticed while they are below what they were.
+                    self.take_counts().await;
                 }
                 _ = second_look.tick(), if !looked => {
                     looked = true;

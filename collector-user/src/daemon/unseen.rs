@@ -13,6 +13,14 @@ use collector_ebpf::abi::{
 
 use crate::{event::Unseen, kernel::object::Ledgers};
 
+/// What crossed each place so far.
+pub(super) type All = [Crossed; UPLINKS];
+
+/// That.
+pub(super) fn crossed(ledgers: &Ledgers) -> All {
+    std::array::from_fn(|place| ledgers.crossed(place))
+}
+
 /// The uplinks that are followed.
 #[derive(Default)]
 pub(super) struct Uplinks {
@@ -55,10 +63,11 @@ impl Compared {
     }
 
     /// Whether the interface has begun to count anew.
-    fn look(&mut self, crossed: Crossed, counted: [u64; 2]) -> bool {
+    fn look(&mut self, earlier: &Crossed, crossed: Crossed, counted: [u64; 2]) -> bool {
         let went_back = counted.iter().zip(&self.last).any(|(now, before)| now < before);
         if went_back {
-            *self = Self::new(crossed, counted, self.all());
+            // From before it counted: what comes in between is seen, and not counted.
+            *self = Self::new(*earlier, counted, self.all());
         } else {
             let (before, base) = &self.begin;
             self.unseen = difference(before, &crossed, base, &counted);
@@ -104,11 +113,14 @@ impl Uplinks {
 
     /// Compares what an interface has counted by now. Whether it has begun to count anew, as one does whose driver resets
     /// it: what crossed it since it was last looked at is not compared then, for nobody knows what it had counted.
-    pub(super) fn look(&mut self, index: u32, ledgers: &Ledgers, counted: [u64; 2]) -> bool {
+    ///
+    /// What it has `counted` was read between what the programs had seen `before` and what they see now.
+    pub(super) fn look(&mut self, index: u32, before: &All, ledgers: &Ledgers, counted: [u64; 2]) -> bool {
         let Some(Followed { place, compared: Some(compared) }) = self.followed.get_mut(&index) else {
             return false;
         };
-        compared.look(ledgers.crossed(*place), counted)
+        let before = before.get(*place).copied().unwrap_or_default();
+        compared.look(&before, ledgers.crossed(*place), counted)
     }
 
     /// What has never been seen of what an interface had counted when it was last [looked](Self::look) at.
@@ -144,12 +156,14 @@ mod tests {
         // One of 32 bits that wraps, and one that was reset: what the programs have seen is no drop behind them.
         for last in [u64::from(u32::MAX) - 10, 5000] {
             let mut compared = Compared::new(crossed(0), [last - 103; 2], Unseen::default());
-            assert!(!compared.look(crossed(100), [last, last - 3]));
-            assert_eq!(compared.all(), unseen(3));
-            assert!(compared.look(crossed(1100), [900, 900]));
-            assert_eq!(compared.all(), unseen(3), "what it had counted in between nobody knows");
-            assert!(!compared.look(crossed(1200), [1004, 1000]));
-            assert_eq!(compared.all(), unseen(7));
+            let mut look = |before, now, counted| {
+                let is_anew = compared.look(&crossed(before), crossed(now), counted);
+                (is_anew, compared.all())
+            };
+            assert_eq!(look(90, 100, [last, last - 3]), (false, unseen(3)));
+            // What it had counted in between nobody knows; what came while it was read is in neither.
+            assert_eq!(look(1090, 1100, [900, 900]), (true, unseen(3)));
+            assert_eq!(look(1190, 1190, [1004, 1000]), (false, unseen(7)));
         }
     }
 

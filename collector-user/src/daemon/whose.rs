@@ -3,31 +3,47 @@
 use std::collections::BTreeMap;
 
 use super::Daemon;
-use crate::event::Ledger;
+use crate::event::{Ledger, Text};
 
 /// What was lost by an index: of full tables, beyond budgets, of events, of packets that are traced, of reports of drops.
 type Lost = [u64; 5];
 
 /// What had been lost by indexes that were others' before.
 #[derive(Default)]
-pub(super) struct Whose(BTreeMap<u16, Lost>);
+pub(super) struct Whose {
+    /// By index: what is not its owner's of now.
+    before: BTreeMap<u16, Lost>,
+    /// By unit: what was lost by indexes that it has no more. Of those units alone that go on without them.
+    given_back: BTreeMap<Text, Lost>,
+}
 
 impl Daemon<'_> {
     /// These indexes may be others' from now on.
     pub(super) fn end_losses(&mut self, indexes: &[u16]) {
         for index in indexes {
-            let lost = self.lost_by(*index);
-            if lost != Lost::default() {
-                self.whose.0.insert(*index, lost);
+            let Some(lost) = self.lost_by(*index) else { continue };
+            let before = self.whose.before.insert(*index, lost).unwrap_or_default();
+            // One that was reserved, and turned out to be nobody's own, was `host`'s or another's that lives on.
+            let owner = self.units.get(*index).filter(|unit| !indexes.contains(&unit.index));
+            if let Some(owner) = owner.filter(|_| lost != before) {
+                add(self.whose.given_back.entry(owner.id.clone()).or_default(), &since(&lost, &before));
             }
         }
+        let units = &self.units;
+        self.whose.given_back.retain(|id, _| units.iter().any(|unit| unit.id == *id));
     }
 
     /// Says in the ledger whose it was.
     pub(super) fn book_whose(&self, ledger: &mut Ledger) {
+        let mut all = self.whose.given_back.clone();
         for index in self.units.indexes() {
-            let Some(unit) = self.units.get(index) else { continue };
-            let before = self.whose.0.get(&index).copied().unwrap_or_default();
+            let (Some(unit), Some(lost)) = (self.units.get(index), self.lost_by(index)) else { continue };
+            let before = self.whose.before.get(&index).copied().unwrap_or_default();
+            if lost != before {
+                add(all.entry(unit.id.clone()).or_default(), &since(&lost, &before));
+            }
+        }
+        for (id, lost) in all {
             let of = [
                 &mut ledger.table_full_of,
                 &mut ledger.rate_limited_of,
@@ -35,24 +51,50 @@ impl Daemon<'_> {
                 &mut ledger.output_failed_of,
                 &mut ledger.drop_reports_held_back_of,
             ];
-            for (of, (now, before)) in of.into_iter().zip(self.lost_by(index).into_iter().zip(before)) {
-                if now != before {
-                    *of.entry(unit.id.to_string()).or_default() += now - before;
-                }
+            for (of, count) in of.into_iter().zip(lost).filter(|(_, count)| *count != 0) {
+                of.insert(id.to_string(), count);
             }
         }
     }
 
-    /// What was lost by an index since the programs were loaded. What cannot be read is nobody's.
-    fn lost_by(&self, index: u16) -> Lost {
-        let counters = self.counters.unit(index).ok().flatten().unwrap_or_default();
+    /// What was lost by an index since the programs were loaded; `None` where that cannot be read.
+    fn lost_by(&self, index: u16) -> Option<Lost> {
+        let counters = self.counters.unit(index).ok()??;
         let held_back = self.dropping.as_ref().map_or(0, |dropping| dropping.held_back_of(index));
-        [
+        Some([
             counters.table_full,
             counters.rate_limited,
             counters.reserve_failed,
             counters.output_failed,
             held_back,
-        ]
+        ])
+    }
+}
+
+fn since(now: &Lost, before: &Lost) -> Lost {
+    let mut since = *now;
+    for (now, before) in since.iter_mut().zip(before) {
+        *now = now.saturating_sub(*before);
+    }
+    since
+}
+
+fn add(into: &mut Lost, lost: &Lost) {
+    for (into, lost) in into.iter_mut().zip(lost) {
+        *into += lost;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{add, since};
+
+    #[test]
+    fn what_is_not_read_again_takes_nothing_back() {
+        let before = [3, 0, 0, 7, 1];
+        assert_eq!(since(&[5, 0, 0, 7, 0], &before), [2, 0, 0, 0, 0]);
+        let mut sum = before;
+        add(&mut sum, &[2, 1, 0, 0, 0]);
+        assert_eq!(sum, [5, 1, 0, 7, 1]);
     }
 }

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 /// The ledger: counts since the collector started, that only grow.
 ///
-/// Packets: `seen` = `flows` + `looped` + `second_pass` + `table_full` + `rate_limited` + `rejected` + `captured_drops` + all of
-/// `unparsed`, in socket buffers, of captures in frames. Packets that are traced: `traced` = `filtered` + `sampled` + `output_failed` + `packets` + `packets_lost`, in
-/// socket buffers of `seen`. Drops: `drops_seen` = `drops_counted` + `drops_no_packet` + `drops_table_full`; of
-/// `drops_counted`, `drops_of_units` = `drop_reports` + `drop_reports_folded` + `drop_reports_filtered` +
-/// `drop_reports_held_back` + `drop_reports_failed`. Records of a sink: those it was handed = its `delivered` + its `queue_full` + its
-/// `sink_failed`.
+/// Packets: `seen` = `flows` + `looped` + `second_pass` + `table_full` + `rate_limited` + `rejected` + `captured_drops` +
+/// all of `unparsed`, in socket buffers, of captures in frames. Packets that are traced: `traced` = `filtered` + `sampled` +
+/// `output_failed` + `packets` + `packets_lost`, in socket buffers of `seen`. Drops: `drops_seen` = `drops_counted` +
+/// `drops_no_packet` + `drops_table_full`; of `drops_counted`, `drops_of_units` = `drop_reports` + `drop_reports_folded` +
+/// `drop_reports_filtered` + `drop_reports_held_back` + `drop_reports_failed`. Records of a sink: those it was handed = its
+/// `delivered` + its `queue_full` + its `sink_failed`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Ledger {
@@ -159,11 +159,11 @@ pub struct Ledger {
     pub output_failed_of: BTreeMap<String, u64>,
     /// Whose `drop_reports_held_back` were.
     pub drop_reports_held_back_of: BTreeMap<String, u64>,
-    /// Events that found a sink's queue full, or in it no room for more of their unit, by sink; `aggregate` are packet, DNS and ping reports that found no room
-    /// where flows are merged, and reached no sink.
+    /// Events that found a sink's queue full, or in it no room for more of their unit, by sink; `aggregate` are packet, DNS
+    /// and ping reports that found no room where flows are merged, and reached no sink.
     pub queue_full: BTreeMap<String, u64>,
-    /// Whose they were, by processing unit, in all sinks; an event of no unit has the empty id, and those that were lost before
-    /// the sinks are not among them.
+    /// Whose they were, by processing unit, wherever that was; an event of no unit has the empty id. Known at the end of a
+    /// run.
     pub queue_full_of: BTreeMap<String, u64>,
     /// Events that a sink could not write: it failed on them, or its output had ended. By sink.
     pub sink_failed: BTreeMap<String, u64>,

@@ -34,6 +34,7 @@ mod ends;
 pub mod error;
 pub mod filters;
 pub mod folding;
+pub mod instructions;
 mod maps;
 pub mod memory;
 pub mod networks;

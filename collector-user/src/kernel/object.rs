@@ -43,7 +43,7 @@ use crate::kernel::{
 };
 
 /// The object, or nothing where it was not built.
-static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/datapath.o"));
+pub(super) static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/datapath.o"));
 
 /// From here on maps count against the memory of the control group, not against `RLIMIT_MEMLOCK`.
 const COUNTED_BY_MEMCG: (u32, u32) = (5, 11);

@@ -10,8 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::shares::Shares;
-use crate::event::Text;
+use crate::{collector::shares::Shares, event::Text};
 
 /// Who can wait for room lets the taker go first each time that so many items more wait. Where both share a CPU it would otherwise
 /// go on until its time is up, and then the items are many, and in no cache any more.

@@ -17,7 +17,6 @@ pub mod log;
 mod merge;
 pub mod pcapng;
 pub mod queue;
-mod shares;
 pub mod text;
 pub(crate) mod waiting;
 mod writer;

@@ -35,7 +35,7 @@ use super::{
     writer::{OUTCOMES, Outcome, Thread},
 };
 use crate::{
-    collector::EventCollector,
+    collector::{EventCollector, shares::Losses},
     event::{
         ContainerRecord, CounterReport, DnsRequestReport, Event, FlowRecord, PacketEvent, PacketReport,
         PingReport, Status, Text, Time, TraceRecord, UserRecord, hash,
@@ -139,8 +139,8 @@ pub(super) struct Shared {
     /// Events that the target failed on.
     pub(super) malformed: AtomicU64,
     queue_full: AtomicU64,
-    /// Whose they were, by unit; of no more than so many units.
-    queue_full_of: Mutex<BTreeMap<Text, u64>>,
+    /// Whose they were.
+    queue_full_of: Mutex<Losses>,
     /// Events that came after the queue's end.
     late: AtomicU64,
     /// How the output ended, once it has.
@@ -204,7 +204,7 @@ impl Queue {
     /// Whose events were lost because the queue was full, or had no room for more of them; in no unit's row those of units
     /// beyond so many that nobody runs.
     pub fn queue_full_of(&self) -> BTreeMap<Text, u64> {
-        self.shared.queue_full_of.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.queue_full_of.lock().unwrap_or_else(PoisonError::into_inner).rows()
     }
 
     /// Hands an event over that is of no unit; it counts as emitted now.
@@ -222,12 +222,7 @@ impl Queue {
             Ok(()) => {}
             Err(Refused::Full) => {
                 self.shared.queue_full.fetch_add(1, Relaxed);
-                let mut of = self.shared.queue_full_of.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(count) = of.get_mut(whose) {
-                    *count += 1;
-                } else if of.len() < MOST_UNITS {
-                    of.insert(whose.clone(), 1);
-                }
+                self.shared.queue_full_of.lock().unwrap_or_else(PoisonError::into_inner).add(whose);
             }
             Err(Refused::Closed) => {
                 self.shared.late.fetch_add(1, Relaxed);
@@ -235,9 +230,6 @@ impl Queue {
         }
     }
 }
-
-/// Units whose losses are told apart.
-const MOST_UNITS: usize = 1 << 16;
 
 /// The unit that an event is of, by its id; empty where it is none's.
 fn whose(event: &Event) -> &Text {
@@ -247,6 +239,7 @@ fn whose(event: &Event) -> &Text {
         Event::Container(record) => &record.context_id,
         Event::Packet(report) => &report.puid,
         Event::Counter(report) => &report.context_id,
+        Event::Dns(request) => request.source.as_ref().map_or(&NOBODY, |source| &source.id),
         _ => &NOBODY,
     }
 }
@@ -299,7 +292,9 @@ impl EventCollector for Queue {
     }
 
     fn collect_dns_requests(&self, request: &DnsRequestReport) {
-        self.push(|| Event::Dns(request.clone()));
+        let nobody = Text::default();
+        let whose = request.source.as_ref().map_or(&nobody, |source| &source.id);
+        self.push_of(whose, || Event::Dns(request.clone()));
     }
 
     fn collect_ping_event(&self, report: &PingReport) {

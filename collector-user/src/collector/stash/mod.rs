@@ -7,17 +7,21 @@ mod flows;
 mod users;
 
 use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, VecDeque},
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 pub use flows::{Aggregate, LONGEST, QUIET};
 pub use users::USER_WINDOW;
 
-use super::EventCollector;
+use super::{
+    EventCollector,
+    shares::{Losses, Shares},
+};
 use crate::event::{
-    ContainerRecord, CounterReport, DnsRequestReport, FlowRecord, PacketReport, PingReport, UserRecord, hash,
+    ContainerRecord, CounterReport, DnsRequestReport, FlowRecord, PacketReport, PingReport, Text, UserRecord,
+    hash,
 };
 use flows::{Flows, Taken};
 use users::Users;
@@ -28,8 +32,8 @@ pub const NAME: &str = "aggregate";
 /// How much a stash holds. Where there is no more room, nothing but reports is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Flow records that are held; one more is handed on as it is. Fewer than the queue of an output holds, since all may
-    /// be handed on at once.
+    /// Flow records that are held; one more is handed on as it is. Fewer than the queue of an output holds of one unit,
+    /// since all may be handed on at once.
     pub flows: usize,
     /// Users that are remembered; one more is handed on each time.
     pub users: usize,
@@ -56,7 +60,7 @@ pub struct StashCounts {
     pub merged: u64,
     /// Users that had been told already.
     pub repeated: u64,
-    /// Reports that found the queue full: lost.
+    /// Reports that found the queue full, or in it no room for more of their unit: lost.
     pub queue_full: u64,
     /// Flow records and reports that wait.
     pub held: u64,
@@ -88,6 +92,9 @@ struct State {
     /// Flow records that are to be handed on.
     due: VecDeque<FlowRecord>,
     reports: VecDeque<Report>,
+    shares: Shares<Report>,
+    /// Whose reports were lost.
+    lost: Losses,
     counts: StashCounts,
 }
 
@@ -95,6 +102,23 @@ enum Report {
     Packet(PacketReport),
     Dns(DnsRequestReport),
     Ping(PingReport),
+}
+
+impl Report {
+    /// The unit that it is of, by its id; empty where it is none's.
+    fn whose(&self) -> &Text {
+        match self {
+            Self::Packet(report) => &report.puid,
+            Self::Dns(request) => asker(request),
+            Self::Ping(_) => &NOBODY,
+        }
+    }
+}
+
+static NOBODY: LazyLock<Text> = LazyLock::new(Text::default);
+
+fn asker(request: &DnsRequestReport) -> &Text {
+    request.source.as_ref().map_or(&NOBODY, |source| &source.id)
 }
 
 impl<C: EventCollector> Stash<C> {
@@ -106,6 +130,8 @@ impl<C: EventCollector> Stash<C> {
             users: Users::new(limits.users),
             due: VecDeque::new(),
             reports: VecDeque::new(),
+            shares: Shares::new(Report::whose),
+            lost: Losses::default(),
             counts: StashCounts::default(),
         };
         Self { inner, reports: limits.reports, state: Mutex::new(state) }
@@ -141,6 +167,11 @@ impl<C: EventCollector> Stash<C> {
         StashCounts { held: held as u64, ..state.counts }
     }
 
+    /// Whose reports found the queue full, or in it no room for more of the same unit, by unit.
+    pub fn queue_full_of(&self) -> BTreeMap<Text, u64> {
+        self.lock().lost.rows()
+    }
+
     /// The collector behind.
     pub const fn inner(&self) -> &C {
         &self.inner
@@ -152,6 +183,11 @@ impl<C: EventCollector> Stash<C> {
             self.inner.collect_flow_event(&record);
         }
         while let Some(report) = self.next(|state| &mut state.reports) {
+            let mut state = self.lock();
+            let State { reports, shares, .. } = &mut *state;
+            shares.taken(&report);
+            shares.left(reports.len(), self.reports);
+            drop(state);
             match report {
                 Report::Packet(report) => self.inner.collect_packet_event(&report),
                 Report::Dns(request) => self.inner.collect_dns_requests(&request),
@@ -174,14 +210,18 @@ impl<C: EventCollector> Stash<C> {
         state.counts.handed_on += 1;
     }
 
-    /// Queues a report, which is made only where there is room for it.
-    fn queue(&self, report: impl FnOnce() -> Report) {
+    /// Queues a report of a unit, which is made only where there is room for it.
+    fn queue(&self, whose: &Text, report: impl FnOnce() -> Report) {
         let mut state = self.lock();
-        state.counts.taken += 1;
-        if state.reports.len() < self.reports {
-            state.reports.push_back(report());
+        let State { reports, shares, lost, counts, .. } = &mut *state;
+        counts.taken += 1;
+        if reports.len() < self.reports && shares.allow(whose, reports, self.reports) {
+            let report = report();
+            shares.added(&report);
+            reports.push_back(report);
         } else {
-            state.counts.queue_full += 1;
+            counts.queue_full += 1;
+            lost.add(whose);
         }
     }
 
@@ -252,7 +292,7 @@ impl<C: EventCollector> EventCollector for Stash<C> {
     }
 
     fn collect_packet_event(&self, report: &PacketReport) {
-        self.queue(|| Report::Packet(report.clone()));
+        self.queue(&report.puid, || Report::Packet(report.clone()));
     }
 
     fn collect_counter_event(&self, report: &CounterReport) {
@@ -261,11 +301,11 @@ impl<C: EventCollector> EventCollector for Stash<C> {
     }
 
     fn collect_dns_requests(&self, request: &DnsRequestReport) {
-        self.queue(|| Report::Dns(request.clone()));
+        self.queue(asker(request), || Report::Dns(request.clone()));
     }
 
     fn collect_ping_event(&self, report: &PingReport) {
-        self.queue(|| Report::Ping(report.clone()));
+        self.queue(&NOBODY, || Report::Ping(report.clone()));
     }
 }
 

@@ -203,6 +203,23 @@ fn what_never_ends_is_handed_on_when_it_is_quiet_or_old() {
 }
 
 #[test]
+fn a_flood_of_one_units_reports_leaves_room_to_others() {
+    let limits = Limits { reports: 100, ..Limits::default() };
+    let stash = Stash::new(Recorder::new(), Aggregate::Connection, limits);
+    let report = |unit: &str| PacketReport { puid: unit.into(), ..PacketReport::default() };
+    for _ in 0..2 {
+        (0..1000).for_each(|_| stash.collect_packet_event(&report("loud")));
+        (0..10).for_each(|_| stash.collect_packet_event(&report("still")));
+        // Four fifths, and the one that makes them so.
+        stash.flush(seconds(1));
+        assert_eq!(stash.inner().take().len(), 81 + 10);
+    }
+    assert_eq!(stash.queue_full_of(), [("loud".into(), 2 * (1000 - 81))].into());
+    assert_eq!(stash.counts().queue_full, 2 * (1000 - 81));
+    assert_balanced(&stash.counts());
+}
+
+#[test]
 fn without_room_flows_are_handed_on_as_they_are() {
     for (aggregate, count) in [(Aggregate::Connection, 0), (Aggregate::Service, 1)] {
         let limits = Limits { flows: 1, ..Limits::default() };

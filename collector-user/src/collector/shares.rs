@@ -4,7 +4,7 @@
 //! four fifths of the rest. Dynamic thresholds, as switches share their buffers (Choudhury and Hahne, IEEE/ACM Transactions on
 //! Networking 6(2), 1998), and as the programs share the ring.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::event::Text;
 
@@ -13,20 +13,43 @@ const TIMES: usize = 4;
 /// A queue for fewer items is not shared: a fifth of it is next to nothing.
 const LEAST: usize = 64;
 
+/// Units whose losses are told apart.
+const MOST_UNITS: usize = 1 << 16;
+
+/// Whose items found no room, by unit. In nobody's row are those of units beyond so many as nobody runs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Losses(BTreeMap<Text, u64>);
+
+impl Losses {
+    /// One of this unit's was lost.
+    pub(crate) fn add(&mut self, whose: &Text) {
+        if let Some(count) = self.0.get_mut(whose) {
+            *count += 1;
+        } else if self.0.len() < MOST_UNITS {
+            self.0.insert(whose.clone(), 1);
+        }
+    }
+
+    /// By unit.
+    pub(crate) fn rows(&self) -> BTreeMap<Text, u64> {
+        self.0.clone()
+    }
+}
+
 /// The shares of a queue. Nobody's are counted as long as nobody can have too much.
-pub(super) struct Shares<T> {
+pub(crate) struct Shares<T> {
     whose: fn(&T) -> &Text,
     counted: Option<HashMap<Text, usize>>,
 }
 
 impl<T> Shares<T> {
     /// `whose` says who an item belongs to.
-    pub(super) const fn new(whose: fn(&T) -> &Text) -> Self {
+    pub(crate) const fn new(whose: fn(&T) -> &Text) -> Self {
         Self { whose, counted: None }
     }
 
     /// Whether one who has so much already, of these items, may add one where there is room for `most`.
-    pub(super) fn allow(&mut self, who: &Text, items: &VecDeque<T>, most: usize) -> bool {
+    pub(crate) fn allow(&mut self, who: &Text, items: &VecDeque<T>, most: usize) -> bool {
         let left = most.saturating_sub(items.len());
         if most < LEAST || items.len() <= TIMES * left {
             return true;
@@ -43,14 +66,14 @@ impl<T> Shares<T> {
     }
 
     /// An item was added.
-    pub(super) fn added(&mut self, item: &T) {
+    pub(crate) fn added(&mut self, item: &T) {
         if let Some(counted) = &mut self.counted {
             add(counted, (self.whose)(item));
         }
     }
 
     /// An item was taken out.
-    pub(super) fn taken(&mut self, item: &T) {
+    pub(crate) fn taken(&mut self, item: &T) {
         if let Some(counted) = &mut self.counted
             && let Some(own) = counted.get_mut((self.whose)(item))
         {
@@ -62,7 +85,7 @@ impl<T> Shares<T> {
     }
 
     /// So many items are left of the `most` that there may be: whether they need be counted any longer.
-    pub(super) fn left(&mut self, items: usize, most: usize) {
+    pub(crate) fn left(&mut self, items: usize, most: usize) {
         if items < most / 2 {
             self.counted = None;
         }
