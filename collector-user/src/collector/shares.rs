@@ -4,14 +4,25 @@
 //! four fifths of the rest. Dynamic thresholds, as switches share their buffers (Choudhury and Hahne, IEEE/ACM Transactions on
 //! Networking 6(2), 1998), and as the programs share the ring.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::LazyLock,
+};
 
-use crate::event::Text;
+use crate::event::{DnsRequestReport, Text};
 
 /// How much more than what is left one may have.
 const TIMES: usize = 4;
 /// A queue for fewer items is not shared: a fifth of it is next to nothing.
 const LEAST: usize = 64;
+
+/// The id of what belongs to no unit.
+pub(crate) static NOBODY: LazyLock<Text> = LazyLock::new(Text::default);
+
+/// Who asked for a name.
+pub(crate) fn asker(request: &DnsRequestReport) -> &Text {
+    request.source.as_ref().map_or(&NOBODY, |source| &source.id)
+}
 
 /// Units whose losses are told apart.
 const MOST_UNITS: usize = 1 << 16;

@@ -12,7 +12,7 @@ use std::{
     future::Future,
     io,
     sync::{
-        Arc, LazyLock, Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{
             AtomicBool, AtomicU64,
             Ordering::{Relaxed, SeqCst},
@@ -35,7 +35,10 @@ use super::{
     writer::{OUTCOMES, Outcome, Thread},
 };
 use crate::{
-    collector::{EventCollector, shares::Losses},
+    collector::{
+        EventCollector,
+        shares::{Losses, NOBODY, asker},
+    },
     event::{
         ContainerRecord, CounterReport, DnsRequestReport, Event, FlowRecord, PacketEvent, PacketReport,
         PingReport, Status, Text, Time, TraceRecord, UserRecord, hash,
@@ -209,7 +212,7 @@ impl Queue {
 
     /// Hands an event over that is of no unit; it counts as emitted now.
     pub fn push(&self, event: impl FnOnce() -> Event) {
-        self.push_of(&Text::default(), event);
+        self.push_of(&NOBODY, event);
     }
 
     /// Hands an event of a unit over; it counts as emitted now.
@@ -233,13 +236,12 @@ impl Queue {
 
 /// The unit that an event is of, by its id; empty where it is none's.
 fn whose(event: &Event) -> &Text {
-    static NOBODY: LazyLock<Text> = LazyLock::new(Text::default);
     match event {
         Event::Flow(record) => &record.context_id,
         Event::Container(record) => &record.context_id,
         Event::Packet(report) => &report.puid,
         Event::Counter(report) => &report.context_id,
-        Event::Dns(request) => request.source.as_ref().map_or(&NOBODY, |source| &source.id),
+        Event::Dns(request) => asker(request),
         _ => &NOBODY,
     }
 }
@@ -292,9 +294,7 @@ impl EventCollector for Queue {
     }
 
     fn collect_dns_requests(&self, request: &DnsRequestReport) {
-        let nobody = Text::default();
-        let whose = request.source.as_ref().map_or(&nobody, |source| &source.id);
-        self.push_of(whose, || Event::Dns(request.clone()));
+        self.push_of(asker(request), || Event::Dns(request.clone()));
     }
 
     fn collect_ping_event(&self, report: &PingReport) {

@@ -57,8 +57,8 @@ impl Stand {
     }
 }
 
-/// How much of an own it may have that is waiting, and counts another record of so many octets as written; `false` where it
-/// `is_too_much` of what is left.
+/// Counts another record of so many octets as written, unless what the unit has waiting already `is_too_much` for what is left:
+/// `false` then.
 ///
 /// # Safety
 ///

@@ -8,7 +8,7 @@ mod users;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -17,7 +17,7 @@ pub use users::USER_WINDOW;
 
 use super::{
     EventCollector,
-    shares::{Losses, Shares},
+    shares::{Losses, NOBODY, Shares, asker},
 };
 use crate::event::{
     ContainerRecord, CounterReport, DnsRequestReport, FlowRecord, PacketReport, PingReport, Text, UserRecord,
@@ -115,12 +115,6 @@ impl Report {
     }
 }
 
-static NOBODY: LazyLock<Text> = LazyLock::new(Text::default);
-
-fn asker(request: &DnsRequestReport) -> &Text {
-    request.source.as_ref().map_or(&NOBODY, |source| &source.id)
-}
-
 impl<C: EventCollector> Stash<C> {
     /// A stash before `inner` that holds nothing yet.
     pub fn new(inner: C, aggregate: Aggregate, limits: Limits) -> Self {
@@ -179,15 +173,16 @@ impl<C: EventCollector> Stash<C> {
 
     /// One at a time, so that a collector that panics leaves the others where they are.
     fn hand_on_all(&self) {
-        while let Some(record) = self.next(|state| &mut state.due) {
+        while let Some(record) = self.next(|state| state.due.pop_front()) {
             self.inner.collect_flow_event(&record);
         }
-        while let Some(report) = self.next(|state| &mut state.reports) {
-            let mut state = self.lock();
-            let State { reports, shares, .. } = &mut *state;
-            shares.taken(&report);
-            shares.left(reports.len(), self.reports);
-            drop(state);
+        let next_report = |state: &mut State| {
+            let report = state.reports.pop_front()?;
+            state.shares.taken(&report);
+            state.shares.left(state.reports.len(), self.reports);
+            Some(report)
+        };
+        while let Some(report) = self.next(next_report) {
             match report {
                 Report::Packet(report) => self.inner.collect_packet_event(&report),
                 Report::Dns(request) => self.inner.collect_dns_requests(&request),
@@ -196,9 +191,9 @@ impl<C: EventCollector> Stash<C> {
         }
     }
 
-    fn next<T>(&self, queue: fn(&mut State) -> &mut VecDeque<T>) -> Option<T> {
+    fn next<T>(&self, take: impl Fn(&mut State) -> Option<T>) -> Option<T> {
         let mut state = self.lock();
-        let next = queue(&mut state).pop_front()?;
+        let next = take(&mut state)?;
         state.counts.handed_on += 1;
         Some(next)
     }
