@@ -324,7 +324,42 @@ fn every_drop_of_a_unit_is_a_report_or_is_named() -> Result<()> {
             assert_eq!((written, ledger.drop_reports_held_back), (WANTED, 0), "{ledger:?}");
             assert_eq!(ledger.drop_reports_filtered, UNWANTED, "{ledger:?}");
         }
+        let failed = ledger.drop_reports_failed;
+        let whose = [("host".to_owned(), failed)].into_iter().filter(|_| failed != 0).collect();
+        assert_eq!(ledger.drop_reports_failed_of, whose, "the ledger says whose");
     }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn drops_without_a_row_say_whose_they_were() -> Result<()> {
+    const EACH: u64 = 300;
+    let wire = Wire::new()?;
+    let units = [("first", "10.77.0.11/32"), ("second", "10.77.0.12/32")];
+    for (_, address) in units {
+        wire.a.place.ip(&format!("addr add {address} dev {}", wire.a.dev))?;
+    }
+    let units = units.into_iter().map(|(id, address)| declared(id, &[], &[address.to_owned()]));
+    let mut options = Options { units: units.collect::<Result<_>>()?, ..options() };
+    options.settings.drops = Some(DropLimits { rows: 1, ..DropLimits::default() });
+    let collector = Running::start(&wire.a.place, options)?;
+    // What is dropped first has the row, if not another host on this kernel has it.
+    for last in [11, 12] {
+        Packet::udp(&wire.b, [10, 77, 0, last].into()).send(EACH, &wire.b, &wire.a)?;
+    }
+    let finished = collector.stop()?;
+    let ledger = &finished.status.ledger;
+    assert_eq!(
+        ledger.drops_seen,
+        ledger.drops_counted + ledger.drops_no_packet + ledger.drops_table_full,
+        "{ledger:?}"
+    );
+    let of = |unit: &str| ledger.drops_table_full_of.get(unit).copied().unwrap_or_default();
+    assert!(ledger.drops_of_units + of("first") + ledger.drops_skipped >= EACH, "{ledger:?}");
+    assert!(of("second") + ledger.drops_skipped >= EACH && of("second") <= EACH, "{ledger:?}");
+    let losses = ledger.losses();
+    assert!(losses.contains(&("drops_table_full.second".to_owned(), of("second"))), "{losses:?}");
     Ok(())
 }
 

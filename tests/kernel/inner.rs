@@ -236,6 +236,11 @@ fn what_is_inside_and_finds_no_room_is_lost_by_name() -> Result<()> {
     assert!(ledger.inner_lost > 0 && counted >= 64, "{ledger:?}");
     assert_eq!((ledger.inner_seen, counted + ledger.inner_lost), (FLOWS, FLOWS), "{ledger:?}");
     assert_eq!((ledger.rate_limited, ledger.table_full), (0, 0), "the tunnel's own packets lost nothing");
+    assert_eq!(
+        datapath.unit(index::FORWARDED)?.inner_lost,
+        ledger.inner_lost,
+        "the unit's counters say whose"
+    );
     Ok(())
 }
 

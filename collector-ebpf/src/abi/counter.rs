@@ -57,14 +57,14 @@ pub struct PuCounters {
     pub output_failed: u64,
     /// What it has of packets that are traced in the ring, or in this CPU's buffer.
     pub waiting_packets: Waiting,
-    #[doc(hidden)]
-    pub _pad_2: u64,
+    /// Socket buffers of tunnels for whose flow inside, which is the unit's, there was no room or no budget.
+    pub inner_lost: u64,
 }
 
 layout!(PuCounters, 224, {
     flowless: 0, local: 48, flows: 96, rate_limited: 104, budget: 112, refilled: 116, reserve_failed: 120, waiting: 128,
     left_out: 152, _pad: 156, rejected: 160, table_full: 176, output_failed: 184,
-    waiting_packets: 192, _pad_2: 216,
+    waiting_packets: 192, inner_lost: 216,
 });
 
 /// A budget of new flows, in 1,024ths: a tick may bring less than one.

@@ -106,7 +106,7 @@ layout!(DropLedger, 56, {
 /// Parts of a tick in which reports are paid for.
 pub const PARTS: u64 = 1 << 16;
 
-/// A unit's budget of reports: an entry of the array `DROP_BUDGETS`, by the unit's index.
+/// A unit's budget of reports, and what it lost: an entry of the array `DROP_BUDGETS`, by the unit's index.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DropBudget {
@@ -115,6 +115,10 @@ pub struct DropBudget {
     pub paid_until: u64,
     /// Reports that were held back, ever.
     pub held_back: u64,
+    /// Of [`DropLedger::table_full`], those of the unit.
+    pub table_full: u64,
+    /// Of [`DropLedger::output_failed`], those of the unit.
+    pub output_failed: u64,
 }
 
-layout!(DropBudget, 16, { paid_until: 0, held_back: 8 });
+layout!(DropBudget, 32, { paid_until: 0, held_back: 8, table_full: 16, output_failed: 24 });

@@ -30,7 +30,7 @@ pub mod xdp;
 use layout::Layout;
 
 /// The version of this contract. User space refuses an object that was built for another one.
-pub const VERSION: u32 = 16;
+pub const VERSION: u32 = 17;
 
 /// The layout of every type of the contract, in the order of the files.
 pub fn layouts() -> [&'static Layout; 34] {

@@ -13,6 +13,7 @@ use super::{
     flow::{Flow, Owner, TCP},
     initiator::Initiator,
     lives::Lives,
+    shares::Shares,
 };
 use crate::{
     drain::{
@@ -32,8 +33,6 @@ pub struct Tally {
     pub inside: u64,
     /// Records for which the table had no room: emitted at once, without a flow to belong to.
     pub stateless: u64,
-    /// Flows whose user may be known and was not asked for, since too many were to be asked for at once.
-    pub unasked: u64,
 }
 
 /// Flows whose users are asked for between two drains, at most: each takes a system call or two.
@@ -49,6 +48,8 @@ pub struct Flows {
     credits: Credits,
     /// Of these the programs may know the user.
     to_ask: Vec<FlowId>,
+    /// Whose those are.
+    shares: Shares,
 }
 
 impl Flows {
@@ -61,6 +62,7 @@ impl Flows {
             tally: Tally::default(),
             credits: Credits::default(),
             to_ask: Vec::new(),
+            shares: Shares::new(ASKED),
         }
     }
 
@@ -137,7 +139,18 @@ impl Flows {
     /// Takes out the flows whose user the programs may know by now, though no report has said it: the local end has answered,
     /// or the report was lost. Each is asked for once.
     pub fn take_to_ask(&mut self) -> Vec<FlowId> {
+        self.shares.emptied();
         mem::take(&mut self.to_ask)
+    }
+
+    /// Flows whose user may be known and was not asked for, since too many were to be asked for at once.
+    pub fn unasked(&self) -> u64 {
+        self.shares.lost()
+    }
+
+    /// Those of the unit with this index.
+    pub fn unasked_of(&self, index: u16) -> u64 {
+        self.shares.lost_of(index)
     }
 
     /// The user at a flow's local end is that.
@@ -214,10 +227,10 @@ impl Flows {
         flow.add(delta, first, last, owners);
         if flow.may_have_user(delta) {
             flow.owner = Owner::Asked;
-            if self.to_ask.len() < ASKED {
+            if self.shares.admit(delta.pu, self.to_ask.len()) {
                 self.to_ask.push(delta.id);
             } else {
-                self.tally.unasked += 1;
+                self.shares.lose(delta.pu, 1);
             }
         }
         // Where the beginning was heard of, so will be the end; and the flags of a delta that began a connection may be

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use collector_ebpf::{
     abi::{
-        drop::{DropCounts, DropKey, DropLedger, ELSEWHERE},
+        drop::{DropBudget, DropCounts, DropKey, DropLedger, ELSEWHERE},
         filter::{Machine, Program},
         packet::{PacketRecord, link},
     },
@@ -158,16 +158,17 @@ impl Dropping {
             self.ended.take_in(unit, &rows, &self.names);
         }
         // Whatever was held back and never told is in the sum of all, and no news of who comes.
-        let held_back = self.maps.held_back_of(index)? as u32;
+        let held_back = self.maps.budget(index)?.held_back as u32;
         if held_back != 0 {
             self.held_back.insert(index, held_back);
         }
         Ok(())
     }
 
-    /// Reports of an index that were held back since the programs were loaded; none where that cannot be read.
-    pub(super) fn held_back_of(&self, index: u16) -> u64 {
-        self.maps.held_back_of(index).unwrap_or_default()
+    /// What was lost by an index since the programs were loaded, in the kernel and of flows here; nothing where that cannot be
+    /// read.
+    pub(super) fn lost_by(&self, index: u16) -> (DropBudget, u64) {
+        (self.maps.budget(index).unwrap_or_default(), self.rejected.lost_of(index))
     }
 
     /// Reports of the unit that were held back since its report before. Those of two CPUs may come in another order than
@@ -342,7 +343,7 @@ impl Daemon<'_> {
         ledger.drop_reports = reported.saturating_sub(dropping.folded + dropping.filtered);
         ledger.drop_reports_filtered = filtered + dropping.filtered;
         ledger.drop_reports_lost = reported.saturating_sub(self.tracing.drops_read());
-        ledger.drop_flows_lost = dropping.rejected.lost;
+        ledger.drop_flows_lost = dropping.rejected.lost();
         ledger.drop_reports_folded = folded + dropping.folded;
         ledger.drop_reports_held_back = dropping.maps.held_back(self.units.last_index()).unwrap_or_default();
         ledger.drop_reports_failed = output_failed;

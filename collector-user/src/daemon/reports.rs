@@ -177,7 +177,7 @@ impl Daemon<'_> {
             orphan_fragments: kernel.orphan_fragments,
             units_exhausted: kernel.units_exhausted,
             cgroups_unseen: self.workloads.unseen(),
-            users_unasked: self.flows.tally().unasked,
+            users_unasked: self.flows.unasked(),
             users_evicted: self.users.evicted(),
             filter_window: self.ledgers.filter_window().unwrap_or_default(),
             xdp_seen: xdp.seen,

@@ -5,8 +5,24 @@ use std::collections::BTreeMap;
 use super::Daemon;
 use crate::event::{Ledger, Text};
 
-/// What was lost by an index: of full tables, beyond budgets, of events, of packets that are traced, of reports of drops.
-type Lost = [u64; 5];
+/// What was lost by an index, in the order of [`maps`].
+type Lost = [u64; 10];
+
+/// Where the ledger says whose it was.
+fn maps(ledger: &mut Ledger) -> [&mut BTreeMap<String, u64>; 10] {
+    [
+        &mut ledger.table_full_of,
+        &mut ledger.rate_limited_of,
+        &mut ledger.inner_lost_of,
+        &mut ledger.reserve_failed_of,
+        &mut ledger.output_failed_of,
+        &mut ledger.users_unasked_of,
+        &mut ledger.drops_table_full_of,
+        &mut ledger.drop_reports_held_back_of,
+        &mut ledger.drop_reports_failed_of,
+        &mut ledger.drop_flows_lost_of,
+    ]
+}
 
 /// What had been lost by indexes that were others' before.
 #[derive(Default)]
@@ -44,14 +60,7 @@ impl Daemon<'_> {
             }
         }
         for (id, lost) in all {
-            let of = [
-                &mut ledger.table_full_of,
-                &mut ledger.rate_limited_of,
-                &mut ledger.reserve_failed_of,
-                &mut ledger.output_failed_of,
-                &mut ledger.drop_reports_held_back_of,
-            ];
-            for (of, count) in of.into_iter().zip(lost).filter(|(_, count)| *count != 0) {
+            for (of, count) in maps(ledger).into_iter().zip(lost).filter(|(_, count)| *count != 0) {
                 of.insert(id.to_string(), count);
             }
         }
@@ -60,13 +69,19 @@ impl Daemon<'_> {
     /// What was lost by an index since the programs were loaded; `None` where that cannot be read.
     fn lost_by(&self, index: u16) -> Option<Lost> {
         let counters = self.counters.unit(index).ok()??;
-        let held_back = self.dropping.as_ref().map_or(0, |dropping| dropping.held_back_of(index));
+        let (budget, flows_lost) =
+            self.dropping.as_ref().map(|dropping| dropping.lost_by(index)).unwrap_or_default();
         Some([
             counters.table_full,
             counters.rate_limited,
+            counters.inner_lost,
             counters.reserve_failed,
             counters.output_failed,
-            held_back,
+            self.flows.unasked_of(index),
+            budget.table_full,
+            budget.held_back,
+            budget.output_failed,
+            flows_lost,
         ])
     }
 }
@@ -91,10 +106,10 @@ mod tests {
 
     #[test]
     fn what_is_not_read_again_takes_nothing_back() {
-        let before = [3, 0, 0, 7, 1];
-        assert_eq!(since(&[5, 0, 0, 7, 0], &before), [2, 0, 0, 0, 0]);
+        let before = [3, 0, 0, 7, 1, 0, 0, 0, 0, 0];
+        assert_eq!(since(&[5, 0, 0, 7, 0, 0, 0, 0, 0, 4], &before), [2, 0, 0, 0, 0, 0, 0, 0, 0, 4]);
         let mut sum = before;
-        add(&mut sum, &[2, 1, 0, 0, 0]);
-        assert_eq!(sum, [5, 1, 0, 7, 1]);
+        add(&mut sum, &[2, 1, 0, 0, 0, 0, 0, 0, 9, 0]);
+        assert_eq!(sum, [5, 1, 0, 7, 1, 0, 0, 0, 9, 0]);
     }
 }

@@ -155,10 +155,20 @@ pub struct Ledger {
     pub table_full_of: BTreeMap<String, u64>,
     /// Whose `rate_limited` were.
     pub rate_limited_of: BTreeMap<String, u64>,
+    /// Whose `inner_lost` were.
+    pub inner_lost_of: BTreeMap<String, u64>,
     /// Whose `output_failed` were.
     pub output_failed_of: BTreeMap<String, u64>,
+    /// Whose flows `users_unasked` were.
+    pub users_unasked_of: BTreeMap<String, u64>,
+    /// Whose `drops_table_full` were.
+    pub drops_table_full_of: BTreeMap<String, u64>,
     /// Whose `drop_reports_held_back` were.
     pub drop_reports_held_back_of: BTreeMap<String, u64>,
+    /// Whose `drop_reports_failed` were.
+    pub drop_reports_failed_of: BTreeMap<String, u64>,
+    /// Whose `drop_flows_lost` were.
+    pub drop_flows_lost_of: BTreeMap<String, u64>,
     /// Events that found a sink's queue full, or in it no room for more of their unit, by sink; `aggregate` are packet, DNS
     /// and ping reports that found no room where flows are merged, and reached no sink.
     pub queue_full: BTreeMap<String, u64>,
@@ -204,20 +214,20 @@ impl Ledger {
         let plain = [
             ("table_full", nobodys(self.table_full, &self.table_full_of)),
             ("rate_limited", nobodys(self.rate_limited, &self.rate_limited_of)),
-            ("inner_lost", self.inner_lost),
+            ("inner_lost", nobodys(self.inner_lost, &self.inner_lost_of)),
             ("units_exhausted", self.units_exhausted),
             ("cgroups_unseen", self.cgroups_unseen),
-            ("users_unasked", self.users_unasked),
+            ("users_unasked", nobodys(self.users_unasked, &self.users_unasked_of)),
             ("filter_window", self.filter_window),
             ("reserve_failed", nobodys(self.reserve_failed, &self.reserve_failed_of)),
             ("output_failed", nobodys(self.output_failed, &self.output_failed_of)),
             ("packets_lost", self.packets_lost),
             ("lost", self.lost),
-            ("drops_table_full", self.drops_table_full),
+            ("drops_table_full", nobodys(self.drops_table_full, &self.drops_table_full_of)),
             ("drops_skipped", self.drops_skipped),
-            ("drop_reports_failed", self.drop_reports_failed),
+            ("drop_reports_failed", nobodys(self.drop_reports_failed, &self.drop_reports_failed_of)),
             ("drop_reports_lost", self.drop_reports_lost),
-            ("drop_flows_lost", self.drop_flows_lost),
+            ("drop_flows_lost", nobodys(self.drop_flows_lost, &self.drop_flows_lost_of)),
             ("gaps", self.gaps),
             ("taken_off", self.taken_off),
             ("undecodable", self.undecodable),
@@ -227,7 +237,12 @@ impl Ledger {
             ("table_full", &self.table_full_of),
             ("rate_limited", &self.rate_limited_of),
             ("reserve_failed", &self.reserve_failed_of),
+            ("inner_lost", &self.inner_lost_of),
             ("output_failed", &self.output_failed_of),
+            ("users_unasked", &self.users_unasked_of),
+            ("drops_table_full", &self.drops_table_full_of),
+            ("drop_reports_failed", &self.drop_reports_failed_of),
+            ("drop_flows_lost", &self.drop_flows_lost_of),
             ("queue_full", &self.queue_full),
             ("sink_failed", &self.sink_failed),
         ];

@@ -44,6 +44,7 @@ impl CounterMaps {
             sum.reserve_failed += cpu.reserve_failed;
             sum.table_full += cpu.table_full;
             sum.output_failed += cpu.output_failed;
+            sum.inner_lost += cpu.inner_lost;
         }
         Ok(Some(sum))
     }

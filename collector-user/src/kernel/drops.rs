@@ -337,13 +337,13 @@ impl DropMaps {
         Ok(taken)
     }
 
-    /// Reports of the unit with this index that were held back, ever.
+    /// The budget of the unit with this index, and what it has lost, ever.
     ///
     /// # Errors
     ///
     /// [`KernelError::Map`].
-    pub fn held_back_of(&self, index: u16) -> Result<u64, KernelError> {
-        Ok(self.budgets.get(&index.into(), 0).map_err(failed("DROP_BUDGETS"))?.held_back)
+    pub fn budget(&self, index: u16) -> Result<DropBudget, KernelError> {
+        self.budgets.get(&index.into(), 0).map_err(failed("DROP_BUDGETS"))
     }
 
     /// What became of what was dropped, and of the reports, over all CPUs.
@@ -373,7 +373,7 @@ impl DropMaps {
     ///
     /// [`KernelError::Map`].
     pub fn held_back(&self, last: u16) -> Result<u64, KernelError> {
-        (0..=last).try_fold(0, |sum, index| Ok(sum + self.held_back_of(index)?))
+        (0..=last).try_fold(0, |sum, index| Ok(sum + self.budget(index)?.held_back))
     }
 }
 

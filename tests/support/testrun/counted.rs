@@ -120,6 +120,7 @@ impl Datapath {
         unit.reserve_failed -= before.reserve_failed;
         unit.table_full -= before.table_full;
         unit.output_failed -= before.output_failed;
+        unit.inner_lost -= before.inner_lost;
         Ok(unit)
     }
 

@@ -329,7 +329,7 @@ fn count_flow<K: Key>(skb: Skb, packet: &Packet) -> Outcome {
     }
     if packet.inside != 0 {
         if !in_flow {
-            count::ledger(|ledger| ledger.inner_lost += 1);
+            count::inner_lost(units.pu(), 1);
         }
         return Outcome::NOTHING;
     }

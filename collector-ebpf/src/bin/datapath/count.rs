@@ -105,6 +105,15 @@ pub(crate) fn ledger(change: impl FnOnce(&mut Ledger)) {
     }
 }
 
+/// Counts buffers of tunnels for whose flow inside, which is the unit's, there was no room or no budget.
+#[inline(always)]
+pub(crate) fn inner_lost(pu: u16, skbs: u64) {
+    ledger(|ledger| ledger.inner_lost += skbs);
+    let Some(unit) = unit(pu) else { return };
+    // SAFETY: this CPU's own entry.
+    unsafe { (*unit).inner_lost += skbs };
+}
+
 /// Writes the unit's mark into its bits of the packet's mark; the other bits are others'.
 #[inline(always)]
 pub(crate) fn mark(skb: Skb, pu: u16) {

@@ -15,7 +15,7 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use collector_ebpf::abi::{
-    drop::{DropCounts, DropKey, DropLedger, ELSEWHERE, PARTS, UNITS},
+    drop::{DropBudget, DropCounts, DropKey, DropLedger, ELSEWHERE, PARTS, UNITS},
     packet::{PacketRecord, end, event, link},
     pu::{Role, index, role},
 };
@@ -58,6 +58,15 @@ fn ledger(number: impl FnOnce(&mut DropLedger) -> *mut u64) {
     }
 }
 
+/// Adds one to what the unit lost.
+#[inline(always)]
+fn lost(pu: u16, number: impl FnOnce(&mut DropBudget) -> *mut u64) {
+    if let Some(budget) = DROP_BUDGETS.get_ptr_mut(u32::from(pu) % UNITS) {
+        // SAFETY: the entry is live; what was lost is changed atomically only.
+        unsafe { atomic::add(number(&mut *budget), 1) };
+    }
+}
+
 /// Counts a socket buffer that the kernel frees because it drops it.
 #[inline(always)]
 pub(crate) fn run(ctx: &BtfTracePointContext) {
@@ -81,6 +90,7 @@ pub(crate) fn run(ctx: &BtfTracePointContext) {
     let key = DropKey { place: place(ctx), reason: reason(ctx), pu, by_policy };
     let Some(is_folded) = count(&key, dropped.packets, dropped.length) else {
         ledger(|ledger| &raw mut ledger.table_full);
+        lost(pu, |budget| &raw mut budget.table_full);
         return;
     };
     if pu == ELSEWHERE {
@@ -322,6 +332,7 @@ fn report(ctx: &BtfTracePointContext, dropped: &Dropped, whose: u64) -> u32 {
         ledger(|ledger| &raw mut ledger.reported);
     } else {
         ledger(|ledger| &raw mut ledger.output_failed);
+        lost(pu, |budget| &raw mut budget.output_failed);
     }
     0
 }

@@ -184,7 +184,7 @@ fn flush<K: Key>(key: &K, word: u64, counts: &SlotCounts) -> u32 {
     }
     let skbs = |direction: usize| u64::from(counts.amounts[direction].skbs);
     if network::is_inside(key.rest().boundary) {
-        count::ledger(|ledger| ledger.inner_lost += skbs(RX) + skbs(TX));
+        count::inner_lost(counts.pu, skbs(RX) + skbs(TX));
         return 0;
     }
     count::ledger(|ledger| ledger.table_full += skbs(RX) + skbs(TX));

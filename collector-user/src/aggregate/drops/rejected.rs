@@ -15,6 +15,7 @@ use crate::{
     aggregate::{
         initiator::{self, Initiator},
         record::Scribe,
+        shares::Shares,
     },
     clock::Moment,
     drain::flow::FlowId,
@@ -54,11 +55,16 @@ pub struct Row {
 }
 
 /// Drops that wait for their records.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Rejected {
     rows: HashMap<Key, Row>,
-    /// Packets for whose flow there was no room: they have their reports, and no flow record.
-    pub lost: u64,
+    shares: Shares,
+}
+
+impl Default for Rejected {
+    fn default() -> Self {
+        Self { rows: HashMap::new(), shares: Shares::new(MOST) }
+    }
 }
 
 impl Rejected {
@@ -75,8 +81,9 @@ impl Rejected {
             reason: report.kernel_reason.clone(),
             place: report.drop_place.clone(),
         };
-        if self.rows.len() >= MOST && !self.rows.contains_key(&key) {
-            self.lost += u64::from(record.packets);
+        let waiting = self.rows.len();
+        if !self.rows.contains_key(&key) && !self.shares.admit(record.pu, waiting) {
+            self.shares.lose(record.pu, record.packets.into());
             return;
         }
         let row = self.rows.entry(key).or_insert_with(|| Row {
@@ -94,9 +101,20 @@ impl Rejected {
 
     /// Takes out all that waits, in the order of time.
     pub fn take(&mut self) -> Vec<(Key, Row)> {
+        self.shares.emptied();
         let mut rows: Vec<_> = self.rows.drain().collect();
         rows.sort_by_key(|(_, row)| row.first);
         rows
+    }
+
+    /// Packets for whose flow there was no room: they have their reports, and no flow record.
+    pub fn lost(&self) -> u64 {
+        self.shares.lost()
+    }
+
+    /// Those of the unit with this index.
+    pub fn lost_of(&self, index: u16) -> u64 {
+        self.shares.lost_of(index)
     }
 }
 
@@ -219,7 +237,7 @@ mod tests {
         rejected.add(&record(8), &report(53, "UDP_CSUM"));
         rejected.add(&record(1), &PacketReport::default());
         let rows = rejected.take();
-        assert!(rejected.take().is_empty() && rejected.lost == 0);
+        assert!(rejected.take().is_empty() && rejected.lost() == 0);
         let units = Registry::new(&[]).unwrap();
         let moment = Moment { jiffies: 0, boot_ns: 0, wall_ns: 0, hz: 100 };
         let told: Vec<_> = rows
@@ -280,7 +298,10 @@ mod tests {
         for port in 0..=u16::MAX {
             rejected.add(&record(1), &report(port, ""));
         }
-        assert_eq!(rejected.take().len(), MOST);
-        assert_eq!(rejected.lost, 65_536 - MOST as u64);
+        let others = PacketRecord { pu: 2, ..record(2) };
+        rejected.add(&others, &report(53, ""));
+        let rows = rejected.take();
+        assert_eq!(rows.len(), MOST * 4 / 5 + 2, "four times what is left, and the other's");
+        assert_eq!((rejected.lost(), rejected.lost_of(2)), (65_537 - rows.len() as u64, 0));
     }
 }

@@ -112,7 +112,7 @@ impl Drops {
             drops_of_units: counted,
             drop_reports: self.reports,
             drop_reports_folded: self.folded,
-            drop_flows_lost: self.rejected.lost,
+            drop_flows_lost: self.rejected.lost(),
             ..Ledger::default()
         }
     }

@@ -11,7 +11,7 @@ use collector_ebpf::abi::{
     pu::role,
 };
 
-use super::{ledger, may_report, shape, wanted};
+use super::{ledger, lost, may_report, shape, wanted};
 use crate::{
     Frame,
     identity::Who,
@@ -50,6 +50,7 @@ pub(crate) fn count(frame: Frame, packet: &Packet, who: u64, length: u32) -> u32
     let key = DropKey { place: AT_XDP, reason: 0, pu: who.pu, by_policy: 1 };
     if super::count(&key, 1, length).is_none() {
         ledger(|ledger| &raw mut ledger.table_full);
+        lost(who.pu, |budget| &raw mut budget.table_full);
         return 0;
     }
     let wanted = wanted::ask_frame(start, Linear::of_frame(frame).length(), length);
@@ -153,6 +154,7 @@ fn report(frame: Frame, packet: &Packet, said: u64, length: u32) -> u32 {
         ledger(|ledger| &raw mut ledger.reported);
     } else {
         ledger(|ledger| &raw mut ledger.output_failed);
+        lost(pu, |budget| &raw mut budget.output_failed);
     }
     0
 }

@@ -51,5 +51,14 @@ fn more_users_than_are_asked_for_at_once_are_counted() {
     for port in 0..5000 {
         flows.add(&delta(id(UDP, port), [0, 1], 1), 1, 1, &nobody, |_, _| {});
     }
-    assert_eq!((flows.take_to_ask().len(), flows.tally().unasked), (4096, 904));
+    let others = FlowDelta { pu: 9, ..delta(id(UDP, 6000), [0, 1], 1) };
+    flows.add(&others, 1, 1, &nobody, |_, _| {});
+    let asked = flows.take_to_ask();
+    assert_eq!(
+        (asked.len(), asked.last()),
+        (4096 * 4 / 5 + 2, Some(&others.id)),
+        "a flood leaves room to others"
+    );
+    assert_eq!((flows.unasked(), flows.unasked_of(9)), (5001 - asked.len() as u64, 0));
+    assert_eq!(flows.unasked_of(delta(id(UDP, 0), [0, 1], 1).pu), flows.unasked());
 }
