@@ -46,6 +46,8 @@ fn under_load_what_blocks_and_what_fails_costs_the_others_nothing() {
     let running =
         wire.start(&["--config", file.path(), "--flow-interval", "100ms", "--counter-interval", "100ms"]);
     send_all(&wire);
+    let asked = wire.verb("status", &["--output", "json"]).output().expect("the collector starts");
+    let asked = json(String::from_utf8(asked.stdout).expect("it is text").trim_end());
     go_on.send(()).expect("it waits");
     running.signal("INT");
     let (code, _, errors) = running.end();
@@ -73,6 +75,11 @@ fn under_load_what_blocks_and_what_fails_costs_the_others_nothing() {
     let all: u64 = by_unit.values().filter_map(Value::as_u64).sum();
     assert_eq!(all, of("queue_full", "held") + of("queue_full", "full"), "{ledger}");
     assert!(of("queue_full_of", "host") > all / 2, "{ledger}");
+    // It was told while it happened.
+    let told = |row: &str, output: &str| asked["ledger"][row][output].as_u64().expect("a number");
+    assert!((1..=of("queue_full", "held")).contains(&told("queue_full", "held")), "{asked}");
+    assert!((1..=handed).contains(&told("delivered", "whole")), "{asked}");
+    assert!(told("queue_full_of", "host") > 0 && told("sink_failed", "full") > 0, "{asked}");
     // And no packet was counted less for it.
     let unparsed = ledger["unparsed"].as_object().expect("an object").values().filter_map(Value::as_u64);
     let flows = ledger["flows"].as_u64().expect("a number");

@@ -32,6 +32,9 @@ fn what_was_dropped_is_told_while_it_runs() {
         assert_eq!(dropped, if count == 3 { 3 } else { 10 }, "{text}");
         let ledger = |name: &str| status["ledger"][name].as_u64().expect("a number");
         assert_eq!(ledger("drops_table_full"), 0);
+        let outputs = ["delivered", "queue_full", "sink_failed"].map(|row| &status["ledger"][row]["json"]);
+        let outputs = outputs.map(|count| count.as_u64().expect("what became of events is told, too"));
+        assert_eq!((outputs[1], outputs[2]), (0, 0), "{text}");
         assert_eq!(ledger("drops_seen"), ledger("drops_counted") + ledger("drops_no_packet"), "{text}");
     }
     let (code, text, errors) = ask(&wire, &[]);

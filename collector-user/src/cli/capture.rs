@@ -18,6 +18,7 @@ use rustix::{
 
 use super::{
     args::CaptureArgs,
+    books::Books,
     ending::{Ending, Hangup},
     outputs::Place,
     reload,
@@ -154,7 +155,12 @@ fn keep(args: &CaptureArgs, config: &Config, voice: &Voice) -> Result<(), Captur
         let unwanted = async {
             capture.ended().await;
         };
-        let wanted = Wanted { options: &options, duration: config.duration, socket: &Socket::None };
+        let wanted = Wanted {
+            options: &options,
+            duration: config.duration,
+            socket: &Socket::None,
+            books: Books::default(),
+        };
         // Nobody wants the events.
         let served = until_ended(wanted, voice, &Fanout::new(), unwanted, reload::channel().0, &ending).await;
         // A daemon that failed has not been told to stop; from here on a signal means haste all the same.

@@ -17,6 +17,7 @@ use tokio::{
     time::timeout,
 };
 
+use super::books::Books;
 use crate::{config::Socket, daemon::inquiry::Inquirer, error::with_causes};
 use place::Place;
 pub(super) use place::usual;
@@ -88,7 +89,7 @@ impl Door {
     /// # Errors
     ///
     /// [`DoorError`].
-    pub(super) fn open(socket: &Socket, inquirer: Inquirer) -> Result<Option<Self>, DoorError> {
+    pub(super) fn open(socket: &Socket, inquirer: Inquirer, books: Books) -> Result<Option<Self>, DoorError> {
         if *socket == Socket::None {
             return Ok(None);
         }
@@ -99,23 +100,26 @@ impl Door {
             UnixListener::from_std(listening).map_err(DoorError::Thread)?
         };
         let (close, closed) = oneshot::channel();
-        let keep = move || keep(&runtime, &listener, &inquirer, closed);
+        let asked = Asked { inquirer, books };
+        let keep = move || keep(&runtime, &listener, &asked, closed);
         thread::Builder::new().name("door".to_owned()).spawn(keep).map_err(DoorError::Thread)?;
         Ok(Some(Self { _place: place, _close: close }))
     }
 }
 
+/// Who is asked.
+#[derive(Clone)]
+struct Asked {
+    inquirer: Inquirer,
+    books: Books,
+}
+
 /// Keeps the door until it is closed. Who is inside then goes without an answer.
-fn keep(
-    runtime: &Runtime,
-    listener: &UnixListener,
-    inquirer: &Inquirer,
-    closed: oneshot::Receiver<Infallible>,
-) {
+fn keep(runtime: &Runtime, listener: &UnixListener, asked: &Asked, closed: oneshot::Receiver<Infallible>) {
     let failed = runtime.block_on(async {
         tokio::select! {
             _ = closed => None,
-            failed = serve(listener, inquirer) => Some(failed),
+            failed = serve(listener, asked) => Some(failed),
         }
     });
     if let Some(error) = failed {
@@ -127,12 +131,12 @@ fn keep(
 }
 
 /// Serves all that come; returns where nobody can come any more.
-async fn serve(listener: &UnixListener, inquirer: &Inquirer) -> io::Error {
+async fn serve(listener: &UnixListener, asked: &Asked) -> io::Error {
     let mut visitors = JoinSet::new();
     loop {
         tokio::select! {
             visitor = listener.accept(), if visitors.len() < MOST_VISITORS => match visitor {
-                Ok((visitor, _)) => drop(visitors.spawn(attend(visitor, inquirer.clone()))),
+                Ok((visitor, _)) => drop(visitors.spawn(attend(visitor, asked.clone()))),
                 Err(error) if visitors.is_empty() => return error,
                 // Too many descriptors, perhaps: there is one more when a visitor goes.
                 Err(_) => drop(visitors.join_next().await),
@@ -143,13 +147,14 @@ async fn serve(listener: &UnixListener, inquirer: &Inquirer) -> io::Error {
 }
 
 /// Answers a visitor, once.
-async fn attend(mut visitor: UnixStream, inquirer: Inquirer) {
+async fn attend(mut visitor: UnixStream, Asked { inquirer, books }: Asked) {
     let said = match timeout(PATIENCE, hear(&mut visitor)).await {
         Ok(Ok(line)) if line.is_empty() => return,
         Ok(Ok(line)) => match Request::read(&line) {
             Ok(Wanted::Units) => inquirer.units().await.map(Told::Units).map_err(|error| error.to_string()),
             Ok(Wanted::Status) => {
-                let status = inquirer.status().await;
+                let mut status = inquirer.status().await;
+                let _ = status.as_mut().map(|status| books.enter(&mut status.ledger));
                 status.map(|status| Told::Status(Box::new(status))).map_err(|error| error.to_string())
             }
             Err(words) => Err(words),

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod ask;
+mod books;
 mod capture;
 mod config;
 mod door;

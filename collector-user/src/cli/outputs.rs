@@ -21,7 +21,7 @@ use rustix::{
 pub(super) use places::Place;
 use places::Places;
 
-use super::{say::Voice, stdout};
+use super::{books::Books, say::Voice, stdout};
 use crate::{
     collector::{EventCollector, fanout::Fanout, filter::Filter},
     config::{Config, Destination, Form, LogFormat, OutputConfig},
@@ -127,6 +127,12 @@ impl Outputs {
         &self.fanout
     }
 
+    /// What becomes of the events.
+    pub(super) fn books(&self) -> Books {
+        let queues = self.sinks.iter().map(|sink| (sink.name.clone(), sink.queue.clone()));
+        Books::new(queues.collect(), self.fanout.panics())
+    }
+
     pub(super) fn queues(&self) -> Vec<Box<dyn Room>> {
         self.sinks.iter().map(|sink| Box::new(sink.queue.clone()) as _).collect()
     }
@@ -167,24 +173,15 @@ impl Outputs {
         status: Option<Status>,
         give_up: impl Fn() -> G,
     ) -> Result<(), SinkError> {
-        let Self { fanout, sinks } = self;
-        let closing = sinks
+        let books = self.books();
+        let closing = self
+            .sinks
             .into_iter()
             .map(async |Sink { name, queue, writer }| (name, queue, writer.close(give_up()).await));
         let closed = join_all(closing).await;
-        let panics = fanout.panics();
         let mut status = status;
         if let Some(Status { ledger, .. }) = &mut status {
-            for (name, queue, _) in &closed {
-                let counts = queue.counts();
-                let panics = panics.get(name).copied().unwrap_or_default();
-                ledger.delivered.insert(name.clone(), counts.delivered);
-                ledger.queue_full.insert(name.clone(), counts.queue_full);
-                for (unit, count) in queue.queue_full_of() {
-                    *ledger.queue_full_of.entry(unit.to_string()).or_default() += count;
-                }
-                ledger.sink_failed.insert(name.clone(), counts.failed + panics);
-            }
+            books.enter(ledger);
         }
         let finishing = closed.into_iter().map(async |(name, queue, closed)| {
             let finished = match (closed, &status) {

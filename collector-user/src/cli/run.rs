@@ -10,6 +10,7 @@ use tokio::{
 
 use super::{
     args::RunArgs,
+    books::{self, Books},
     door::{self, Door},
     ending::{Ending, Hangup},
     outputs::{OutputError, Outputs},
@@ -21,7 +22,7 @@ use crate::{
     collector::{
         EventCollector,
         filter::Kind,
-        stash::{self, Limits, Stash},
+        stash::{Limits, Stash},
     },
     config::{Attach, Config, ConfigError, Drops, Interval, OutputConfig, Socket, Tunnels, Xdp},
     daemon::{self, DaemonError, Options, Started, reload::Reloader},
@@ -172,9 +173,11 @@ async fn aggregate(
     ending: &Ending,
 ) -> Result<Status, DaemonError> {
     let Some(aggregate) = config.aggregate else {
-        return serve(config, voice, outputs.collector(), outputs, reloading, ending).await;
+        let books = outputs.books();
+        return serve(config, voice, (outputs.collector(), books), outputs, reloading, ending).await;
     };
     let stash = Stash::new(outputs.collector(), aggregate, stash_limits(&config.outputs));
+    let books = outputs.books().behind(stash.books());
     let flushing = async {
         let begun = Instant::now();
         let mut flush = interval(FLUSH_INTERVAL);
@@ -185,15 +188,12 @@ async fn aggregate(
         }
     };
     let served = tokio::select! {
-        served = serve(config, voice, &stash, outputs, reloading, ending) => served,
+        served = serve(config, voice, (&stash, books), outputs, reloading, ending) => served,
         never = flushing => never,
     };
     stash.close();
     let mut status = served?;
-    status.ledger.queue_full.insert(stash::NAME.to_owned(), stash.counts().queue_full);
-    for (unit, count) in stash.queue_full_of() {
-        *status.ledger.queue_full_of.entry(unit.to_string()).or_default() += count;
-    }
+    books::enter_stash(&stash.books(), &mut status.ledger);
     Ok(status)
 }
 
@@ -205,11 +205,12 @@ pub(super) fn stash_limits(outputs: &[OutputConfig]) -> Limits {
     Limits { flows: (smallest - smallest.div_ceil(4)).max(1), ..Limits::default() }
 }
 
-/// The daemon, which hands its events to `collector`; what lies between it and the outputs is that collector's matter.
+/// The daemon, which hands its events to `collector`; what lies between it and the outputs is that collector's matter, and in
+/// the books.
 async fn serve(
     config: &Config,
     voice: &Voice,
-    collector: &impl EventCollector,
+    (collector, books): (&impl EventCollector, Books),
     outputs: &Outputs,
     reloading: Option<Reloading<'_>>,
     ending: &Ending,
@@ -217,7 +218,7 @@ async fn serve(
     let options = options(config);
     let unwanted = outputs.all_ended();
     let (tell, begun) = reload::channel();
-    let wanted = Wanted { options: &options, duration: config.duration, socket: &config.socket };
+    let wanted = Wanted { options: &options, duration: config.duration, socket: &config.socket, books };
     let running = until_ended(wanted, voice, collector, unwanted, tell, ending);
     match reloading {
         None => running.await,
@@ -228,11 +229,12 @@ async fn serve(
     }
 }
 
-/// A daemon that is wanted, for how long, and where it can be asked.
+/// A daemon that is wanted, for how long, where it can be asked, and what becomes of its events.
 pub(super) struct Wanted<'a> {
     pub(super) options: &'a Options,
     pub(super) duration: Option<Interval>,
     pub(super) socket: &'a Socket,
+    pub(super) books: Books,
 }
 
 /// The daemon, until a signal, the end of its time, or until there is nobody left who wants anything. Once it counts, it
@@ -245,7 +247,7 @@ pub(super) async fn until_ended(
     reloadable: oneshot::Sender<Reloader>,
     ending: &Ending,
 ) -> Result<Status, DaemonError> {
-    let Wanted { options, duration, socket } = wanted;
+    let Wanted { options, duration, socket, books } = wanted;
     let (tell, begun) = oneshot::channel();
     let shutdown = async {
         // Its time is that in which it counts.
@@ -266,7 +268,7 @@ pub(super) async fn until_ended(
     let mut opened = None;
     let started = |started: &Started| {
         let mut started = started.clone();
-        match Door::open(socket, started.inquirer.clone()) {
+        match Door::open(socket, started.inquirer.clone(), books.clone()) {
             Ok(door) => opened = door,
             Err(error) => started.missing.push(door::missing(&error)),
         }

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     panic::{self, AssertUnwindSafe},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use super::EventCollector;
@@ -23,7 +26,24 @@ pub struct Fanout {
 struct Branch {
     name: String,
     collector: Box<dyn EventCollector>,
-    panics: AtomicU64,
+    panics: Arc<AtomicU64>,
+}
+
+/// How many events each collector of a [`Fanout`] lost by a panic, as it stands whenever it is asked.
+#[derive(Clone, Debug, Default)]
+pub struct Panics {
+    branches: Vec<(String, Arc<AtomicU64>)>,
+}
+
+impl Panics {
+    /// By the collectors' names; those that never panicked are there with 0.
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for (name, panics) in &self.branches {
+            *counts.entry(name.clone()).or_default() += panics.load(Relaxed);
+        }
+        counts
+    }
 }
 
 impl Fanout {
@@ -38,18 +58,15 @@ impl Fanout {
         self.branches.push(Branch {
             name: name.into(),
             collector: Box::new(collector),
-            panics: AtomicU64::new(0),
+            panics: Arc::default(),
         });
         self
     }
 
-    /// How many events each collector lost by a panic; those that never panicked are there with 0.
-    pub fn panics(&self) -> BTreeMap<String, u64> {
-        let mut counts = BTreeMap::new();
-        for branch in &self.branches {
-            *counts.entry(branch.name.clone()).or_default() += branch.panics.load(Relaxed);
-        }
-        counts
+    /// How many events those that were added lost by a panic. It may be asked while events come, and when the fan-out has gone.
+    pub fn panics(&self) -> Panics {
+        let branches = self.branches.iter().map(|branch| (branch.name.clone(), branch.panics.clone()));
+        Panics { branches: branches.collect() }
     }
 
     fn each(&self, mut call: impl FnMut(&dyn EventCollector)) {
@@ -173,7 +190,7 @@ mod tests {
             assert_eq!(recorder.events().iter().map(Event::kind).collect::<Vec<_>>(), KINDS);
         }
         let want = [("after", 0), ("bad", 8), ("before", 0)].map(|(name, count)| (name.to_owned(), count));
-        assert_eq!(fanout.panics(), want.into());
+        assert_eq!(fanout.panics().counts(), want.into());
     }
 
     #[test]

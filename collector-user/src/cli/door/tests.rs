@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{Door, MOST_VISITORS};
-use crate::{config::Socket, daemon::inquiry::Inquirer};
+use crate::{cli::books::Books, config::Socket, daemon::inquiry::Inquirer};
 
 /// A folder that goes when it is dropped.
 pub(in crate::cli) struct Folder(pub(in crate::cli) PathBuf);
@@ -48,7 +48,7 @@ fn answer(visitor: UnixStream) -> String {
 /// A door of a daemon that has ended.
 fn door(folder: &Folder) -> (Door, PathBuf) {
     let path = folder.0.join("s");
-    let door = Door::open(&Socket::At(path.clone()), Inquirer::default()).unwrap().unwrap();
+    let door = Door::open(&Socket::At(path.clone()), Inquirer::default(), Books::default()).unwrap().unwrap();
     (door, path)
 }
 
@@ -88,5 +88,5 @@ fn who_says_nothing_holds_up_nobody_for_long() {
 
 #[test]
 fn where_none_is_wanted_there_is_none() {
-    assert!(Door::open(&Socket::None, Inquirer::default()).unwrap().is_none());
+    assert!(Door::open(&Socket::None, Inquirer::default(), Books::default()).unwrap().is_none());
 }

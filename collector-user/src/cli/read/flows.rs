@@ -6,6 +6,7 @@ use super::{ReadError, input, odd::Odd, progress::Progress};
 use crate::{
     cli::{
         args::ReadArgs,
+        books,
         ending::{Ending, Hangup},
         outputs::Outputs,
         run::{FLUSH_INTERVAL, stash_limits},
@@ -73,10 +74,7 @@ fn read(args: &ReadArgs, config: &Config, voice: &Voice) -> Result<bool, ReadErr
             let (is_whole, mut status) =
                 files(args, config, voice, &while_heard, &stash, |passed| stash.flush(passed))?;
             stash.close();
-            status
-                .ledger
-                .queue_full
-                .insert(crate::collector::stash::NAME.to_owned(), stash.counts().queue_full);
+            books::enter_stash(&stash.books(), &mut status.ledger);
             (is_whole, status)
         }
     };

@@ -8,7 +8,7 @@ mod users;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -82,7 +82,27 @@ pub struct StashCounts {
 pub struct Stash<C: EventCollector> {
     inner: C,
     reports: usize,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+}
+
+/// What became of the events of a [`Stash`], as it stands whenever it is asked, and when the stash has gone.
+#[derive(Clone)]
+pub struct Books {
+    state: Arc<Mutex<State>>,
+}
+
+impl Books {
+    /// What became of the events so far.
+    pub fn counts(&self) -> StashCounts {
+        let state = lock(&self.state);
+        let held = state.flows.len() + state.due.len() + state.reports.len();
+        StashCounts { held: held as u64, ..state.counts }
+    }
+
+    /// Whose reports found the queue full, or in it no room for more of the same unit, by unit.
+    pub fn queue_full_of(&self) -> BTreeMap<Text, u64> {
+        lock(&self.state).lost.rows()
+    }
 }
 
 struct State {
@@ -128,7 +148,7 @@ impl<C: EventCollector> Stash<C> {
             lost: Losses::default(),
             counts: StashCounts::default(),
         };
-        Self { inner, reports: limits.reports, state: Mutex::new(state) }
+        Self { inner, reports: limits.reports, state: Arc::new(Mutex::new(state)) }
     }
 
     /// Hands on what has fallen due by `now`: flows, the oldest first, then reports.
@@ -156,14 +176,12 @@ impl<C: EventCollector> Stash<C> {
 
     /// What became of the events so far.
     pub fn counts(&self) -> StashCounts {
-        let state = self.lock();
-        let held = state.flows.len() + state.due.len() + state.reports.len();
-        StashCounts { held: held as u64, ..state.counts }
+        self.books().counts()
     }
 
-    /// Whose reports found the queue full, or in it no room for more of the same unit, by unit.
-    pub fn queue_full_of(&self) -> BTreeMap<Text, u64> {
-        self.lock().lost.rows()
+    /// What becomes of the events.
+    pub fn books(&self) -> Books {
+        Books { state: self.state.clone() }
     }
 
     /// The collector behind.
@@ -221,9 +239,13 @@ impl<C: EventCollector> Stash<C> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No foreign code runs under the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    // No foreign code runs under the lock.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<C: EventCollector> Drop for Stash<C> {

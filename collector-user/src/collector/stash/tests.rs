@@ -214,7 +214,7 @@ fn a_flood_of_one_units_reports_leaves_room_to_others() {
         stash.flush(seconds(1));
         assert_eq!(stash.inner().take().len(), 81 + 10);
     }
-    assert_eq!(stash.queue_full_of(), [("loud".into(), 2 * (1000 - 81))].into());
+    assert_eq!(stash.books().queue_full_of(), [("loud".into(), 2 * (1000 - 81))].into());
     assert_eq!(stash.counts().queue_full, 2 * (1000 - 81));
     assert_balanced(&stash.counts());
 }
