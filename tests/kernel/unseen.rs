@@ -114,6 +114,29 @@ fn what_a_program_of_anothers_takes_before_ours_is_named_and_nobodys() -> Result
 
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_a_program_of_anothers_sends_elsewhere_is_named_where_it_came_and_where_it_went() -> Result<()> {
+    const TAKEN: u64 = 300;
+    const SEEN: u64 = 200;
+    const ITS_PORT: u16 = PORT + 1;
+    let wire = Wire::silent()?;
+    let _program = Dropping::redirecting(&wire.b, ITS_PORT)?;
+    let collector = Running::start_beside(&wire.b.place, options(), Some(&wire.b.dev))?;
+    let host = Host::new(&wire.b, &[PORT, ITS_PORT])?;
+    let to = |port, count| Datagrams { to: host.address(4, port), count, size: 100 };
+    send_and_settle(&wire.a, 40_000, &host, &[to(ITS_PORT, TAKEN), to(PORT, SEEN)])?;
+    let finished = collector.stop()?;
+    assert_explained(&finished);
+    let want = Unseen { received: TAKEN, sent: TAKEN, ..Unseen::default() };
+    assert_eq!(unseen_at(&finished, &wire.b), Some(want));
+    let counted = |port| events::total(&finished.events, |flow| events::is_to(flow, UDP, port)).packets;
+    assert_eq!([counted(PORT), counted(ITS_PORT)], [SEEN, 0]);
+    let [received, _, sent, _] = events::all_units(&finished.events);
+    assert_eq!([received + TAKEN, sent + TAKEN], [finished.link.rx_packets, finished.link.tx_packets]);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn what_a_queue_drops_behind_the_programs_is_named_by_as_many_as_it_says() -> Result<()> {
     const COUNT: u64 = 200;
     let wire = Wire::silent()?;

@@ -52,23 +52,38 @@ impl Dropping {
 
     /// Drops at generic XDP the frames at `end` that bring a datagram to this port, over IPv4 without options, and nothing else.
     pub fn datagrams_to(end: &End, port: u16) -> Result<Self> {
+        Self::taking(end, port, &[0xB7 | (XDP_DROP as u64) << 32])
+    }
+
+    /// Sends them back by the interface that they came by, past its queue.
+    pub fn redirecting(end: &End, port: u16) -> Result<Self> {
+        /// The helper `bpf_redirect`, of an interface and flags; what it returns is the verdict.
+        const REDIRECT: u64 = 23;
+        // r1 = interface; r2 = 0; call
+        let ifindex = u64::from(end.ifindex);
+        Self::taking(end, port, &[0xB7 | 1 << 8 | ifindex << 32, 0xB7 | 2 << 8, 0x85 | REDIRECT << 32])
+    }
+
+    /// Runs this code, after which the verdict is in r0, for such frames at generic XDP; the others pass.
+    fn taking(end: &End, port: u16, taken: &[u64]) -> Result<Self> {
         /// Where in such a frame the port of its receiver stands.
         const PORT: u64 = 14 + 20 + 2;
         let port = u64::from(u16::from_ne_bytes(port.to_be_bytes()));
-        let mut code = [
+        let mut code = vec![
             // r2 = data; r3 = data_end; r4 = r2 + what is read; if r4 > r3 goto pass
             0x61 | 2 << 8 | 1 << 12,
             0x61 | 3 << 8 | 1 << 12 | 4 << 16,
             0xBF | 4 << 8 | 2 << 12,
             0x07 | 4 << 8 | (PORT + 2) << 32,
-            0x2D | 4 << 8 | 3 << 12 | 3 << 16,
-            // r5 = port; r0 = drop; if r5 == port goto exit; pass: r0 = pass; exit
+            0x2D | 4 << 8 | 3 << 12 | 2 << 16,
+            // r5 = port; if r5 == port goto taken; pass: r0 = pass; exit; taken:
             0x69 | 5 << 8 | 2 << 12 | PORT << 16,
-            0xB7 | (XDP_DROP as u64) << 32,
-            0x15 | 5 << 8 | 1 << 16 | port << 32,
+            0x15 | 5 << 8 | 2 << 16 | port << 32,
             0xB7 | (XDP_PASS as u64) << 32,
             0x95,
         ];
+        code.extend(taken);
+        code.push(0x95);
         Self::attach(end, Hook::Xdp, &load_code(PROG_TYPE_XDP, &mut code)?)
     }
 
