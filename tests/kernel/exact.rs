@@ -1,16 +1,25 @@
 //! What is sent is reported, packet by packet and octet by octet.
 
-use anyhow::ensure;
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpStream, UdpSocket},
+    num::NonZeroU32,
+    os::fd::OwnedFd,
+    panic, thread,
+};
+
+use anyhow::{Context as _, bail, ensure};
 use collector_tests::{
-    Result,
+    PATIENCE, Result,
     collector::{Running, options},
     events::{self, Totals},
-    frames::{TCP, UDP},
-    lab::Wire,
+    frames::{SCTP, TCP, UDP, UDP_LITE},
+    lab::{End, Wire},
     release,
-    traffic::{Connection, Datagrams, Host, headers, send_and_settle, transfer},
+    traffic::{Connection, Datagrams, Host, headers, pin, send, send_and_settle, settle, transfer},
 };
 use collector_user::event::{Ended, Event, InitiatorBy};
+use rustix::net::{AddressFamily, Protocol, SocketType, ipproto};
 
 use crate::assert_balanced;
 
@@ -34,6 +43,52 @@ fn datagrams_are_reported_exactly_at_both_ends() -> Result<()> {
                 Totals { packets: 10_000, bytes: 10_000 * bytes, count: 1, ..Totals::default() },
                 "{}",
                 datagrams.to
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn datagrams_of_which_part_is_checked_are_reported_exactly_at_both_ends() -> Result<()> {
+    const COUNT: u64 = 1000;
+    // RFC 3828: its header has the coverage of the checksum where UDP has the length.
+    let bound = |end: &End, version: u8, port: u16| -> Result<UdpSocket> {
+        let at = SocketAddr::new(end.address(version), port);
+        let family = if version == 4 { AddressFamily::INET } else { AddressFamily::INET6 };
+        end.place.within(|| {
+            let protocol = NonZeroU32::new(UDP_LITE.into()).map(Protocol::from_raw);
+            let socket = rustix::net::socket(family, SocketType::DGRAM, protocol)?;
+            rustix::net::bind(&socket, &at)?;
+            Ok(socket.into())
+        })
+    };
+    let wire = Wire::new()?;
+    if bound(&wire.a, 4, 40_001).is_err() {
+        release::has_none("UDP-Lite");
+        return Ok(());
+    }
+    let sent_from = Running::start(&wire.a.place, options())?;
+    let sent_to = Running::start(&wire.b.place, options())?;
+    let host = Host::new(&wire.b, &[])?;
+    let streams = [(4, 5004, 100), (6, 5006, 200)];
+    pin(0)?;
+    for (version, port, size) in streams {
+        let _receiver = bound(&wire.b, version, port)?;
+        let datagrams = Datagrams { to: host.address(version, port), count: COUNT, size };
+        send(&bound(&wire.a, version, 40_000)?, &datagrams)?;
+        settle(&wire.a, &host)?;
+    }
+    for collector in [sent_from, sent_to] {
+        let finished = collector.stop()?;
+        assert_balanced(&finished);
+        for (version, port, size) in streams {
+            let bytes = size as u64 + 8 + headers(host.address(version, port).ip());
+            assert_eq!(
+                events::total(&finished.events, |flow| events::is_to(flow, UDP_LITE, port)),
+                Totals { packets: COUNT, bytes: COUNT * bytes, count: 1, ..Totals::default() },
+                "over IPv{version}"
             );
         }
     }
@@ -110,6 +165,74 @@ fn tcp_without_offloads_is_reported_as_the_interface_counts() -> Result<()> {
                 "received packets and octets, sent packets and octets"
             );
         }
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn sctp_in_super_packets_is_reported_as_the_interface_counts() -> Result<()> {
+    const PORT: u16 = 5002;
+    const OCTETS: usize = 4_000_000;
+    let socket = |end: &End, version: u8| -> Result<OwnedFd> {
+        let family = if version == 4 { AddressFamily::INET } else { AddressFamily::INET6 };
+        end.place.within(|| Ok(rustix::net::socket(family, SocketType::STREAM, Some(ipproto::SCTP))?))
+    };
+    for version in [4, 6] {
+        let wire = Wire::new()?;
+        let Ok(client) = socket(&wire.a, version) else {
+            release::has_none("SCTP");
+            return Ok(());
+        };
+        for end in [&wire.a, &wire.b] {
+            // It is cut behind the programs, and before the interface counts.
+            end.place.run(&format!("ethtool -K {} tx-sctp-segmentation off", end.dev))?;
+        }
+        let collectors =
+            [&wire.a, &wire.b].map(|end| Running::start_beside(&end.place, options(), Some(&end.dev)));
+        let host = Host::new(&wire.b, &[])?;
+        let (server, to) = (socket(&wire.b, version)?, SocketAddr::new(wire.b.address(version), PORT));
+        rustix::net::bind(&server, &to)?;
+        rustix::net::listen(&server, 1)?;
+        let receiving = thread::spawn(move || -> Result<usize> {
+            let mut stream = TcpStream::from(rustix::net::accept(&server)?);
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.read_to_end(&mut Vec::new()).context("the server reads")
+        });
+        pin(0)?;
+        rustix::net::connect(&client, &to)?;
+        let mut client = TcpStream::from(client);
+        client.set_read_timeout(Some(PATIENCE))?;
+        for _ in 0..OCTETS / 16_000 {
+            client.write_all(&[0x55; 16_000]).context("the client writes")?;
+        }
+        client.shutdown(Shutdown::Write).context("the client has no more")?;
+        // The other side says that it has all: then there is no association any more.
+        match client.read(&mut [0; 1]) {
+            Ok(0) => {}
+            Err(error) if error.kind() == ErrorKind::NotConnected => {}
+            other => bail!("nothing is sent back: {other:?}"),
+        }
+        let received = receiving.join().unwrap_or_else(|cause| panic::resume_unwind(cause))?;
+        assert_eq!(received, OCTETS);
+        settle(&wire.a, &host)?;
+        let finished: Vec<_> =
+            collectors.into_iter().map(|collector| collector?.stop()).collect::<Result<_>>()?;
+        for finished in &finished {
+            assert_balanced(finished);
+            let link = finished.link;
+            assert_eq!(
+                events::all_units(&finished.events),
+                [link.rx_packets, link.rx_bytes, link.tx_packets, link.tx_bytes],
+                "received packets and octets, sent packets and octets"
+            );
+        }
+        let [sent, came] = [&finished[0], &finished[1]]
+            .map(|finished| events::total(&finished.events, |flow| events::is_to(flow, SCTP, PORT)));
+        assert_eq!(sent, came, "both ends");
+        assert!(sent.bytes > OCTETS as u64 && sent.count == 1, "{sent:?}");
+        let seen = finished[0].status.ledger.seen;
+        assert!(seen < sent.packets + sent.reply_packets, "no super-packet: {seen} buffers of {sent:?}");
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use collector_tests::{
     collector::{Running, declared, options},
     events,
     lab::{Addressed, End, join, silent_host},
+    release,
     talk::{Amount, Talk, talk, transfer},
     traffic::{ANSWERS, Host},
 };
@@ -25,13 +26,28 @@ pub(crate) const VXLAN: u16 = 4789;
 /// The only port that tunnels send from here; the kernel's own choice depends on what is inside.
 const FROM: u16 = 50_000;
 
-/// The end of a tunnel on one end of a wire.
-fn tunnel(own: &End, other: &End, last: u8) -> Result<End> {
-    tunnel_by(own, other, last, VXLAN)
+/// The port of GENEVE (RFC 8926 section 3.3), whose header without options is as long as that of VXLAN.
+const GENEVE: u16 = 6081;
+
+/// The end of a tunnel on one end of a wire: VXLAN, to this port.
+pub(crate) fn tunnel_by(own: &End, other: &End, last: u8, port: u16) -> Result<End> {
+    let from = (FROM, FROM + 1);
+    tunnel(
+        own,
+        last,
+        &format!(
+            "type vxlan id 7 local {} remote {} dstport {port} srcport {} {} dev {} nolearning",
+            own.v4, other.v4, from.0, from.1, own.dev
+        ),
+    )
 }
 
-/// The same, to another port.
-pub(crate) fn tunnel_by(own: &End, other: &End, last: u8, port: u16) -> Result<End> {
+/// The same of GENEVE. Its flows have the port that the kernel chooses for what is inside.
+fn geneve(own: &End, other: &End, last: u8) -> Result<End> {
+    tunnel(own, last, &format!("type geneve id 7 remote {} dstport {GENEVE}", other.v4))
+}
+
+fn tunnel(own: &End, last: u8, kind: &str) -> Result<End> {
     let mut end = End {
         dev: "vx0".to_owned(),
         mac: [0x02, 0x66, 0, 0, 0, last],
@@ -39,14 +55,7 @@ pub(crate) fn tunnel_by(own: &End, other: &End, last: u8, port: u16) -> Result<E
         v6: format!("fd66::{last}").parse()?,
         ..own.clone()
     };
-    end.place.ip(&format!(
-        "link add vx0 address 02:66:00:00:00:0{last} type vxlan id 7 local {} remote {} dstport {port} srcport \
-         {FROM} {} dev {} nolearning",
-        own.v4,
-        other.v4,
-        FROM + 1,
-        own.dev
-    ))?;
+    end.place.ip(&format!("link add vx0 address 02:66:00:00:00:0{last} {kind}"))?;
     end.place.ip("link set vx0 up")?;
     end.has_its_addresses()?;
     end.ifindex = own.ifindex;
@@ -59,23 +68,57 @@ fn carried(inside: Amount, from: &End, to: &End) -> Talk {
     Talk { forth, ..Talk::one_way((from.v4, FROM).into(), (to.v4, VXLAN).into(), 0, 0) }
 }
 
+/// What one end sends by GENEVE is a flow for each that is inside: here it becomes one, as it is by VXLAN.
+fn make_one_flow(events: &mut [Event]) {
+    let mut senders = Vec::new();
+    for event in events {
+        let Event::Flow(record) = event else { continue };
+        let (Some(source), Some(destination)) = (&mut record.source, &mut record.destination) else {
+            continue;
+        };
+        if destination.port == GENEVE {
+            (source.port, destination.port) = (FROM, VXLAN);
+            record.count = u64::from(!senders.contains(&source.ip));
+            senders.push(source.ip);
+        }
+    }
+}
+
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn a_tunnel_is_the_hosts_and_what_it_carries_the_overlays() -> Result<()> {
     // Whoever declares the address that it ends at has none of it.
     for (declares_the_address, inner) in [(false, false), (true, false), (false, true)] {
-        a_tunnel(declares_the_address, inner)?;
+        a_tunnel(declares_the_address, inner, Tunnel::Vxlan)?;
     }
     Ok(())
 }
 
-fn a_tunnel(declares_the_address: bool, inner: bool) -> Result<()> {
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn so_it_is_of_geneve() -> Result<()> {
+    let host = silent_host()?;
+    if host.place().ip("link add geneve0 type geneve id 7 remote 192.0.2.1").is_err() {
+        release::has_none("tunnels of GENEVE");
+        return Ok(());
+    }
+    for inner in [false, true] {
+        a_tunnel(false, inner, Tunnel::Geneve)?;
+    }
+    Ok(())
+}
+
+fn a_tunnel(declares_the_address: bool, inner: bool, kind: Tunnel) -> Result<()> {
     let hosts = [silent_host()?, silent_host()?];
     let (a, b) = join(&hosts[0], &hosts[1], 0, Addressed::Both)?;
     for end in [&a, &b] {
         end.without_offloads()?;
     }
-    let (here, there) = (tunnel(&a, &b, 1)?, tunnel(&b, &a, 2)?);
+    let (here, there) = if kind == Tunnel::Vxlan {
+        (tunnel_by(&a, &b, 1, VXLAN)?, tunnel_by(&b, &a, 2, VXLAN)?)
+    } else {
+        (geneve(&a, &b, 1)?, geneve(&b, &a, 2)?)
+    };
     here.knows(&there)?;
     there.knows(&here)?;
     let _answering = [Host::new(&here, &[])?, Host::new(&there, &[])?];
@@ -112,11 +155,14 @@ fn a_tunnel(declares_the_address: bool, inner: bool) -> Result<()> {
     assert_eq!([found.packets + found.reply_packets, found.bytes + found.reply_bytes], want);
     for record in events::flows(&finished.events).filter(|record| inside(record)) {
         let name = (record.tunnel, record.tunnel_id, &*record.interface, &*record.context_id);
-        assert_eq!(name, (Tunnel::Vxlan, 7, &*a.dev, "overlay"), "{record}");
+        assert_eq!(name, (kind, 7, &*a.dev, "overlay"), "{record}");
     }
     let ledger = &finished.status.ledger;
     assert_eq!(ledger.inner_seen, ledger.inner_explained(), "{ledger:?}");
     finished.events.retain(|event| !matches!(event, Event::Flow(record) if inside(record)));
+    if kind == Tunnel::Geneve {
+        make_one_flow(&mut finished.events);
+    }
     books.assert_kept(&finished);
     assert_sum_at_uplinks(&finished, &["host", "forwarded", "unknown", "web"], &[finished.link]);
     Ok(())

@@ -29,6 +29,12 @@ pub fn lacks(feature: &str, first: (u32, u32)) -> bool {
     lacks
 }
 
+/// Says that a test is left out because this kernel was built without what it makes its traffic by.
+#[expect(clippy::print_stdout, reason = "how a test of libtest says that it was left out")]
+pub fn has_none(what: &str) {
+    println!("SKIP for the test, {what}: this kernel has none");
+}
+
 fn name() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// What the kernel tests use and a kernel may have as modules. It loads them itself when they are asked for, by a name
 /// that `modules.alias` knows. What a kernel does not have as a module is built in, or the test says so.
-pub(super) const WANTED: [&str; 54] = [
+pub(super) const WANTED: [&str; 55] = [
     "8021q",
     "act_bpf",
     "act_gact",
@@ -50,6 +50,7 @@ pub(super) const WANTED: [&str; 54] = [
     "sch_ingress",
     "sch_netem",
     "sch_tbf",
+    "sctp",
     "sit",
     "team",
     "team_mode_activebackup",
