@@ -28,7 +28,7 @@ pub(crate) fn exchange(wire: &Wire, near: &str, far: &str, octets: &[u8]) {
 }
 
 /// Three datagrams in VLAN 7 from a device, to nobody. A host needs no VLAN devices for that.
-pub(super) fn send_tagged(namespace: &str, device: &str) {
+pub(crate) fn send_tagged(namespace: &str, device: &str) {
     let script = "import socket, sys\n\
         s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\n\
         s.bind((sys.argv[1], 0))\n\
