@@ -15,7 +15,7 @@ mod capture;
 mod readers;
 mod taken;
 
-use std::path::Path;
+use std::{fs::File, os::unix::fs::OpenOptionsExt as _, panic, path::Path, thread};
 
 use capture::Traffic;
 use collector_tests::{
@@ -25,6 +25,7 @@ use collector_tests::{
     traffic::pin,
 };
 use readers::{Bare, Reader};
+use rustix::fs::{CWD, Mode, mkfifoat};
 use taken::Taken;
 
 const MIXED: Traffic = Traffic { frames: 2_000_000, pairs: 20_000 };
@@ -35,6 +36,9 @@ const OTHERS: [Traffic; 3] = [
     Traffic { pairs: 200_000, ..MIXED },
     Traffic { frames: 4_000_000, ..MIXED },
 ];
+
+/// 10 GB.
+const LONG: Traffic = Traffic { frames: 27_000_000, ..MIXED };
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1).peekable();
@@ -49,14 +53,15 @@ fn main() -> Result<()> {
     taken::adopt()?;
     let scratch = Scratch::new()?;
     beside_others(&scratch.join("mixed.pcap"), options.rounds)?;
-    by_itself(&scratch.join("other.pcap"), options.rounds)
+    by_itself(&scratch.join("other.pcap"), options.rounds)?;
+    by_a_pipe(&scratch.join("long.pcap"))
 }
 
 /// Beside what others make of the same capture.
 fn beside_others(file: &Path, rounds: usize) -> Result<()> {
     let octets = capture::write(file, MIXED)?;
     readers::check(file, MIXED.frames)?;
-    let mut readers = vec![Reader::collector(file)?];
+    let mut readers = vec![Reader::collector(file)?, Reader::collector_at_the_end(file)?];
     readers.extend(Reader::others(file)?);
     readers.extend([Bare::Ours, Bare::PcapParser].map(|bare| Reader::bare(file, bare)).into_iter().flatten());
     println!(
@@ -105,6 +110,28 @@ fn by_itself(file: &Path, rounds: usize) -> Result<()> {
             memory(&all)
         );
     }
+    Ok(())
+}
+
+/// Of one that is as long as many a disk, while it is written: nothing of it is kept.
+fn by_a_pipe(pipe: &Path) -> Result<()> {
+    mkfifoat(CWD, pipe, Mode::RUSR | Mode::WUSR)?;
+    let reader = Reader::collector(pipe)?;
+    let (taken, octets) = thread::scope(|scope| {
+        let writing = scope.spawn(|| capture::write(pipe, LONG));
+        let taken = reader.run();
+        // Where it was not read to its end, nobody waits for a reader.
+        drop(File::options().read(true).custom_flags(libc::O_NONBLOCK).open(pipe));
+        (taken, writing.join().unwrap_or_else(|cause| panic::resume_unwind(cause)))
+    });
+    let (taken, octets) = (taken?, octets?);
+    println!(
+        "{:<36} {:>12.2} {:>8} {:>10.1}",
+        format!("{} GB by a pipe", octets / 1_000_000_000),
+        rate(&[taken], LONG.frames),
+        "",
+        memory(&[taken])
+    );
     Ok(())
 }
 

@@ -40,6 +40,15 @@ impl Reader {
         Ok(Self { name: "collector read", program: program.into(), arguments, libraries: None })
     }
 
+    /// The same, where each flow is told at its end alone, as others tell theirs.
+    pub(crate) fn collector_at_the_end(file: &Path) -> Result<Self> {
+        let settings = file.with_extension("toml");
+        fs::write(&settings, "flow-interval = \"1h\"\n")?;
+        let collector = Self::collector(file)?;
+        let arguments = ["read".into(), "--config".into(), settings.into(), file.into()].to_vec();
+        Ok(Self { name: "collector read, flows at their end", arguments, ..collector })
+    }
+
     /// Those of others that are here, each told to keep all flows to the end.
     pub(crate) fn others(file: &Path) -> Result<Vec<Self>> {
         let mut readers = Vec::new();
