@@ -327,6 +327,7 @@ fn every_drop_of_a_unit_is_a_report_or_is_named() -> Result<()> {
         let failed = ledger.drop_reports_failed;
         let whose = [("host".to_owned(), failed)].into_iter().filter(|_| failed != 0).collect();
         assert_eq!(ledger.drop_reports_failed_of, whose, "the ledger says whose");
+        assert!(failed > 0 || octets > 1 << 12, "the buffer had room for all: {ledger:?}");
     }
     Ok(())
 }

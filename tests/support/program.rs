@@ -1,4 +1,4 @@
-//! Programs of others on an interface or a cgroup: a few instructions that drop every packet, or some, or let it pass.
+//! Programs of others on an interface or a cgroup: a few instructions that drop packets, send them elsewhere, or let them pass.
 #![expect(unsafe_code, reason = "bpf(2) has no safe wrapper for what these tests need")]
 
 use std::{

@@ -273,8 +273,11 @@ fn a_capture_that_makes_up_reasons_fills_a_table_and_no_more() {
     let reasons: Vec<_> = (0..MOST + 5).map(|number| number.to_string()).collect();
     let records: Vec<_> =
         reasons.iter().map(|reason| Record { marks: dropped(reason, ""), ..record(0, &frame) }).collect();
-    let (_, status, _) = read(&options(), &records);
+    let (flows, status, _) = read(&options(), &records);
     assert_eq!((status.drops.len(), status.ledger.drops_table_full), (MOST, 5));
+    // Each that has a row has its report and the record of its flow.
+    assert_eq!((status.ledger.drop_reports, status.ledger.drop_flows_lost), (MOST as u64, 0));
+    assert_eq!(flows.iter().filter(|flow| flow.dropped_packets == 1).count(), MOST);
 }
 
 #[test]

@@ -106,7 +106,8 @@ layout!(DropLedger, 56, {
 /// Parts of a tick in which reports are paid for.
 pub const PARTS: u64 = 1 << 16;
 
-/// A unit's budget of reports, and what it lost: an entry of the array `DROP_BUDGETS`, by the unit's index.
+/// A unit's budget of reports, and what it lost: an entry of the array `DROP_BUDGETS`, by the unit's index. That of
+/// [`ELSEWHERE`] has losses alone.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DropBudget {

@@ -13,7 +13,7 @@ use super::{
     flow::{Flow, Owner, TCP},
     initiator::Initiator,
     lives::Lives,
-    shares::Shares,
+    waiting::Waiting,
 };
 use crate::{
     drain::{
@@ -46,10 +46,12 @@ pub struct Flows {
     known: HashMap<FlowId, Flow, Seed>,
     tally: Tally,
     credits: Credits,
+    /// Whether anybody asks for users.
+    asks: bool,
     /// Of these the programs may know the user.
     to_ask: Vec<FlowId>,
     /// Whose those are.
-    shares: Shares,
+    waiting: Waiting,
 }
 
 impl Flows {
@@ -61,9 +63,16 @@ impl Flows {
             known: HashMap::default(),
             tally: Tally::default(),
             credits: Credits::default(),
+            asks: false,
             to_ask: Vec::new(),
-            shares: Shares::new(ASKED),
+            waiting: Waiting::new(ASKED),
         }
+    }
+
+    /// Whether somebody [takes out](Self::take_to_ask) whom to ask for users, and can be answered.
+    #[must_use]
+    pub fn asking_for_users(self, asks: bool) -> Self {
+        Self { asks, ..self }
     }
 
     /// From `now` on, on the boot clock, so many nanoseconds pass between two records of a flow that lives.
@@ -139,18 +148,19 @@ impl Flows {
     /// Takes out the flows whose user the programs may know by now, though no report has said it: the local end has answered,
     /// or the report was lost. Each is asked for once.
     pub fn take_to_ask(&mut self) -> Vec<FlowId> {
-        self.shares.emptied();
+        self.waiting.emptied();
         mem::take(&mut self.to_ask)
     }
 
-    /// Flows whose user may be known and was not asked for, since too many were to be asked for at once.
+    /// Flows whose user may be known and was not asked for, since too many were to be asked for at once, or
+    /// too many of their unit.
     pub fn unasked(&self) -> u64 {
-        self.shares.lost()
+        self.waiting.lost()
     }
 
     /// Those of the unit with this index.
     pub fn unasked_of(&self, index: u16) -> u64 {
-        self.shares.lost_of(index)
+        self.waiting.lost_of(index)
     }
 
     /// The user at a flow's local end is that.
@@ -225,12 +235,12 @@ impl Flows {
             flow.book(&delta.id, &mut self.credits, owners);
         }
         flow.add(delta, first, last, owners);
-        if flow.may_have_user(delta) {
+        if self.asks && flow.may_have_user(delta) {
             flow.owner = Owner::Asked;
-            if self.shares.admit(delta.pu, self.to_ask.len()) {
+            if self.waiting.admit(delta.pu) {
                 self.to_ask.push(delta.id);
             } else {
-                self.shares.lose(delta.pu, 1);
+                self.waiting.lose(delta.pu, 1);
             }
         }
         // Where the beginning was heard of, so will be the end; and the flags of a delta that began a connection may be

@@ -10,5 +10,5 @@ pub mod initiator;
 pub mod lives;
 pub mod packets;
 pub mod record;
-mod shares;
 pub mod users;
+mod waiting;

@@ -154,7 +154,9 @@ async fn attend(mut visitor: UnixStream, Asked { inquirer, books }: Asked) {
             Ok(Wanted::Units) => inquirer.units().await.map(Told::Units).map_err(|error| error.to_string()),
             Ok(Wanted::Status) => {
                 let mut status = inquirer.status().await;
-                let _ = status.as_mut().map(|status| books.enter(&mut status.ledger));
+                if let Ok(status) = &mut status {
+                    books.enter(&mut status.ledger);
+                }
                 status.map(|status| Told::Status(Box::new(status))).map_err(|error| error.to_string())
             }
             Err(words) => Err(words),

@@ -268,7 +268,7 @@ pub(super) async fn until_ended(
     let mut opened = None;
     let started = |started: &Started| {
         let mut started = started.clone();
-        match Door::open(socket, started.inquirer.clone(), books.clone()) {
+        match Door::open(socket, started.inquirer.clone(), books) {
             Ok(door) => opened = door,
             Err(error) => started.missing.push(door::missing(&error)),
         }

@@ -1,8 +1,4 @@
-//! Who has how much of a queue, so that one unit's flood leaves room to others.
-//!
-//! A unit may have four times as much as there is room left: alone four fifths of the queue, and a second one that floods it
-//! four fifths of the rest. Dynamic thresholds, as switches share their buffers (Choudhury and Hahne, IEEE/ACM Transactions on
-//! Networking 6(2), 1998), and as the programs share the ring.
+//! Who has how much of a queue, so that one unit's flood leaves room to others ([`may_have_more`]).
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -13,6 +9,15 @@ use crate::event::{DnsRequestReport, Text};
 
 /// How much more than what is left one may have.
 const TIMES: usize = 4;
+
+/// Whether one who has so much already may have more where so much is left: alone four fifths of all, and a second one that floods
+/// it four fifths of the rest. So it is of packets that are traced in the programs, too.
+///
+/// Dynamic thresholds, as switches share their buffers (Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998).
+pub(crate) const fn may_have_more(own: usize, left: usize) -> bool {
+    own <= TIMES * left
+}
+
 /// A queue for fewer items is not shared: a fifth of it is next to nothing.
 const LEAST: usize = 64;
 
@@ -62,7 +67,7 @@ impl<T> Shares<T> {
     /// Whether one who has so much already, of these items, may add one where there is room for `most`.
     pub(crate) fn allow(&mut self, who: &Text, items: &VecDeque<T>, most: usize) -> bool {
         let left = most.saturating_sub(items.len());
-        if most < LEAST || items.len() <= TIMES * left {
+        if most < LEAST || may_have_more(items.len(), left) {
             return true;
         }
         let whose = self.whose;
@@ -73,7 +78,7 @@ impl<T> Shares<T> {
             }
             counted
         });
-        counted.get(who).is_none_or(|own| *own <= TIMES * left)
+        counted.get(who).is_none_or(|own| may_have_more(*own, left))
     }
 
     /// An item was added.

@@ -147,7 +147,7 @@ impl<'a> Daemon<'a> {
             tracing: Tracing::new((packets, packets_read), dropped)?,
             cpus: cpus_told,
             faults: Faults::new(faults)?,
-            flows: Flows::new(lives, options.most_flows),
+            flows: Flows::new(lives, options.most_flows).asking_for_users(users.are_asked),
             units,
             lives: UnitLives::default(),
             cgroups,

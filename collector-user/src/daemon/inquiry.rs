@@ -41,8 +41,8 @@ impl Inquirer {
     }
 
     /// How the collector stands: its interfaces, what was dropped until now, and the ledger, in which nothing is of what lies
-    /// behind the daemon, such as outputs: who asks adds that. It costs the daemon as much as [`units`](Self::units), and questions to the kernel
-    /// about all interfaces.
+    /// behind the daemon, such as outputs: who asks adds that. It costs the daemon as much as [`units`](Self::units), and
+    /// questions to the kernel about all interfaces.
     ///
     /// # Errors
     ///

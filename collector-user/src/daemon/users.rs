@@ -150,11 +150,7 @@ impl Daemon<'_> {
 
     /// Asks the programs for the users of flows of which no report has told them.
     pub(super) fn ask_users(&mut self) -> Result<(), DaemonError> {
-        let to_ask = self.flows.take_to_ask();
-        if !self.users.programs.are_asked {
-            return Ok(());
-        }
-        for id in to_ask {
+        for id in self.flows.take_to_ask() {
             if let Some(user) = self.flow_maps.user(&id)? {
                 self.flows.set_user(&id, user);
             }

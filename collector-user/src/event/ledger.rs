@@ -65,7 +65,8 @@ pub struct Ledger {
     /// Control groups of sockets that sent or took something, which nobody has seen: they had gone before they could be looked
     /// at. What they did is `host`'s. One that is seen yet is taken off.
     pub cgroups_unseen: u64,
-    /// Flows whose user was not asked for, for too many were to be asked for at once: they have none in their records.
+    /// Flows whose user was not asked for, for too many were to be asked for at once, or too many of their unit: they have none in
+    /// their records.
     pub users_unasked: u64,
     /// Users that were forgotten before their ten minutes were over, since there were too many: they are told again.
     pub users_evicted: u64,
@@ -108,7 +109,7 @@ pub struct Ledger {
     /// Of `drop_reports`, those that nobody read.
     pub drop_reports_lost: u64,
     /// Wire packets of drops that have their reports, and for which there was no room among those that wait for the record
-    /// of their flow.
+    /// of their flow, or none for more of their unit.
     pub drop_flows_lost: u64,
     /// Frames that the program at XDP looked at: `xdp_passed` and `xdp_dropped`. What passes is no part of `seen` there,
     /// for a frame that passes comes to TC, too.
@@ -172,12 +173,11 @@ pub struct Ledger {
     /// Events that found a sink's queue full, or in it no room for more of their unit, by sink; `aggregate` are packet, DNS
     /// and ping reports that found no room where flows are merged, and reached no sink.
     pub queue_full: BTreeMap<String, u64>,
-    /// Whose they were, by processing unit, wherever that was; an event of no unit has the empty id. Known at the end of a
-    /// run.
+    /// Whose they were, by processing unit, wherever that was; an event of no unit has the empty id.
     pub queue_full_of: BTreeMap<String, u64>,
     /// Events that a sink could not write: it failed on them, or its output had ended. By sink.
     pub sink_failed: BTreeMap<String, u64>,
-    /// Events that a sink wrote, by sink.
+    /// Events that a sink wrote, by sink. While a run goes on, what waits in a queue is in none of the three.
     pub delivered: BTreeMap<String, u64>,
 }
 

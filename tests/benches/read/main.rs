@@ -117,11 +117,12 @@ fn by_itself(file: &Path, rounds: usize) -> Result<()> {
 fn by_a_pipe(pipe: &Path) -> Result<()> {
     mkfifoat(CWD, pipe, Mode::RUSR | Mode::WUSR)?;
     let reader = Reader::collector(pipe)?;
+    // While it has an end to read from here, nobody waits for a reader that may never come.
+    let end = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(pipe)?;
     let (taken, octets) = thread::scope(|scope| {
         let writing = scope.spawn(|| capture::write(pipe, LONG));
         let taken = reader.run();
-        // Where it was not read to its end, nobody waits for a reader.
-        drop(File::options().read(true).custom_flags(libc::O_NONBLOCK).open(pipe));
+        drop(end);
         (taken, writing.join().unwrap_or_else(|cause| panic::resume_unwind(cause)))
     });
     let (taken, octets) = (taken?, octets?);

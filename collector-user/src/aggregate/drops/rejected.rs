@@ -15,7 +15,7 @@ use crate::{
     aggregate::{
         initiator::{self, Initiator},
         record::Scribe,
-        shares::Shares,
+        waiting::Waiting,
     },
     clock::Moment,
     drain::flow::FlowId,
@@ -25,8 +25,8 @@ use crate::{
     pu::registry::{Registry, is_named},
 };
 
-/// Flows and causes that wait for a record at most. Their reports come within the budgets of their units; more is a flood
-/// of many units.
+/// Flows and causes that wait for a record at most. In a run their reports come within the budgets of their units: more is a
+/// flood of many.
 const MOST: usize = 16_384;
 
 /// A flow, as the packet had it, and why the packet was dropped.
@@ -58,12 +58,12 @@ pub struct Row {
 #[derive(Debug)]
 pub struct Rejected {
     rows: HashMap<Key, Row>,
-    shares: Shares,
+    waiting: Waiting,
 }
 
 impl Default for Rejected {
     fn default() -> Self {
-        Self { rows: HashMap::new(), shares: Shares::new(MOST) }
+        Self { rows: HashMap::new(), waiting: Waiting::new(MOST) }
     }
 }
 
@@ -81,9 +81,8 @@ impl Rejected {
             reason: report.kernel_reason.clone(),
             place: report.drop_place.clone(),
         };
-        let waiting = self.rows.len();
-        if !self.rows.contains_key(&key) && !self.shares.admit(record.pu, waiting) {
-            self.shares.lose(record.pu, record.packets.into());
+        if !self.rows.contains_key(&key) && !self.waiting.admit(record.pu) {
+            self.waiting.lose(record.pu, record.packets.into());
             return;
         }
         let row = self.rows.entry(key).or_insert_with(|| Row {
@@ -101,20 +100,25 @@ impl Rejected {
 
     /// Takes out all that waits, in the order of time.
     pub fn take(&mut self) -> Vec<(Key, Row)> {
-        self.shares.emptied();
+        self.waiting.emptied();
         let mut rows: Vec<_> = self.rows.drain().collect();
         rows.sort_by_key(|(_, row)| row.first);
         rows
     }
 
-    /// Packets for whose flow there was no room: they have their reports, and no flow record.
+    /// Whether so many wait that soon there would be no room for more of a unit: who need not wait for the drain takes them out.
+    pub fn should_be_taken(&self) -> bool {
+        self.rows.len() >= MOST / 2
+    }
+
+    /// Packets for whose flow there was no room, or none for more of their unit: they have their reports, and no flow record.
     pub fn lost(&self) -> u64 {
-        self.shares.lost()
+        self.waiting.lost()
     }
 
     /// Those of the unit with this index.
     pub fn lost_of(&self, index: u16) -> u64 {
-        self.shares.lost_of(index)
+        self.waiting.lost_of(index)
     }
 }
 

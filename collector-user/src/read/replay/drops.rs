@@ -145,6 +145,10 @@ impl Replay<'_> {
         report.drop_class = meaning.class;
         report.drop_reason = meaning.word.into();
         report.advice = meaning.advice.into();
+        // Nobody bounds what a capture has of one unit, and nothing has to wait.
+        if self.drops.rejected.should_be_taken() {
+            self.tell_rejected();
+        }
         self.drops.rejected.add(&packet.record, &report);
         self.collector.collect_packet_event(&report);
     }

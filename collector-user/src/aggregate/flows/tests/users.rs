@@ -20,7 +20,7 @@ fn owners(flows: &mut Flows, now: u64) -> Vec<Option<u32>> {
 
 #[test]
 fn a_user_that_no_report_has_told_is_asked_for_once_its_end_has_sent() {
-    let mut flows = Flows::new(Lives::default(), 10);
+    let mut flows = Flows::new(Lives::default(), 10).asking_for_users(true);
     let ids = [1, 2, 3].map(|port| id(UDP, port));
     let [told, asked, silent] = ids;
     flows.learn(&FlowNews { user: Some(7), ..news(told, kind::START, 1) }, &nobody, |_, _| {});
@@ -47,7 +47,7 @@ fn a_user_that_no_report_has_told_is_asked_for_once_its_end_has_sent() {
 
 #[test]
 fn more_users_than_are_asked_for_at_once_are_counted() {
-    let mut flows = Flows::new(Lives::default(), usize::MAX);
+    let mut flows = Flows::new(Lives::default(), usize::MAX).asking_for_users(true);
     for port in 0..5000 {
         flows.add(&delta(id(UDP, port), [0, 1], 1), 1, 1, &nobody, |_, _| {});
     }
