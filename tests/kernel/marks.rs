@@ -16,7 +16,7 @@ use collector_tests::{
     talk::{self, ask, asker, converse, set_mark, talk},
     traffic::{ANSWERS, Host},
 };
-use collector_user::{config::Discover, daemon::Options};
+use collector_user::{config::Discover, daemon::Options, kernel::requirements::is_preempt_rt};
 
 use crate::assert_balanced;
 
@@ -230,6 +230,14 @@ fn a_flow_that_began_before_its_unit_was_known_has_its_mark() -> Result<()> {
     ask(&socket, COUNT, 100)?;
     let marks = arrived(&lo.place)?;
     let finished = collector.stop()?;
+    if is_preempt_rt() {
+        // There the programs give no group a number that nobody has seen: what came before is the host's.
+        let losses = finished.status.ledger.losses();
+        assert!(losses.iter().all(|(name, _)| name == "units_exhausted") && !losses.is_empty(), "{losses:?}");
+        assert_eq!(first, BTreeMap::from([(0, COUNT), (mark, COUNT)]), "from when it is known");
+        assert_eq!(marks, BTreeMap::from([(0, 2 * COUNT), (mark, 2 * COUNT)]), "{marks:x?}");
+        return Ok(());
+    }
     assert_balanced(&finished);
     assert_eq!(first, BTreeMap::from([(mark, 2 * COUNT)]), "from the first packet on");
     assert_eq!(marks.get(&mark), Some(&(3 * COUNT)), "from when it is known: {marks:x?}");
