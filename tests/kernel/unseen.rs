@@ -92,11 +92,23 @@ fn what_crosses_while_somebody_has_taken_the_filters_away_is_named() -> Result<(
 #[test]
 #[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
 fn what_a_program_of_anothers_takes_before_ours_is_named_and_nobodys() -> Result<()> {
-    const TAKEN: u64 = 300;
+    taken_before_ours(Dropping::datagrams_to, 0)
+}
+
+#[test]
+#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
+fn what_a_program_of_anothers_sends_elsewhere_is_named_where_it_came_and_where_it_went() -> Result<()> {
+    taken_before_ours(Dropping::redirecting, TAKEN)
+}
+
+const TAKEN: u64 = 300;
+
+/// Another's program takes what comes to a port, and sends so many of it back.
+fn taken_before_ours(program: impl Fn(&End, u16) -> Result<Dropping>, sent_back: u64) -> Result<()> {
     const SEEN: u64 = 200;
     const ITS_PORT: u16 = PORT + 1;
     let wire = Wire::silent()?;
-    let _program = Dropping::datagrams_to(&wire.b, ITS_PORT)?;
+    let _program = program(&wire.b, ITS_PORT)?;
     let collector = Running::start_beside(&wire.b.place, options(), Some(&wire.b.dev))?;
     let host = Host::new(&wire.b, &[PORT, ITS_PORT])?;
     let to = |port, count| Datagrams { to: host.address(4, port), count, size: 100 };
@@ -104,34 +116,13 @@ fn what_a_program_of_anothers_takes_before_ours_is_named_and_nobodys() -> Result
     send_and_settle(&wire.a, 40_000, &host, &[to(PORT, SEEN), to(ITS_PORT, TAKEN)])?;
     let finished = collector.stop()?;
     assert_explained(&finished);
-    assert_eq!(unseen_at(&finished, &wire.b), Some(Unseen { received: TAKEN, ..Unseen::default() }));
-    let counted = |port| events::total(&finished.events, |flow| events::is_to(flow, UDP, port)).packets;
-    assert_eq!([counted(PORT), counted(ITS_PORT)], [SEEN, 0]);
-    let [received, _, sent, _] = events::all_units(&finished.events);
-    assert_eq!([received + TAKEN, sent], [finished.link.rx_packets, finished.link.tx_packets]);
-    Ok(())
-}
-
-#[test]
-#[ignore = "needs CAP_BPF and CAP_NET_ADMIN: cargo xtask test kernel"]
-fn what_a_program_of_anothers_sends_elsewhere_is_named_where_it_came_and_where_it_went() -> Result<()> {
-    const TAKEN: u64 = 300;
-    const SEEN: u64 = 200;
-    const ITS_PORT: u16 = PORT + 1;
-    let wire = Wire::silent()?;
-    let _program = Dropping::redirecting(&wire.b, ITS_PORT)?;
-    let collector = Running::start_beside(&wire.b.place, options(), Some(&wire.b.dev))?;
-    let host = Host::new(&wire.b, &[PORT, ITS_PORT])?;
-    let to = |port, count| Datagrams { to: host.address(4, port), count, size: 100 };
-    send_and_settle(&wire.a, 40_000, &host, &[to(ITS_PORT, TAKEN), to(PORT, SEEN)])?;
-    let finished = collector.stop()?;
-    assert_explained(&finished);
-    let want = Unseen { received: TAKEN, sent: TAKEN, ..Unseen::default() };
+    let want = Unseen { received: TAKEN, sent: sent_back, ..Unseen::default() };
     assert_eq!(unseen_at(&finished, &wire.b), Some(want));
     let counted = |port| events::total(&finished.events, |flow| events::is_to(flow, UDP, port)).packets;
     assert_eq!([counted(PORT), counted(ITS_PORT)], [SEEN, 0]);
     let [received, _, sent, _] = events::all_units(&finished.events);
-    assert_eq!([received + TAKEN, sent + TAKEN], [finished.link.rx_packets, finished.link.tx_packets]);
+    let link = finished.link;
+    assert_eq!([received + TAKEN, sent + sent_back], [link.rx_packets, link.tx_packets]);
     Ok(())
 }
 

@@ -1,8 +1,10 @@
 //! What becomes of the events behind the daemon, for the ledger: of a run's last status, and of each that is asked for.
 
+use std::collections::BTreeMap;
+
 use crate::{
     collector::{fanout::Panics, stash},
-    event::Ledger,
+    event::{Ledger, Text},
     sink::queue::Queue,
 };
 
@@ -38,9 +40,7 @@ impl Books {
             let panics = panics.get(name).copied().unwrap_or_default();
             ledger.delivered.insert(name.clone(), counts.delivered);
             ledger.queue_full.insert(name.clone(), counts.queue_full);
-            for (unit, count) in queue.queue_full_of() {
-                *ledger.queue_full_of.entry(unit.to_string()).or_default() += count;
-            }
+            add_whose(queue.queue_full_of(), ledger);
             ledger.sink_failed.insert(name.clone(), counts.failed + panics);
         }
     }
@@ -49,7 +49,11 @@ impl Books {
 /// The same of a stash alone.
 pub(super) fn enter_stash(stash: &stash::Books, ledger: &mut Ledger) {
     ledger.queue_full.insert(stash::NAME.to_owned(), stash.counts().queue_full);
-    for (unit, count) in stash.queue_full_of() {
+    add_whose(stash.queue_full_of(), ledger);
+}
+
+fn add_whose(queue_full_of: BTreeMap<Text, u64>, ledger: &mut Ledger) {
+    for (unit, count) in queue_full_of {
         *ledger.queue_full_of.entry(unit.to_string()).or_default() += count;
     }
 }

@@ -173,11 +173,11 @@ async fn aggregate(
     ending: &Ending,
 ) -> Result<Status, DaemonError> {
     let Some(aggregate) = config.aggregate else {
-        let books = outputs.books();
-        return serve(config, voice, (outputs.collector(), books), outputs, reloading, ending).await;
+        let events = Handed { collector: outputs.collector(), books: outputs.books() };
+        return serve(config, voice, events, outputs, reloading, ending).await;
     };
     let stash = Stash::new(outputs.collector(), aggregate, stash_limits(&config.outputs));
-    let books = outputs.books().behind(stash.books());
+    let events = Handed { collector: &stash, books: outputs.books().behind(stash.books()) };
     let flushing = async {
         let begun = Instant::now();
         let mut flush = interval(FLUSH_INTERVAL);
@@ -188,7 +188,7 @@ async fn aggregate(
         }
     };
     let served = tokio::select! {
-        served = serve(config, voice, (&stash, books), outputs, reloading, ending) => served,
+        served = serve(config, voice, events, outputs, reloading, ending) => served,
         never = flushing => never,
     };
     stash.close();
@@ -205,16 +205,23 @@ pub(super) fn stash_limits(outputs: &[OutputConfig]) -> Limits {
     Limits { flows: (smallest - smallest.div_ceil(4)).max(1), ..Limits::default() }
 }
 
-/// The daemon, which hands its events to `collector`; what lies between it and the outputs is that collector's matter, and in
-/// the books.
+/// Who is handed the daemon's events, and where stands what becomes of them. What lies between the daemon and the outputs is
+/// that collector's matter.
+struct Handed<'a, C> {
+    collector: &'a C,
+    books: Books,
+}
+
+/// The daemon.
 async fn serve(
     config: &Config,
     voice: &Voice,
-    (collector, books): (&impl EventCollector, Books),
+    events: Handed<'_, impl EventCollector>,
     outputs: &Outputs,
     reloading: Option<Reloading<'_>>,
     ending: &Ending,
 ) -> Result<Status, DaemonError> {
+    let Handed { collector, books } = events;
     let options = options(config);
     let unwanted = outputs.all_ended();
     let (tell, begun) = reload::channel();
